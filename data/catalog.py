@@ -1,0 +1,214 @@
+"""The catalog: each data set is declared, not coded. Loading validates every key and opens no data."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from data.calendar import Frequency
+from data.errors import CatalogError, UnknownDataSet
+from data.retrain import Budget, Duration, Retrain, Settings, default_seasons, defaults
+
+SHIPPED = Path(__file__).with_name("catalog.yaml")
+NAME = r"^[a-z][a-z0-9_]{0,62}$"
+
+Role = Literal["past", "ignore"]
+Aggregate = Literal["mean", "sum", "min", "max", "last"]
+
+
+class Files(Settings):
+    """CSV or Parquet: one file, or a glob of files with the same columns."""
+
+    kind: Literal["csv", "parquet"]
+    path: str = Field(description="Path or glob, relative to the catalog file")
+
+
+class Query(Settings):
+    """A SQL query. ``${NAME}`` in the URL is filled from the environment and shown nowhere."""
+
+    kind: Literal["sql"]
+    url: str = Field(description="SQLAlchemy URL, as in postgresql+psycopg://me:${DB_PASSWORD}@host/base")
+    query: str
+
+
+class Gaps(Settings):
+    """What missing steps mean: they stay missing (masked); a longer gap refuses the night."""
+
+    longest: Duration = Field(
+        "7d", description="Longest gap allowed inside the newest lookback, validation and judge spans"
+    )
+
+
+class DataSet(Settings):
+    """One data set as the catalog declares it, with every default filled in.
+
+    Attributes:
+        name: the catalog key.
+        folder: the folder that relative paths start from; no part of the identity.
+        columns: role of each further column: ``past`` (a past covariate) or ``ignore``. Columns
+            not named here are ignored.
+        clock: ``wall`` takes now for now; ``data`` takes the newest row's time.
+        publication_delay: how long after a step its row arrives.
+        staleness: how old the newest row may be at `as_of`.
+        aggregate: how rows finer than the frequency become one; unset means one row a step.
+        non_negative: forecasts are not below 0.
+    """
+
+    name: str = Field(pattern=NAME)
+    folder: Path = Field(exclude=True)
+    title: str = ""
+    source: Annotated[Files | Query, Field(discriminator="kind")]
+    time: str
+    target: str
+    series: str | None = None
+    columns: Mapping[str, Role] = Field(default_factory=dict)
+    exclude: tuple[str, ...] = Field((), description="Series ids left out on purpose")
+    frequency: str
+    seasons: tuple[Annotated[int, Field(ge=2)], ...] = Field(min_length=1)
+    time_zone: str = "UTC"
+    clock: Literal["wall", "data"] = "wall"
+    publication_delay: Duration = "0h"
+    staleness: Duration = "3d"
+    aggregate: Aggregate | None = None
+    gaps: Gaps = Gaps()
+    non_negative: bool = False
+    licence: str = Field("", description="Licence and attribution of the data")
+    retrain: Retrain
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_defaults(cls, raw: Any) -> Any:
+        """Defaults that depend on the frequency; a wrong frequency is reported by its own check."""
+        if not isinstance(raw, dict) or not isinstance(raw.get("frequency"), str):
+            return raw
+        try:
+            frequency = Frequency(raw["frequency"])
+        except ValueError:
+            return {"retrain": {"horizon": 1, "validation": "1d", "judge": "1d"}, "seasons": [2], **raw}
+        retrain = raw.get("retrain") or {}
+        if isinstance(retrain, dict):
+            retrain = {**defaults(frequency), **retrain}
+        return {"seasons": default_seasons(frequency), **raw, "retrain": retrain}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        Frequency(self.frequency, self.time_zone)
+        roles = [self.time, self.target, *([self.series] if self.series else []), *self.columns]
+        twice = {column for column in roles if roles.count(column) > 1}
+        if twice:
+            raise ValueError(f"column {min(twice)!r} has two roles")
+        for span in ("validation", "judge"):
+            if self.grid.steps(getattr(self.retrain, span)) < self.retrain.horizon:
+                raise ValueError(f"retrain.{span} is shorter than the horizon of {self.retrain.horizon} steps")
+        return self
+
+    @field_validator("columns")
+    @classmethod
+    def _plain(cls, columns: Mapping[str, Role]) -> Mapping[str, Role]:
+        return dict(columns)
+
+    @property
+    def grid(self) -> Frequency:
+        """The frequency in the data set's time zone."""
+        return Frequency(self.frequency, self.time_zone)
+
+    @property
+    def covariates(self) -> tuple[str, ...]:
+        """Past covariates in the declared order."""
+        return tuple(column for column, role in self.columns.items() if role == "past")
+
+    def with_budget(self, budget: Budget | None) -> DataSet:
+        """The same data set with another search budget."""
+        if budget is None:
+            return self
+        return self.model_copy(update={"retrain": self.retrain.model_copy(update={"budget": budget})})
+
+    def config_hash(self, version: str) -> str:
+        """Twelve hexadecimal digits over everything that changes a night's result.
+
+        Args:
+            version: the package version, part of the identity.
+        """
+        config = self.model_dump(mode="json", exclude={"title", "licence"})
+        config["retrain"].pop("schedule")
+        text = json.dumps({"version": version, **config}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """All data sets of one catalog file, by name."""
+
+    path: Path
+    data_sets: Mapping[str, DataSet]
+
+    def get(self, name: str) -> DataSet:
+        """The data set of that name.
+
+        Raises:
+            UnknownDataSet: there is none; names the nearest.
+        """
+        if name in self.data_sets:
+            return self.data_sets[name]
+        near = difflib.get_close_matches(name, self.data_sets, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(self.data_sets)) or 'none'}"
+        raise UnknownDataSet(f"{self.path}: no data set {name!r}; {hint}")
+
+
+def load_catalog(path: Path = SHIPPED) -> Catalog:
+    """Read and validate a catalog file; opens no data.
+
+    Raises:
+        CatalogError: the file is missing, not YAML, or a key is wrong; names file, key and remedy.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CatalogError(f"{path}: no such catalog. Remedy: `nightcast data add FILE` writes one") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise CatalogError(f"{path}: cannot be read as YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise CatalogError(f"{path}: expected data set names at the top level, found {type(raw).__name__}")
+    return Catalog(path, {str(name): parse_data_set(path, str(name), entry) for name, entry in raw.items()})
+
+
+def parse_data_set(path: Path, name: str, entry: object) -> DataSet:
+    """One validated catalog entry.
+
+    Raises:
+        CatalogError: a key is unknown, missing or of the wrong type; names file, key and remedy.
+    """
+    if not isinstance(entry, dict):
+        raise CatalogError(f"{path}: {name}: expected keys and values, found {type(entry).__name__}")
+    try:
+        return DataSet.model_validate({**entry, "name": name, "folder": path.resolve().parent})
+    except ValidationError as error:
+        raise CatalogError("\n".join(_explain(path, name, dict(e)) for e in error.errors())) from error
+
+
+def _explain(path: Path, name: str, error: dict[str, Any]) -> str:
+    """One validation error as file, key, what is wrong and the remedy."""
+    location = [str(part) for part in error["loc"]]
+    key = ".".join([name, *location])
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(location[-1], _known_keys(), n=1)
+        remedy = f"did you mean {near[0]!r}?" if near else "remove it"
+        return f"{path}: {key}: unknown key; {remedy}"
+    if error["type"] == "missing":
+        return f"{path}: {key}: missing; add it"
+    return f"{path}: {key}: {error['msg'].removeprefix('Value error, ')} (found {error['input']!r})"
+
+
+def _known_keys() -> list[str]:
+    from data.retrain import Margins, SearchSpace
+
+    models: tuple[type[Settings], ...] = (DataSet, Retrain, Budget, Margins, SearchSpace, Files, Query, Gaps)
+    return sorted({key for model in models for key in model.model_fields})

@@ -1,0 +1,83 @@
+"""A panel: several series on one time grid, as flat rows. No torch, no frames.
+
+Axes: N rows over all series, C columns (the target first), S series, T grid steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.calendar import Frequency
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Booleans = NDArray[np.bool_]
+Times = NDArray[np.datetime64]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Checked data on one grid. Series may start late (ragged starts); all end at the last step.
+
+    Rows of series ``s`` are ``offsets[s]:offsets[s + 1]`` and stand for the grid steps
+    ``first_steps[s] .. n_steps - 1``, one row a step.
+
+    Args:
+        data_set: the catalog name.
+        frequency: the grid's step and time zone.
+        target: the name of column 0.
+        covariates: the names of the past covariates, columns 1 to C - 1.
+        series: the ids; ``("",)`` for a data set without a series column.
+        start: the UTC time of grid step 0 (``datetime64[us]``).
+        first_steps: (S,) the grid step of each series' first row.
+        offsets: (S + 1,) the first row of each series, then N.
+        values: (N, C) in the data's own units; NaN where nothing was observed.
+    """
+
+    data_set: str
+    frequency: Frequency
+    target: str
+    covariates: tuple[str, ...]
+    series: tuple[str, ...]
+    start: np.datetime64
+    first_steps: Integers
+    offsets: Integers
+    values: Floats
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Column names, the target first."""
+        return (self.target, *self.covariates)
+
+    @property
+    def observed(self) -> Booleans:
+        """(N, C) True where a value was observed."""
+        return ~np.isnan(self.values)
+
+    @property
+    def n_steps(self) -> int:
+        """T: grid steps from `start` to the last step, both included."""
+        return int(self.first_steps[0] + self.offsets[1] - self.offsets[0])
+
+    @property
+    def as_of(self) -> np.datetime64:
+        """The UTC time of the last step."""
+        return self.frequency.shift(self.start, self.n_steps - 1)
+
+    def times(self) -> Times:
+        """(T,) the UTC time of every grid step."""
+        return self.frequency.times(self.start, self.n_steps)
+
+    def row(self, series: int, step: int) -> int:
+        """The flat row of a series at a grid step.
+
+        Raises:
+            IndexError: the series has no row at that step.
+        """
+        first = int(self.first_steps[series])
+        if not first <= step < self.n_steps:
+            raise IndexError(f"series {self.series[series]!r} has no row at grid step {step}")
+        return int(self.offsets[series]) + step - first

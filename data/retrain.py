@@ -1,0 +1,132 @@
+"""A data set's `retrain:` block: how far to forecast, what to search, how long, and when to promote."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from data.calendar import Frequency, duration
+
+Cell = Literal["lstm", "gru", "rnn"]
+
+
+def _is_duration(text: str) -> str:
+    duration(text)
+    return text
+
+
+Duration = Annotated[str, AfterValidator(_is_duration)]
+
+
+class Settings(BaseModel):
+    """Base of every catalog block: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Budget(Settings):
+    """What a night's search may spend, over all workers: the first limit reached ends it."""
+
+    trials: int = Field(8, ge=1, description="Trials of the study")
+    minutes: float = Field(30.0, gt=0, description="Minutes of searching")
+
+
+class Margins(Settings):
+    """By how much the challenger's MAE on the judge windows must be lower, as a share: .02 is 2 %."""
+
+    champion: float = Field(0.005, ge=0, lt=1, description="Margin over the champion")
+    seasonal_naive: float = Field(0.0, ge=0, lt=1, description="Margin over the seasonal naive")
+
+
+class Interval(Settings):
+    """A closed range that the search draws from, on a logarithmic scale where low is above 0."""
+
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}")
+        return self
+
+
+class SearchSpace(Settings):
+    """What the search may choose. Lists are choices; low and high are a range."""
+
+    cell: tuple[Cell, ...] = Field(("lstm", "gru"), min_length=1)
+    hidden_size: tuple[Annotated[int, Field(ge=1)], ...] = Field((32, 64, 128), min_length=1)
+    num_layers: tuple[Annotated[int, Field(ge=1, le=8)], ...] = Field((1, 2), min_length=1)
+    dropout: Interval = Interval(low=0.0, high=0.4)
+    segment_length: tuple[Annotated[int, Field(ge=1)], ...] = Field((1,), min_length=1)
+    lookback: tuple[Annotated[int, Field(ge=2)], ...] = Field((168,), min_length=1)
+    learning_rate: Interval = Interval(low=3e-4, high=5e-3)
+    batch_size: tuple[Annotated[int, Field(ge=1)], ...] = Field((128, 256), min_length=1)
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Self:
+        if self.dropout.low < 0 or self.dropout.high >= 1:
+            raise ValueError("dropout must lie in [0, 1)")
+        if self.learning_rate.low <= 0:
+            raise ValueError("learning_rate must be above 0")
+        for segment in self.segment_length:
+            for lookback in self.lookback:
+                if lookback % segment:
+                    raise ValueError(f"lookback {lookback} is not a multiple of segment_length {segment}")
+        return self
+
+
+class Retrain(Settings):
+    """The nightly retrain of one data set. Every key has a default that fits the frequency.
+
+    Spans are durations; ``train`` unset means everything before the validation span.
+    """
+
+    horizon: int = Field(ge=1, description="Grid steps to forecast")
+    train: Duration | None = None
+    validation: Duration
+    judge: Duration
+    embargo: int = Field(0, ge=0, description="Grid steps kept unused between two spans")
+    quantiles: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75, 0.9)
+    max_epochs: int = Field(30, ge=1)
+    seed: int = Field(0, ge=0)
+    search_space: SearchSpace = SearchSpace()
+    budget: Budget = Budget()
+    margins: Margins = Margins()
+    schedule: str | None = Field(None, description="Cron of the nightly deployment, in the data set's time zone")
+
+    @model_validator(mode="after")
+    def _quantiles(self) -> Self:
+        levels = self.quantiles
+        if list(levels) != sorted(set(levels)) or not all(0 < level < 1 for level in levels):
+            raise ValueError("quantiles must rise strictly between 0 and 1")
+        if 0.5 not in levels:
+            raise ValueError("quantiles must hold 0.5, the point forecast")
+        return self
+
+
+def defaults(frequency: Frequency) -> dict[str, object]:
+    """Values of `Retrain` that fit a frequency: a day, a fortnight, eight weeks or a year ahead."""
+    seconds = frequency.seconds
+    if seconds < 86_400:
+        day = 86_400 // seconds
+        segments = (day,) if day <= 48 else (day // 4, day)
+        space = SearchSpace(segment_length=segments, lookback=(7 * day, 14 * day))
+        return {"horizon": day, "validation": "4w", "judge": "4w", "search_space": space}
+    if frequency.text == "D":
+        space = SearchSpace(segment_length=(1, 7), lookback=(28, 56))
+        return {"horizon": 14, "validation": "8w", "judge": "8w", "search_space": space}
+    if frequency.text.startswith("W"):
+        space = SearchSpace(segment_length=(1, 4), lookback=(52, 104))
+        return {"horizon": 8, "validation": "26w", "judge": "26w", "search_space": space}
+    space = SearchSpace(segment_length=(1, 3), lookback=(24, 36))
+    return {"horizon": 12, "validation": "104w", "judge": "104w", "search_space": space}
+
+
+def default_seasons(frequency: Frequency) -> tuple[int, ...]:
+    """Season lengths in steps, the strongest first: a day and a week, a week, or a year."""
+    seconds = frequency.seconds
+    if seconds < 86_400:
+        return (86_400 // seconds, 7 * 86_400 // seconds)
+    return {"D": (7,), "W": (52,), "M": (12,)}[frequency.text[0]]
