@@ -155,7 +155,8 @@ class Frequency:
         hours, inverse = np.unique(times.astype("datetime64[15m]"), return_inverse=True)
         zone = ZoneInfo(self.time_zone)
         seconds = [
-            datetime.fromtimestamp(int(stamp), zone).utcoffset() for stamp in hours.astype("datetime64[s]").astype(np.int64)
+            datetime.fromtimestamp(int(stamp), zone).utcoffset()
+            for stamp in hours.astype("datetime64[s]").astype(np.int64)
         ]
         offsets = np.array([s.total_seconds() if s else 0 for s in seconds], dtype=np.int64)
         return (offsets * 1_000_000).astype("timedelta64[us]")[inverse.reshape(times.shape)]

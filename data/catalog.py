@@ -107,7 +107,9 @@ class DataSet(Settings):
             raise ValueError(f"column {min(twice)!r} has two roles")
         for span in ("validation", "judge"):
             if self.grid.steps(getattr(self.retrain, span)) < self.retrain.horizon:
-                raise ValueError(f"retrain.{span} is shorter than the horizon of {self.retrain.horizon} steps")
+                raise ValueError(
+                    f"retrain.{span} is shorter than the horizon of {self.retrain.horizon} steps"
+                )
         return self
 
     @field_validator("columns")
@@ -159,7 +161,9 @@ class Catalog:
         if name in self.data_sets:
             return self.data_sets[name]
         near = difflib.get_close_matches(name, self.data_sets, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(self.data_sets)) or 'none'}"
+        hint = (
+            f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(self.data_sets)) or 'none'}"
+        )
         raise UnknownDataSet(f"{self.path}: no data set {name!r}; {hint}")
 
 
@@ -172,7 +176,9 @@ def load_catalog(path: Path = SHIPPED) -> Catalog:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise CatalogError(f"{path}: no such catalog. Remedy: `nightcast data add FILE` writes one") from error
+        raise CatalogError(
+            f"{path}: no such catalog. Remedy: `nightcast data add FILE` writes one"
+        ) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise CatalogError(f"{path}: cannot be read as YAML: {error}") from error
     if not isinstance(raw, dict):

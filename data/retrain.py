@@ -94,7 +94,9 @@ class Retrain(Settings):
     search_space: SearchSpace = SearchSpace()
     budget: Budget = Budget()
     margins: Margins = Margins()
-    schedule: str | None = Field(None, description="Cron of the nightly deployment, in the data set's time zone")
+    schedule: str | None = Field(
+        None, description="Cron of the nightly deployment, in the data set's time zone"
+    )
 
     @model_validator(mode="after")
     def _quantiles(self) -> Self:
