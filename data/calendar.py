@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -116,7 +116,7 @@ class Frequency:
 
     def format(self, time: np.datetime64) -> str:
         """A grid time as a person writes it, local with its offset: ``2010-11-26 21:00+01:00``."""
-        moment = datetime.fromtimestamp(time.astype("datetime64[us]").astype(np.int64) / 1e6, timezone.utc)
+        moment = datetime.fromtimestamp(time.astype("datetime64[us]").astype(np.int64) / 1e6, UTC)
         return moment.astimezone(ZoneInfo(self.time_zone)).isoformat(sep=" ", timespec="minutes")
 
     @cached_property
