@@ -1,0 +1,55 @@
+# Everything a fresh machine needs is here: Python 3.11-3.13 and make are enough.
+#   make demo    install, then one night on real data
+#   make test    install with the test tools, then every test
+#   make check   format, lint, types, import layers, fast tests
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+LOG := $(VENV)/install.log
+
+# One torch thread a process: the tests train many small models, and a barrier costs more than it gives.
+export OMP_NUM_THREADS ?= 1
+export DO_NOT_TRACK = true
+
+.PHONY: demo test check format clean
+
+demo: $(VENV)/.demo
+	@$(BIN)/nightcast demo
+
+test: $(VENV)/.dev
+	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+check: $(VENV)/.dev
+	@$(BIN)/ruff format --check --quiet . || { echo "Formatting differs: make format"; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy --no-error-summary
+	@PYTHONPATH=. $(BIN)/lint-imports --no-logo > $(VENV)/layers.log || { cat $(VENV)/layers.log; exit 1; }
+	@$(BIN)/python -m pytest -m "not slow and not postgres"
+
+format: $(VENV)/.dev
+	@$(BIN)/ruff check --quiet --fix-only .
+	@$(BIN)/ruff format --quiet .
+
+clean:
+	rm -rf $(VENV) .nightcast .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v < (3, 14) and f"Nightcast needs Python 3.11 to 3.13; this one is {v[0]}.{v[1]}. Name another: make demo PYTHON=python3.12")'
+	@$(PYTHON) -m venv $(VENV) || { echo "Python cannot make a virtual environment; on Debian and Ubuntu install python3-venv"; rm -rf $(VENV); exit 1; }
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.python pyproject.toml constraints.txt
+	@$(call install,.)
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.python pyproject.toml constraints.txt
+	@$(call install,.[dev])
+	@touch $@ $(VENV)/.demo
+
+# Quiet about what went well; on a failure, the log's end.
+define install
+echo "Installing $(1) into $(VENV) (a few minutes the first time) ..."; \
+$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '$(1)' > $(LOG) 2>&1 \
+  || { tail -n 30 $(LOG); echo "The install failed; the whole log is $(LOG)"; exit 1; }
+endef

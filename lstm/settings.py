@@ -1,0 +1,109 @@
+"""Every machine setting, typed, from the environment: where things are kept and what they run on.
+
+What belongs to a data set (horizon, budget, margins) is in the catalog, not here.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from data.catalog import SHIPPED
+
+TELEMETRY_OFF = {
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+}
+
+
+class Settings(BaseSettings):
+    """Settings of this machine, each from ``NIGHTCAST_<NAME>``.
+
+    Attributes:
+        home: SQLite databases, artifacts, snapshots, checkpoints and forecasts; one folder to back up.
+        catalog: the catalog file.
+        tracking_uri: the MLflow server; unset means a SQLite database in `home`.
+        database_url: PostgreSQL for studies and ledger; unset means SQLite databases in `home`.
+        device: what trains: ``auto`` takes CUDA where there is one.
+        workers: local search processes; unset means one a core, at most four.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="NIGHTCAST_", env_ignore_empty=True)
+
+    home: Path = Path(".nightcast")
+    catalog: Path = SHIPPED
+    tracking_uri: str | None = Field(
+        None, validation_alias=AliasChoices("NIGHTCAST_TRACKING_URI", "MLFLOW_TRACKING_URI")
+    )
+    database_url: SecretStr | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: int | None = Field(None, ge=1)
+
+    @property
+    def root(self) -> Path:
+        """`home` as an absolute path."""
+        return self.home.expanduser().resolve()
+
+    @property
+    def mlflow_uri(self) -> str:
+        """The MLflow store that this machine writes to."""
+        return self.tracking_uri or f"sqlite:///{self.root / 'mlflow.db'}"
+
+    @property
+    def artifacts(self) -> Path:
+        """Root of the artifacts of experiments made without a server."""
+        return self.root / "artifacts"
+
+    @property
+    def study_url(self) -> str:
+        """The Optuna storage."""
+        return self._database("optuna")
+
+    @property
+    def ledger_url(self) -> str:
+        """The ledger's database."""
+        return self._database("ledger")
+
+    @property
+    def snapshots(self) -> Path:
+        """Folder of prepared data, one file a digest."""
+        return self.root / "snapshots"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of unfinished trainings."""
+        return self.root / "checkpoints"
+
+    @property
+    def forecasts(self) -> Path:
+        """Folder of stored forecasts."""
+        return self.root / "forecasts"
+
+    @property
+    def local_workers(self) -> int:
+        """Local search processes, each with one torch thread."""
+        return self.workers or min(4, os.cpu_count() or 1)
+
+    @property
+    def is_shared(self) -> bool:
+        """True where another machine can reach what this one writes: both URLs are servers'."""
+        return self.database_url is not None and self.mlflow_uri.startswith(("http://", "https://"))
+
+    def _database(self, name: str) -> str:
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{self.root / f'{name}.db'}"
+
+
+def silence_telemetry() -> None:
+    """Telemetry of Prefect and MLflow off, unless the environment says otherwise.
+
+    Call before either is imported.
+    """
+    for name, value in TELEMETRY_OFF.items():
+        os.environ.setdefault(name, value)
