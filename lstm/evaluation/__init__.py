@@ -1,0 +1,1 @@
+"""How good forecasts are: metrics, baselines and scores. Pure functions over arrays."""
