@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Times = NDArray[np.datetime64]
+Integers = NDArray[np.int64]
 
 WEEKDAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
 _SHORT = {"min": 60, "h": 3600}
@@ -58,6 +59,8 @@ class Frequency:
             raise ValueError(f"unknown frequency {self.text!r}; use for example 15min, h, D, W, W-MON or MS")
         if match[2] and 86_400 % (int(match[1] or 1) * _SHORT[match[2]] or 7):
             raise ValueError(f"frequency {self.text!r} does not divide a day")
+        if match[2] and self.seconds == 86_400:
+            raise ValueError(f"frequency {self.text!r} is a day; write D, which follows the local calendar")
         try:
             ZoneInfo(self.time_zone)
         except (ZoneInfoNotFoundError, ValueError) as error:
@@ -98,34 +101,43 @@ class Frequency:
         """The grid time at or before each time."""
         return self._to_time(self._to_number(times))
 
-    def steps_between(self, start: np.datetime64, times: Times) -> NDArray[np.int64]:
+    def steps_between(self, start: np.datetime64, times: Times) -> Integers:
         """Whole grid steps from `start` (on the grid) to each time, which is floored to the grid."""
-        return self._to_number(times) - self._to_number(np.asarray([start]))[0]
+        return self._to_number(times) - self._to_number(np.asarray([start]))
 
     def shift(self, time: np.datetime64, steps: int) -> np.datetime64:
         """The grid time `steps` after `time` (on the grid); negative steps go back."""
-        return self._to_time(self._to_number(np.asarray([time])) + steps)[0]
+        shifted: np.datetime64 = self._to_time(self._to_number(np.asarray([time])) + steps)[0]
+        return shifted
 
     def times(self, start: np.datetime64, count: int) -> Times:
         """(count,) consecutive grid times from `start` (on the grid)."""
-        return self._to_time(self._to_number(np.asarray([start]))[0] + np.arange(count, dtype=np.int64))
+        return self._to_time(self._to_number(np.asarray([start])) + np.arange(count, dtype=np.int64))
 
     def local(self, times: Times) -> Times:
         """Wall-clock times in the time zone."""
-        return times.astype("datetime64[us]") + self._offsets(times)
+        moments = times.astype("datetime64[us]")
+        return (moments.astype(np.int64) + self._offsets(moments)).astype("datetime64[us]")
 
     def format(self, time: np.datetime64) -> str:
-        """A grid time as a person writes it, local with its offset: ``2010-11-26 21:00+01:00``."""
-        moment = datetime.fromtimestamp(time.astype("datetime64[us]").astype(np.int64) / 1e6, UTC)
-        return moment.astimezone(ZoneInfo(self.time_zone)).isoformat(sep=" ", timespec="minutes")
+        """A time as a person writes it, local with its offset: ``2010-11-26 21:00+01:00``."""
+        microseconds = int(time.astype("datetime64[us]").astype(np.int64))
+        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
+        local = moment.astimezone(self._zone)
+        return local.isoformat(sep=" ", timespec="auto" if local.second or local.microsecond else "minutes")
+
+    @cached_property
+    def _zone(self) -> ZoneInfo:
+        return ZoneInfo(self.time_zone)
 
     @cached_property
     def _anchor(self) -> int:
         """Microseconds by which short steps are shifted, so that they start on the local standard hour."""
-        offset = datetime(2000, 1, 1, tzinfo=ZoneInfo(self.time_zone)).utcoffset() or timedelta()
-        return -int(offset.total_seconds()) % self.seconds * 1_000_000
+        offsets = (datetime(2000, month, 1, tzinfo=self._zone).utcoffset() for month in (1, 7))
+        standard = min(int(offset.total_seconds()) for offset in offsets if offset is not None)
+        return -standard % self.seconds * 1_000_000
 
-    def _to_number(self, times: Times) -> NDArray[np.int64]:
+    def _to_number(self, times: Times) -> Integers:
         """Ordinal number of the grid step at or before each time."""
         times = times.astype("datetime64[us]")
         if not self.is_calendar:
@@ -139,7 +151,7 @@ class Frequency:
         # Day 0 of the epoch was a Thursday, weekday 3.
         return np.floor_divide(numbers + 3 - self._weekday, 7)
 
-    def _to_time(self, numbers: NDArray[np.int64]) -> Times:
+    def _to_time(self, numbers: Integers) -> Times:
         if not self.is_calendar:
             return (numbers * (self.seconds * 1_000_000) + self._anchor).astype("datetime64[us]")
         if self.text == "MS":
@@ -150,18 +162,32 @@ class Frequency:
             wall = (numbers * 7 - 3 + self._weekday).astype("datetime64[D]")
         return self._to_utc(wall.astype("datetime64[us]"))
 
-    def _offsets(self, times: Times) -> NDArray[np.timedelta64]:
-        """UTC offset at each UTC time; looked up once for each distinct quarter of an hour."""
-        hours, inverse = np.unique(times.astype("datetime64[15m]"), return_inverse=True)
-        zone = ZoneInfo(self.time_zone)
-        seconds = [
-            datetime.fromtimestamp(int(stamp), zone).utcoffset()
-            for stamp in hours.astype("datetime64[s]").astype(np.int64)
-        ]
-        offsets = np.array([s.total_seconds() if s else 0 for s in seconds], dtype=np.int64)
-        return (offsets * 1_000_000).astype("timedelta64[us]")[inverse.reshape(times.shape)]
+    def _offsets(self, times: Times) -> Integers:
+        """UTC offset in microseconds at each UTC time.
+
+        Asking the zone costs a microsecond, so it is asked once a day, and once for each distinct second of
+        the few days within which the offset changes.
+        """
+        days, of_day = np.unique(times.astype("datetime64[D]"), return_inverse=True)
+        at_start, at_end = self._ask(days), self._ask(np.add(days, 1))
+        offsets: Integers = at_start[of_day.reshape(times.shape)]
+        changing = (at_start != at_end)[of_day.reshape(times.shape)]
+        if changing.any():
+            seconds, of_second = np.unique(times[changing].astype("datetime64[s]"), return_inverse=True)
+            offsets[changing] = self._ask(seconds)[of_second]
+        return offsets
+
+    def _ask(self, times: Times) -> Integers:
+        """UTC offset in microseconds at each UTC time, one question a time."""
+        moments: list[datetime] = times.astype("datetime64[s]").tolist()
+        offsets = [m.replace(tzinfo=UTC).astimezone(self._zone).utcoffset() for m in moments]
+        return np.array(offsets, dtype="timedelta64[us]").astype(np.int64)
 
     def _to_utc(self, wall: Times) -> Times:
-        """UTC of local midnights; where the clock skips midnight, the first moment of that day."""
-        guess = wall - self._offsets(wall)
-        return wall - self._offsets(guess)
+        """UTC of local midnights: the first of two; where the clock skips midnight, the moment it does."""
+        days, of_day = np.unique(wall, return_inverse=True)
+        midnights: list[datetime] = days.astype("datetime64[s]").tolist()
+        # Of a doubled hour fold 0 is the first; within a skipped one it keeps the offset from before.
+        offsets = [m.replace(tzinfo=self._zone, fold=0).utcoffset() for m in midnights]
+        moments: Times = np.subtract(days, np.array(offsets, dtype="timedelta64[us]"))
+        return moments[of_day.reshape(wall.shape)]

@@ -18,7 +18,8 @@ Booleans = NDArray[np.bool_]
 Times = NDArray[np.datetime64]
 
 
-@dataclass(frozen=True)
+# Arrays have no single truth value, so panels compare by identity; `data.snapshot.digest` compares contents.
+@dataclass(frozen=True, eq=False)
 class Panel:
     """Checked data on one grid. Series may start late (ragged starts); all end at the last step.
 
@@ -35,6 +36,9 @@ class Panel:
         first_steps: (S,) the grid step of each series' first row.
         offsets: (S + 1,) the first row of each series, then N.
         values: (N, C) in the data's own units; NaN where nothing was observed.
+
+    Raises:
+        ValueError: the arrays do not fit together.
     """
 
     data_set: str
@@ -46,6 +50,17 @@ class Panel:
     first_steps: Integers
     offsets: Integers
     values: Floats
+
+    def __post_init__(self) -> None:
+        lengths = np.diff(self.offsets)
+        if not len(self.series) == len(self.first_steps) == len(lengths) > 0:
+            raise ValueError("a panel needs one first step, and an offset before and after, for each series")
+        if self.values.shape != (self.offsets[-1], len(self.columns)) or self.offsets[0] != 0:
+            raise ValueError(
+                f"values {self.values.shape} do not fit the offsets and {len(self.columns)} columns"
+            )
+        if (lengths < 1).any() or np.unique(self.first_steps + lengths).size != 1:
+            raise ValueError("every series needs a row, and its last row at the panel's last step")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -70,6 +85,10 @@ class Panel:
     def times(self) -> Times:
         """(T,) the UTC time of every grid step."""
         return self.frequency.times(self.start, self.n_steps)
+
+    def rows(self, series: int) -> slice:
+        """The flat rows of a series, oldest first."""
+        return slice(int(self.offsets[series]), int(self.offsets[series + 1]))
 
     def row(self, series: int, step: int) -> int:
         """The flat row of a series at a grid step.
