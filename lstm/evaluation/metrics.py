@@ -33,7 +33,7 @@ def rmse(y_WH: Floats, forecast_WH: Floats) -> float:
 
 
 def mase(y_WH: Floats, forecast_WH: Floats, naive_scale_W: Floats) -> float:
-    """Mean absolute scaled error (Hyndman and Koehler, 2006, "Another look at measures of forecast accuracy").
+    """Mean absolute scaled error (Hyndman and Koehler, 2006, Another look at measures of forecast accuracy).
 
     Args:
         y_WH: targets.
