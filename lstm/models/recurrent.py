@@ -1,0 +1,71 @@
+"""LSTM, GRU and RNN over segments of a window: one class; segment length 1 is the plain network.
+
+Axes: B batch, L lookback steps, G segments, D features a step, K hidden size.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Cell = Literal["lstm", "gru", "rnn"]
+
+_CELLS: dict[Cell, type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]] = {
+    "lstm": nn.LSTM,
+    "gru": nn.GRU,
+    "rnn": nn.RNN,
+}
+
+
+class SegmentRecurrent(nn.Module):
+    """Reads a window as consecutive segments and returns the last hidden state.
+
+    A segment's steps are flattened and projected to the hidden size, so the recurrence takes L / segment
+    steps instead of L (SegRNN: Lin et al. 2023, arXiv:2308.11200). With segments of a season, the same
+    input weight always meets the same phase.
+    """
+
+    def __init__(
+        self, cell: Cell, inputs: int, hidden_size: int, num_layers: int, dropout: float, segment_length: int
+    ) -> None:
+        super().__init__()
+        self.segment_length = segment_length
+        self.embed = nn.Linear(segment_length * inputs, hidden_size)
+        self.recurrent = _CELLS[cell](
+            hidden_size,
+            hidden_size,
+            num_layers,
+            batch_first=True,
+            dropout=dropout if num_layers > 1 else 0.0,
+        )
+        initialise(self.recurrent)
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        """(B, K) the top layer's hidden state after the last segment. L is a multiple of the segment."""
+        batch, steps, features = x_BLD.shape
+        segments = steps // self.segment_length
+        x_BGK = self.embed(x_BLD.reshape(batch, segments, self.segment_length * features))
+        h_BGK, _ = self.recurrent(nn.functional.relu(x_BGK))
+        h_BK: Tensor = h_BGK[:, -1]
+        return h_BK
+
+
+def initialise(recurrent: nn.RNNBase) -> None:
+    """Xavier input and orthogonal recurrent weights a gate, zero biases, but 1 for the forget gate.
+
+    The forget bias is from Jozefowicz et al. 2015, "An Empirical Exploration of Recurrent Network
+    Architectures".
+    """
+    size = recurrent.hidden_size
+    with torch.no_grad():
+        for name, parameter in recurrent.named_parameters():
+            if name.startswith("bias"):
+                nn.init.zeros_(parameter)
+                if isinstance(recurrent, nn.LSTM) and name.startswith("bias_ih"):
+                    # torch orders the gates: input, forget, cell, output.
+                    parameter[size : 2 * size] = 1.0
+                continue
+            for gate in torch.split(parameter, size):
+                nn.init.orthogonal_(gate) if name.startswith("weight_hh") else nn.init.xavier_uniform_(gate)

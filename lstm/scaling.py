@@ -1,0 +1,166 @@
+"""Standardisation a series and column, and the panel a model reads: float32, filled from the past.
+
+Axes: N rows, C columns (the target first), S series, T grid steps, F calendar features, W windows,
+H horizon steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.errors import DataRefused
+from data.panel import Booleans, Floats, Integers, Panel
+from lstm.features import calendar_features
+
+# A column varies when its spread is more than rounding noise of its level.
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class ScaledPanel:
+    """A panel in standardised units, ready to be gathered from.
+
+    Args:
+        values: (N, C) float32; a missing value holds the newest one before it, or 0 (the mean) where
+            there is none.
+        observed: (N, C) True where a value was observed.
+        calendar: (T + H, F) float32 features of every grid step and of the horizon after the last.
+        first_steps: (S,) the grid step of each series' first row.
+        offsets: (S + 1,) the first row of each series, then N.
+    """
+
+    values: NDArray[np.float32]
+    observed: Booleans
+    calendar: NDArray[np.float32]
+    first_steps: Integers
+    offsets: Integers
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """Location (mean) and scale (standard deviation) of each series and column, in float64.
+
+    Args:
+        series: the ids, in the order of the rows.
+        columns: the names, in the order of the columns.
+        loc_SC: (S, C) in the data's own units.
+        scale_SC: (S, C) in the data's own units, above 0.
+    """
+
+    series: tuple[str, ...]
+    columns: tuple[str, ...]
+    loc_SC: Floats
+    scale_SC: Floats
+
+    @classmethod
+    def fit(cls, panel: Panel, last_step: int) -> Scaler:
+        """Mean and standard deviation of what was observed up to and including a grid step.
+
+        A constant column gets scale 1; one with nothing observed gets location 0 and scale 1.
+        """
+        count = len(panel.series)
+        loc, scale = np.zeros((count, len(panel.columns))), np.ones((count, len(panel.columns)))
+        for number in range(count):
+            first = int(panel.offsets[number])
+            rows = max(last_step + 1 - int(panel.first_steps[number]), 0)
+            values = panel.values[first : min(first + rows, int(panel.offsets[number + 1]))]
+            for column in range(len(panel.columns)):
+                seen = values[~np.isnan(values[:, column]), column]
+                if len(seen):
+                    loc[number, column] = seen.mean()
+                    spread = seen.std()
+                    varies = spread > _ROUNDING * abs(loc[number, column])
+                    scale[number, column] = spread if varies else 1.0
+        return cls(panel.series, panel.columns, loc, scale)
+
+    def select(self, panel: Panel) -> Scaler:
+        """The scaler of a panel's series, in the panel's order, so that series indices agree.
+
+        Raises:
+            DataRefused: the panel has other columns, or a series that was not fitted.
+        """
+        if panel.columns != self.columns:
+            raise DataRefused(
+                f"columns {', '.join(panel.columns)}; the model was trained on {', '.join(self.columns)}.",
+                data_set=panel.data_set,
+                remedy="give the columns of the training, or retrain.",
+            )
+        row = {name: number for number, name in enumerate(self.series)}
+        unknown = [name for name in panel.series if name not in row]
+        if unknown:
+            raise DataRefused(
+                "the model was not trained on this series.",
+                data_set=panel.data_set,
+                series=unknown[0],
+                remedy="leave the series out, or retrain.",
+            )
+        rows = [row[name] for name in panel.series]
+        return Scaler(panel.series, self.columns, self.loc_SC[rows], self.scale_SC[rows])
+
+    def scale(self, panel: Panel, horizon: int) -> ScaledPanel:
+        """The panel in standardised units, with the calendar of `horizon` more steps.
+
+        Raises:
+            DataRefused: the panel has other columns, or a series that was not fitted.
+        """
+        own = self.select(panel)
+        lengths = np.diff(panel.offsets)
+        loc_NC, scale_NC = np.repeat(own.loc_SC, lengths, axis=0), np.repeat(own.scale_SC, lengths, axis=0)
+        values_NC = _fill(panel, (panel.values - loc_NC) / scale_NC)
+        times = panel.frequency.times(panel.start, panel.n_steps + horizon)
+        return ScaledPanel(
+            values=values_NC.astype(np.float32),
+            observed=panel.observed,
+            calendar=calendar_features(panel.frequency, times),
+            first_steps=panel.first_steps,
+            offsets=panel.offsets,
+        )
+
+    def target(self, series: Integers) -> tuple[Floats, Floats]:
+        """Location and scale, (W,) each, of the target of each of these series (indices)."""
+        return self.loc_SC[series, 0], self.scale_SC[series, 0]
+
+    def scale_target(self, y_W: Floats, series: Integers) -> Floats:
+        """Targets (W, ...) of these series (W,) in standardised units."""
+        loc_W, scale_W = (_trailing(part, y_W.ndim) for part in self.target(series))
+        return (y_W - loc_W) / scale_W
+
+    def unscale(self, y_W: NDArray[np.floating[Any]], series: Integers) -> Floats:
+        """Standardised targets (W, ...) of these series (W,) in their own units, float64."""
+        loc_W, scale_W = (_trailing(part, y_W.ndim) for part in self.target(series))
+        return y_W.astype(np.float64) * scale_W + loc_W
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe; `from_dict` gives back the same floats to the last bit."""
+        return {
+            "series": list(self.series),
+            "columns": list(self.columns),
+            "loc": self.loc_SC.tolist(),
+            "scale": self.scale_SC.tolist(),
+        }
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Scaler:
+        """The inverse of `to_dict`."""
+        shape = (len(raw["series"]), len(raw["columns"]))
+        loc, scale = (np.array(raw[key], dtype=np.float64).reshape(shape) for key in ("loc", "scale"))
+        return cls(tuple(raw["series"]), tuple(raw["columns"]), loc, scale)
+
+
+def _fill(panel: Panel, values_NC: Floats) -> Floats:
+    """Each missing value replaced by the newest one before it in its series, else by 0."""
+    rows = np.arange(len(values_NC))[:, None]
+    newest = np.maximum.accumulate(np.where(panel.observed, rows, -1), axis=0)
+    first = np.repeat(panel.offsets[:-1], np.diff(panel.offsets))[:, None]
+    filled = np.take_along_axis(values_NC, np.maximum(newest, 0), axis=0)
+    return np.where(newest >= first, filled, 0.0)
+
+
+def _trailing(part_W: Floats, ndim: int) -> Floats:
+    """(W,) as (W, 1, ...), to broadcast over the axes that follow W."""
+    return part_W.reshape(-1, *(1,) * (ndim - 1))

@@ -1,0 +1,35 @@
+"""Where the training runs, and on how many threads."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from data.errors import NightcastError
+
+Wanted = Literal["auto", "cpu", "cuda"]
+
+
+class DeviceMissing(NightcastError):
+    """A device was asked for that this machine does not have."""
+
+
+def choose_device(wanted: Wanted = "auto") -> torch.device:
+    """The device of that name; ``auto`` is CUDA where there is one, else the CPU.
+
+    Raises:
+        DeviceMissing: CUDA was asked for and torch sees none.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise DeviceMissing(
+            "device cuda: torch sees no CUDA device. "
+            "Remedy: set NIGHTCAST_DEVICE=auto, or install a CUDA build of torch"
+        )
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def set_threads(count: int = 1) -> None:
+    """Torch's CPU threads of this process. One suits small recurrent networks best: the steps are too
+    short to share, and several workers keep the other cores busy."""
+    torch.set_num_threads(count)
