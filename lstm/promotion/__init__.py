@@ -1,0 +1,1 @@
+"""Whether a challenger becomes the champion, and the record of every decision."""

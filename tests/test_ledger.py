@@ -1,0 +1,358 @@
+"""The ledger on real SQLite files and on a real PostgreSQL server, with processes that race."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from hypothesis import given
+from hypothesis import strategies as st
+from postgres_server import binaries, postgres
+
+from lstm.promotion.database import LedgerError, LedgerUnreachable
+from lstm.promotion.identity import Identity, to_iso
+from lstm.promotion.ledger import ChampionChanged, Ledger
+
+NIGHT = Identity("power", "2010-11-19T20:00:00Z", "0123456789ab")
+NEXT = Identity("power", "2010-11-20T20:00:00Z", "0123456789ab")
+OTHER = Identity("water", "2010-11-19T20:00:00Z", "0123456789ab")
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    with postgres() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A URL of a database that does not exist or is empty."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/new/folder/ledger.db"
+    if binaries() is None:
+        pytest.skip("no PostgreSQL server binaries")
+    base = request.getfixturevalue("server")
+    name = f"ledger_{uuid.uuid4().hex}"
+    with sa.create_engine(base, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool).connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    return base.replace("/postgres?", f"/{name}?")
+
+
+def promoted(ledger: Ledger, identity: Identity, version: str, expected: str | None) -> None:
+    ledger.begin_night(identity)
+    assert ledger.promote(identity, version, expected, "It is better.")
+
+
+def race(url: str, body: str, count: int = 4) -> list[str]:
+    """Run `body` in several processes at once; the last line that each prints."""
+    code = f"import sys\nurl = sys.argv[1]\nme = sys.argv[2]\nsys.stdin.read()\n{textwrap.dedent(body)}"
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, url, str(number)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(count)
+    ]
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.close()
+        racer.stdin = None
+    outputs = [racer.communicate()[0].strip().splitlines() for racer in racers]
+    assert [racer.returncode for racer in racers] == [0] * count
+    return [lines[-1] for lines in outputs]
+
+
+@given(st.integers(0, 4_000_000_000_000_000))
+def test_iso_times_are_whole_seconds_and_sort(microseconds: int) -> None:
+    time = np.datetime64(microseconds, "us")
+    text = to_iso(time)
+    assert np.datetime64(text.removesuffix("Z")) == time.astype("datetime64[s]")
+    assert text < to_iso(time + np.timedelta64(1, "s"))
+
+
+def test_identity_key_is_safe_and_tells_nights_apart() -> None:
+    assert NIGHT.key == "power.20101119T200000Z.0123456789ab"
+    assert Identity.of("power", np.datetime64("2010-11-19T20:00:00", "us"), "0123456789ab") == NIGHT
+    assert len({NIGHT.key, NEXT.key, OTHER.key}) == 3
+
+
+@pytest.mark.parametrize(
+    "text", ["2010-11-19", "2010-11-19T20:00:00", "2010-11-19T20:00:00+01:00", "2010-1-9T20:00:00Z"]
+)
+def test_identity_refuses_other_times(text: str) -> None:
+    with pytest.raises(ValueError, match="2010"):
+        Identity("power", text, "0")
+
+
+def test_night_begins_resumes_and_ends(url: str) -> None:
+    ledger = Ledger(url)
+    assert ledger.night(NIGHT) is None
+    first = ledger.begin_night(NIGHT)
+    assert (first.identity, first.attempts, first.ending, first.is_final) == (NIGHT, 1, None, False)
+    again = ledger.begin_night(NIGHT)
+    assert (again.attempts, again.ending) == (2, None)
+    ended = ledger.end_night(NIGHT, "kept", "Not better.", {"version": "3"})
+    assert (ended.ending, ended.reason, ended.details, ended.is_final) == (
+        "kept",
+        "Not better.",
+        {"version": "3"},
+        True,
+    )
+    assert ended.ended_at is not None
+    assert ledger.begin_night(NIGHT) == ended == ledger.night(NIGHT)
+    assert ledger.night(NEXT) is None
+
+
+@pytest.mark.parametrize("ending", ["refused", "failed"])
+def test_refused_and_failed_nights_may_run_again(tmp_path: Path, ending: str) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db")
+    ledger.begin_night(NIGHT)
+    ledger.end_night(NIGHT, ending, "Bad.", {"a": 1})
+    reopened = ledger.begin_night(NIGHT)
+    assert (reopened.attempts, reopened.ending, reopened.ended_at, reopened.reason) == (2, None, None, "")
+    assert reopened.details == {"a": 1}
+    assert ledger.end_night(NIGHT, "kept", "Fine.", {"b": 2}).details == {"a": 1, "b": 2}
+    assert [entry.kind for entry in ledger.decisions("power")] == ["kept", ending]
+
+
+def test_skipping_leaves_the_result_and_a_row(url: str) -> None:
+    ledger = Ledger(url)
+    ledger.begin_night(NIGHT)
+    kept = ledger.end_night(NIGHT, "kept", "Not better.")
+    assert ledger.end_night(NIGHT, "skipped", "Nothing new.") == kept
+    skipped, first = ledger.decisions("power")
+    assert (skipped.kind, skipped.reason, skipped.night) == ("skipped", "Nothing new.", NIGHT.key)
+    assert first.kind == "kept"
+    ledger.begin_night(NEXT)
+    assert ledger.end_night(NEXT, "skipped", "Nothing new.").ending == "skipped"
+
+
+def test_final_ending_stays(url: str) -> None:
+    ledger = Ledger(url)
+    promoted(ledger, NIGHT, "1", None)
+    before = ledger.night(NIGHT)
+    assert ledger.end_night(NIGHT, "failed", "Killed while uploading.") == before
+    assert [entry.kind for entry in ledger.decisions()] == ["promoted"]
+    after = ledger.end_night(NIGHT, "promoted", "Better by 3 %.", {"run_id": "r"})
+    assert (after.ending, after.reason, after.details) == ("promoted", "Better by 3 %.", {"run_id": "r"})
+    assert [entry.kind for entry in ledger.decisions()] == ["promoted"]
+
+
+def test_only_promoting_ends_a_night_as_promoted(tmp_path: Path) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db")
+    with pytest.raises(LedgerError, match="has not begun"):
+        ledger.end_night(NIGHT, "kept", "")
+    with pytest.raises(LedgerError, match="has not begun"):
+        ledger.promote(NIGHT, "1", None, "")
+    assert ledger.champion("power") is None
+    ledger.begin_night(NIGHT)
+    with pytest.raises(LedgerError, match="only promote"):
+        ledger.end_night(NIGHT, "promoted", "I say so.")
+
+
+def test_promotion_compares_before_it_sets(url: str) -> None:
+    ledger = Ledger(url)
+    assert ledger.champion("power") is None
+    promoted(ledger, NIGHT, "1", None)
+    first = ledger.champion("power")
+    assert first is not None
+    assert (first.version, first.previous) == ("1", None)
+    ledger.begin_night(NEXT)
+    for wrong in (None, "7"):
+        with pytest.raises(ChampionChanged, match=f"power: the champion is 1, not {wrong or 'none'}"):
+            ledger.promote(NEXT, "2", wrong, "")
+    assert ledger.champion("power") == first
+    night = ledger.night(NEXT)
+    assert night is not None
+    assert night.ending is None
+    assert ledger.promote(NEXT, "2", "1", "Better.")
+    second = ledger.champion("power")
+    assert second is not None
+    assert (second.version, second.previous) == ("2", "1")
+    newest = ledger.decisions("power", limit=1)
+    assert [(e.kind, e.version, e.previous, e.night) for e in newest] == [("promoted", "2", "1", NEXT.key)]
+
+
+def test_a_night_never_promotes_twice(url: str) -> None:
+    ledger = Ledger(url)
+    promoted(ledger, NIGHT, "1", None)
+    promoted(ledger, NEXT, "2", "1")
+    ledger.rollback("power", "It was worse live.")
+    assert ledger.promote(NEXT, "2", "1", "Again.") is False
+    champion = ledger.champion("power")
+    assert champion is not None
+    assert champion.version == "1"
+
+
+def test_data_sets_are_apart(tmp_path: Path) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db")
+    promoted(ledger, NIGHT, "1", None)
+    assert ledger.champion("water") is None
+    promoted(ledger, OTHER, "1", None)
+    assert len(ledger.decisions("water")) == 1
+    assert [entry.data_set for entry in ledger.decisions()] == ["water", "power"]
+
+
+def test_rollback_walks_back_and_ends(url: str) -> None:
+    ledger = Ledger(url)
+    with pytest.raises(LedgerError, match="power: there is no previous version"):
+        ledger.rollback("power", "")
+    promoted(ledger, NIGHT, "1", None)
+    with pytest.raises(LedgerError, match="no previous version"):
+        ledger.rollback("power", "")
+    promoted(ledger, NEXT, "2", "1")
+    ledger.adopt("power", "3", "2", "A person chose it.")
+    champion = ledger.rollback("power", "Worse.")
+    assert (champion.version, champion.previous) == ("2", "1")
+    champion = ledger.rollback("power", "Worse still.")
+    assert (champion.version, champion.previous) == ("1", None)
+    with pytest.raises(LedgerError, match="no previous version"):
+        ledger.rollback("power", "")
+    kinds = [(entry.kind, entry.version, entry.previous) for entry in ledger.decisions("power")]
+    assert kinds[:3] == [("rolled back", "1", "2"), ("rolled back", "2", "3"), ("adopted", "3", "2")]
+
+
+def test_retiring_leaves_no_champion_and_can_be_undone(url: str) -> None:
+    ledger = Ledger(url)
+    with pytest.raises(LedgerError, match="no champion to retire"):
+        ledger.retire("power", "")
+    promoted(ledger, NIGHT, "1", None)
+    ledger.retire("power", "The sensor is gone.")
+    assert ledger.champion("power") is None
+    assert ledger.decisions("power")[0].kind == "retired"
+    assert ledger.rollback("power", "It is back.").version == "1"
+
+
+def test_adopting_compares_too(tmp_path: Path) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db")
+    with pytest.raises(ChampionChanged):
+        ledger.adopt("power", "2", "1", "")
+    ledger.adopt("power", "2", None, "By hand.")
+    champion = ledger.champion("power")
+    assert champion is not None
+    assert (champion.version, champion.previous) == ("2", None)
+
+
+def test_seen_is_that_of_the_newest_good_night(url: str) -> None:
+    ledger = Ledger(url)
+    assert ledger.last_seen("power") is None
+    for identity, seen in ((NIGHT, "first"), (NEXT, "second")):
+        ledger.begin_night(identity)
+        ledger.save_seen(identity, json.dumps(seen))
+    assert ledger.last_seen("power") is None
+    ledger.end_night(NEXT, "kept", "")
+    assert ledger.last_seen("power") == '"second"'
+    assert ledger.last_seen("power", until=NIGHT.as_of) is None
+    ledger.promote(NIGHT, "1", None, "")
+    assert ledger.last_seen("power") == '"second"'
+    assert ledger.last_seen("power", until=NIGHT.as_of) == '"first"'
+    assert ledger.last_seen("water") is None
+    third = Identity("power", "2010-11-21T20:00:00Z", "0")
+    ledger.begin_night(third)
+    ledger.save_seen(third, "refused")
+    ledger.end_night(third, "refused", "")
+    assert ledger.last_seen("power") == '"second"'
+
+
+def test_alias_is_remembered(url: str) -> None:
+    ledger = Ledger(url)
+    assert ledger.alias("power") is None
+    ledger.save_alias("power", "1")
+    promoted(ledger, NIGHT, "2", None)
+    assert ledger.alias("power") == "1"
+    ledger.save_alias("power", None)
+    assert ledger.alias("power") is None
+    champion = ledger.champion("power")
+    assert champion is not None
+    assert champion.version == "2"
+
+
+def test_details_must_be_json(tmp_path: Path) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db")
+    ledger.begin_night(NIGHT)
+    with pytest.raises(ValueError, match="JSON compliant"):
+        ledger.promote(NIGHT, "1", None, "", {"mae": float("nan")})
+    assert ledger.champion("power") is None
+    assert ledger.decisions() == ()
+
+
+@pytest.mark.slow
+def test_processes_that_open_a_fresh_database_at_once(url: str) -> None:
+    body = """
+    from lstm.promotion.ledger import Ledger
+    print(Ledger(url).champion("power"))
+    """
+    assert race(url, body) == ["None"] * 4
+
+
+@pytest.mark.slow
+def test_of_racing_promotions_one_wins(url: str) -> None:
+    ledger = Ledger(url)
+    for number in range(4):
+        ledger.begin_night(Identity("power", NIGHT.as_of, f"hash{number}"))
+    body = f"""
+    from lstm.promotion.identity import Identity
+    from lstm.promotion.ledger import ChampionChanged, Ledger
+    try:
+        print(Ledger(url).promote(Identity("power", "{NIGHT.as_of}", "hash" + me), me, None, "race"))
+    except ChampionChanged:
+        print("changed")
+    """
+    results = race(url, body)
+    assert sorted(results) == ["True", "changed", "changed", "changed"]
+    champion = ledger.champion("power")
+    assert champion is not None
+    assert champion.version == str(results.index("True"))
+
+
+@pytest.mark.slow
+def test_of_racing_promotions_of_one_night_one_counts(url: str) -> None:
+    ledger = Ledger(url)
+    ledger.begin_night(NIGHT)
+    body = f"""
+    from lstm.promotion.identity import Identity
+    from lstm.promotion.ledger import Ledger
+    print(Ledger(url).promote(Identity("power", "{NIGHT.as_of}", "{NIGHT.config_hash}"), "5", None, "race"))
+    """
+    assert sorted(race(url, body)) == ["False", "False", "False", "True"]
+    assert len(ledger.decisions()) == 1
+
+
+def test_unreachable_is_not_the_same_as_no_champion(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    ledger = Ledger(f"sqlite:///{path}")
+    path.write_text("This is no database, but it is long enough to be looked at as one." * 20)
+    with pytest.raises(LedgerUnreachable, match="not a database"):
+        ledger.champion("power")
+
+
+def test_urls_that_cannot_be_used(tmp_path: Path) -> None:
+    with pytest.raises(LedgerUnreachable) as caught:
+        Ledger("postgresql://me:secret@127.0.0.1:1/base")
+    assert "secret" not in str(caught.value)
+    assert "***@127.0.0.1:1/base" in str(caught.value)
+    for url, words in (("nonsense", "not one"), ("mysql://h/b", "not mysql"), ("sqlite://", "in memory")):
+        with pytest.raises(LedgerError, match=words):
+            Ledger(url)
+    (tmp_path / "file").touch()
+    with pytest.raises(LedgerUnreachable, match="folder"):
+        Ledger(f"sqlite:///{tmp_path}/file/ledger.db")
+
+
+def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    ledger = Ledger(url)
+    with ledger.database.begin() as connection:
+        connection.execute(sa.text("UPDATE nightcast_schema SET version = 99"))
+    with pytest.raises(LedgerError, match="written by a newer Nightcast"):
+        Ledger(url)
