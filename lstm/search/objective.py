@@ -1,0 +1,170 @@
+"""One trial: from a suggested configuration to its validation loss."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
+from pathlib import Path
+
+import numpy as np
+import optuna
+from optuna.trial import TrialState
+
+from data.catalog import DataSet
+from data.panel import Integers, Panel
+from data.splits import Span, Splits
+from lstm.models.forecaster import ForecasterConfig
+from lstm.scaling import ScaledPanel, Scaler
+from lstm.search import places
+from lstm.search.space import suggest
+from lstm.training.checkpoint import CheckpointError, EpochLoss
+from lstm.training.device import Wanted, choose_device
+from lstm.training.fit import Fit, OnEpoch, fit
+from lstm.training.recipe import Recipe, TrainingConfig
+from lstm.windows import Windows, windows
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SearchTask:
+    """What a worker needs.
+
+    Args:
+        data_set: its `retrain` block holds the search space; the budget is the study's.
+        panel: the night's data.
+        splits: train and validation spans are used, the judge span is not looked at.
+        storage_url: SQLAlchemy URL of the study's database.
+        study_name: the study, created before.
+        checkpoints: a folder of this study's own, shared by its workers where they share a file system.
+        device: ``auto``, ``cpu`` or ``cuda``.
+    """
+
+    data_set: DataSet
+    panel: Panel
+    splits: Splits
+    storage_url: str
+    study_name: str
+    checkpoints: Path
+    device: Wanted = "auto"
+
+    @cached_property
+    def scaled(self) -> ScaledPanel:
+        """The panel, scaled by what was observed up to the end of the training span."""
+        scaler = Scaler.fit(self.panel, self.splits.train.last)
+        return scaler.scale(self.panel, self.data_set.retrain.horizon)
+
+    def windows(self, span: Span, lookback: int) -> Windows:
+        """The windows of a span for one lookback."""
+        return windows(self.panel, span, lookback, self.data_set.retrain.horizon)
+
+    @cached_property
+    def validation_origins(self) -> Integers:
+        """Origins that make a window for every lookback of the space, so that all trials are compared on
+        the same targets."""
+        lookbacks = self.data_set.retrain.search_space.lookback
+        each = [self.windows(self.splits.validation, lookback).origins for lookback in lookbacks]
+        return reduce(np.intersect1d, each)
+
+    def validation(self, lookback: int) -> Windows:
+        """The validation windows for one lookback, at the shared origins."""
+        own = self.windows(self.splits.validation, lookback)
+        keep = np.isin(own.origins, self.validation_origins)
+        return Windows(own.origins[keep], own.series[keep], own.steps[keep])
+
+    def checkpoint(self, place: int) -> Path:
+        """The checkpoint of a place of the budget: a trial that is run again goes on from it."""
+        return self.checkpoints / f"trial-{place}.safetensors"
+
+
+class Stopped(Exception):
+    """The worker was asked to stop; its trial is queued again."""
+
+
+def train_trial(
+    task: SearchTask,
+    trial: optuna.Trial,
+    started: Callable[[], None],
+    on_epoch: OnEpoch,
+    deadline: float,
+    should_stop: Callable[[], bool],
+) -> float:
+    """Train one suggested configuration and return its lowest validation loss.
+
+    Its recipe, with the epochs found by early stopping, is stored with the trial.
+
+    Args:
+        started: called once the parameters are drawn.
+        on_epoch: called after each epoch.
+        deadline: of ``time.monotonic``; a trial that runs past it is pruned, unless no trial of the study
+            has finished yet.
+
+    Raises:
+        optuna.TrialPruned: by the pruner, or at the deadline.
+        Stopped: `should_stop` said so after an epoch.
+        TrainingDiverged: the loss is not finite.
+    """
+    number = places.place(trial.study.get_trials(deepcopy=False)[trial.number])
+    model, training = suggest(trial, task.data_set, len(task.panel.columns), task.scaled.calendar.shape[1])
+    training = replace(training, seed=training.seed + number)
+    started()
+    losses: list[float] = []
+
+    def report(epoch: int, loss: EpochLoss) -> None:
+        assert loss.validation is not None
+        losses.append(loss.train)
+        trial.set_user_attr(places.EPOCHS, {"time": time.time(), "train_losses": losses})
+        trial.report(loss.validation, epoch)
+        on_epoch(epoch, loss)
+        if should_stop():
+            raise Stopped
+        if trial.should_prune():
+            raise optuna.TrialPruned(f"worse than the median of the trials before at epoch {epoch}")
+        if time.monotonic() > deadline and _has_finished_one(trial.study):
+            raise optuna.TrialPruned(f"the search's time was over at epoch {epoch}")
+
+    result = _fit(task, model, training, task.checkpoint(number), losses, report)
+    assert result.best_loss is not None
+    recipe = Recipe(model, training, result.best_epoch)
+    trial.set_user_attr(places.RECIPE, recipe.to_dict())
+    return result.best_loss
+
+
+def _fit(
+    task: SearchTask,
+    model: ForecasterConfig,
+    training: TrainingConfig,
+    checkpoint: Path,
+    losses: list[float],
+    on_epoch: OnEpoch,
+) -> Fit:
+    """Train, on from a checkpoint that can be used."""
+
+    def run() -> Fit:
+        return fit(
+            model,
+            training,
+            task.scaled,
+            task.windows(task.splits.train, model.lookback),
+            task.validation(model.lookback),
+            device=choose_device(task.device),
+            checkpoint=checkpoint,
+            on_epoch=on_epoch,
+        )
+
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return run()
+    except CheckpointError as error:
+        # Damaged, or of another version: only time is lost.
+        logger.warning("%s; the trial starts over", error)
+        checkpoint.unlink(missing_ok=True)
+        losses.clear()
+        return run()
+
+
+def _has_finished_one(study: optuna.Study) -> bool:
+    return bool(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))

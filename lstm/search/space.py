@@ -1,0 +1,80 @@
+"""The search space: from a data set's `retrain.search_space` to the configurations of one trial."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+
+from data.catalog import DataSet
+from data.retrain import Interval, SearchSpace
+from lstm.models.forecaster import ForecasterConfig
+from lstm.training.recipe import TrainingConfig
+
+CHOICES = ("cell", "hidden_size", "num_layers", "segment_length", "lookback", "batch_size")
+RANGES = ("dropout", "learning_rate")
+
+
+def suggest(
+    trial: optuna.Trial, data_set: DataSet, columns: int, calendar_features: int
+) -> tuple[ForecasterConfig, TrainingConfig]:
+    """Draw a configuration.
+
+    Args:
+        columns: C, the target and its past covariates.
+        calendar_features: F, as `lstm.features` makes them.
+
+    Returns:
+        The network and its training. The training's seed is the data set's; the caller gives each trial
+        its own.
+    """
+    retrain = data_set.retrain
+    space = retrain.search_space
+    drawn = {name: trial.suggest_categorical(name, getattr(space, name)) for name in CHOICES}
+    for name in RANGES:
+        interval: Interval = getattr(space, name)
+        drawn[name] = trial.suggest_float(name, interval.low, interval.high, log=interval.low > 0)
+    training = TrainingConfig(
+        learning_rate=drawn.pop("learning_rate"),
+        batch_size=drawn.pop("batch_size"),
+        max_epochs=retrain.max_epochs,
+        seed=retrain.seed,
+    )
+    model = ForecasterConfig(
+        **drawn,
+        horizon=retrain.horizon,
+        quantiles=retrain.quantiles,
+        columns=columns,
+        calendar_features=calendar_features,
+    )
+    return model, training
+
+
+def centre(space: SearchSpace) -> dict[str, Any]:
+    """The parameters in the middle of the space: a sound first trial where the budget is small.
+
+    The middle entry of a list (the first of two), and the middle of a range on its own scale.
+    """
+    middle = {name: _middle(getattr(space, name)) for name in CHOICES}
+    for name in RANGES:
+        interval: Interval = getattr(space, name)
+        low, high = interval.low, interval.high
+        middle[name] = math.sqrt(low * high) if low > 0 else (low + high) / 2
+    return middle
+
+
+def contains(space: SearchSpace, params: Mapping[str, Any]) -> bool:
+    """True if these are all of the space's parameters, each inside it."""
+    if set(params) != {*CHOICES, *RANGES}:
+        return False
+    chosen = all(params[name] in getattr(space, name) for name in CHOICES)
+    intervals = {name: getattr(space, name) for name in RANGES}
+    return chosen and all(
+        interval.low <= params[name] <= interval.high for name, interval in intervals.items()
+    )
+
+
+def _middle(choices: tuple[Any, ...]) -> Any:
+    return choices[(len(choices) - 1) // 2]

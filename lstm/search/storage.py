@@ -1,0 +1,132 @@
+"""Optuna's storage, set up so that several processes can share it and be killed.
+
+SQLite: every transaction takes the write lock when it begins. Optuna reads a trial's state before it
+changes it; with SQLite's late locking two workers would both take one waiting trial. PostgreSQL locks rows.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import optuna
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from sqlalchemy import Connection, Engine, event, make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from data.errors import NightcastError
+
+HEARTBEAT_SECONDS = 15
+GRACE_SECONDS = 60
+
+_BUSY_SECONDS = 60
+_CREATE_ATTEMPTS = 8
+
+OnStale = Callable[[optuna.Study, optuna.trial.FrozenTrial], None]
+
+
+class SearchFailed(NightcastError):
+    """A search that cannot go on, or that found nothing."""
+
+
+@contextmanager
+def opened(url: str, on_stale: OnStale | None = None) -> Iterator[optuna.storages.RDBStorage]:
+    """An existing study database; its connections are closed at the end.
+
+    Args:
+        url: SQLAlchemy URL, SQLite or PostgreSQL.
+        on_stale: called for each trial that is failed because its heartbeat stopped.
+
+    Raises:
+        SearchFailed: nothing answers there, or it is no study database.
+    """
+    try:
+        storage = _connect(url, on_stale, skip_compatibility_check=True, skip_table_creation=True)
+    except (SQLAlchemyError, StorageInternalError) as error:
+        raise SearchFailed(
+            f"no study database at {shown(url)}: {_cause(error)}. Remedy: create the study first, by the "
+            "process that starts the workers, and see that the database is up"
+        ) from error
+    try:
+        yield storage
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def prepare(url: str) -> None:
+    """Create the database's tables where they are missing. Processes may race for it.
+
+    Raises:
+        SearchFailed: the database cannot be reached or written.
+    """
+    for attempt in range(1, _CREATE_ATTEMPTS + 1):
+        try:
+            storage = _connect(url, None)
+        except (SQLAlchemyError, StorageInternalError) as error:
+            # Optuna looks for its tables and creates them in two steps; another process came between.
+            if attempt == _CREATE_ATTEMPTS:
+                raise SearchFailed(
+                    f"cannot create a study database at {shown(url)}: {_cause(error)}. Remedy: see that it "
+                    "can be reached and written"
+                ) from error
+            time.sleep(0.05 * attempt)
+        else:
+            storage.remove_session()
+            storage.engine.dispose()
+            return
+
+
+def shown(url: str) -> str:
+    """The URL without its password."""
+    return make_url(url).render_as_string(hide_password=True)
+
+
+def _connect(url: str, on_stale: OnStale | None, **options: Any) -> optuna.storages.RDBStorage:
+    # What happened to a trial is told by the worker, in our words and once.
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    is_sqlite = make_url(url).get_backend_name() == "sqlite"
+    engine: dict[str, Any] = (
+        {"connect_args": {"timeout": _BUSY_SECONDS}} if is_sqlite else {"pool_pre_ping": True}
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        storage = optuna.storages.RDBStorage(
+            url,
+            engine,
+            heartbeat_interval=HEARTBEAT_SECONDS,
+            grace_period=GRACE_SECONDS,
+            heartbeat_stale_trial_callback=on_stale,
+            **options,
+        )
+    if is_sqlite:
+        _lock_early(storage.engine)
+    return storage
+
+
+def _lock_early(engine: Engine) -> None:
+    """Take SQLite's write lock at the start of each transaction, and keep a write-ahead log."""
+
+    @event.listens_for(engine, "connect")
+    def connect(connection: sqlite3.Connection, _: object) -> None:
+        # Python's own late BEGIN is switched off.
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    # Connections that were made before the listeners.
+    engine.dispose()
+
+
+def _cause(error: Exception) -> str:
+    """The first line of the database's own words."""
+    cause = error.__cause__ or error
+    return str(getattr(cause, "orig", None) or cause).splitlines()[0]

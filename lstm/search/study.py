@@ -1,0 +1,293 @@
+"""The study of one night: create it, ask how it is doing, take its best trial, clean up after the dead."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, TrialState
+
+from data.retrain import Budget
+from lstm.search import places
+from lstm.search.storage import GRACE_SECONDS, SearchFailed, opened, prepare
+from lstm.training.recipe import Recipe
+
+STATES = {
+    TrialState.COMPLETE: "finished",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",
+}
+_KILLED = "its process was killed"
+# Fewer trials say nothing about which parameter mattered.
+_FEWEST_FOR_IMPORTANCE = 4
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How a search is doing, over all workers.
+
+    Attributes:
+        trials: places of the budget that are taken; a trial that is run again takes one place.
+        complete, pruned, failed, running, waiting: their states. A waiting one needs a worker.
+        best_value: the lowest validation loss of a complete trial.
+        seconds: time in which at least one trial ran.
+        spent: no further trial will start. Trials may still be running.
+    """
+
+    trials: int
+    complete: int
+    pruned: int
+    failed: int
+    running: int
+    waiting: int
+    best_value: float | None
+    seconds: float
+    spent: bool
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best complete trial."""
+
+    number: int
+    value: float
+    recipe: Recipe
+    params: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """One trial as tables and pictures show it.
+
+    Attributes:
+        state: finished, pruned, failed, running or waiting.
+        value: its best validation loss; None unless it finished.
+        curve: validation loss after each epoch.
+        train_curve: training loss of each epoch.
+        seconds: how long it ran.
+        reason: why it was pruned or failed, else empty.
+    """
+
+    number: int
+    state: str
+    value: float | None
+    params: dict[str, Any]
+    curve: tuple[float, ...]
+    train_curve: tuple[float, ...]
+    seconds: float
+    reason: str
+
+
+def create(
+    storage_url: str, name: str, budget: Budget, seed: int, first: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    """Create the study, its database and tables, or set an existing study's budget and clean it up.
+
+    Workers race for a fresh database: the process that starts them calls this before.
+
+    Args:
+        seed: of the sampler, fixed when the study is created.
+        first: parameters to try before the sampler draws any, such as the middle of the space and the
+            champion's; ignored for a study that has trials.
+
+    Raises:
+        SearchFailed: the database cannot be reached or written.
+    """
+    prepare(storage_url)
+    with opened(storage_url) as storage:
+        study = optuna.create_study(
+            storage=storage, study_name=name, direction="minimize", load_if_exists=True
+        )
+        study.set_user_attr("budget", budget.model_dump(mode="json"))
+        if "seed" not in study.user_attrs:
+            study.set_user_attr("seed", seed)
+            study.set_user_attr("started_at", time.time())
+            for params in first:
+                study.enqueue_trial(dict(params), skip_if_exists=True)
+    clean(storage_url, name)
+
+
+def progress(storage_url: str, name: str) -> Progress:
+    """How the search is doing.
+
+    Raises:
+        SearchFailed: there is no such study.
+    """
+    with loaded(storage_url, name) as study:
+        trials, budget = study.get_trials(deepcopy=False), budget_of(study)
+        own = places.paid(trials, budget)
+        states = Counter(trial.state for trial in own.values())
+        values = [
+            trial.value
+            for trial in own.values()
+            if trial.state is TrialState.COMPLETE and trial.value is not None
+        ]
+        return Progress(
+            trials=len(own),
+            complete=states[TrialState.COMPLETE],
+            pruned=states[TrialState.PRUNED],
+            failed=states[TrialState.FAIL],
+            running=states[TrialState.RUNNING],
+            waiting=states[TrialState.WAITING],
+            best_value=min(values, default=None),
+            seconds=places.seconds(trials),
+            spent=places.is_spent(trials, budget),
+        )
+
+
+def best(storage_url: str, name: str) -> Best:
+    """The complete trial with the lowest validation loss.
+
+    Raises:
+        SearchFailed: there is no such study, or no trial of it finished; says what became of them.
+    """
+    with loaded(storage_url, name) as study:
+        own = study.get_trials(deepcopy=False)
+        complete = [trial for trial in own if trial.state is TrialState.COMPLETE]
+        if not complete:
+            raise SearchFailed(f"study {name}: no trial finished; {_fates(own)}")
+        trial = min(complete, key=lambda one: (one.value, one.number))
+        assert trial.value is not None
+        recipe = Recipe.from_dict(trial.user_attrs[places.RECIPE])
+        return Best(trial.number, trial.value, recipe, dict(trial.params))
+
+
+def trials(storage_url: str, name: str) -> list[TrialRow]:
+    """Every trial in the order of its start, without those that came after the budget's last place.
+
+    Raises:
+        SearchFailed: there is no such study.
+    """
+    with loaded(storage_url, name) as study:
+        return [
+            _row(trial) for trial in study.get_trials(deepcopy=False) if places.BEYOND not in trial.user_attrs
+        ]
+
+
+def importance(storage_url: str, name: str) -> dict[str, float]:
+    """How much each parameter mattered for the loss (functional ANOVA), the largest first; sums to 1.
+
+    Empty where too few trials finished, or all with the same loss.
+
+    Raises:
+        SearchFailed: there is no such study.
+    """
+    with loaded(storage_url, name) as study:
+        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if len(complete) < _FEWEST_FOR_IMPORTANCE or len({trial.value for trial in complete}) == 1:
+            return {}
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+        return optuna.importance.get_param_importances(study, evaluator=evaluator)
+
+
+def clean(storage_url: str, name: str) -> int:
+    """Fail the trials whose process died and queue them again; returns how many were failed.
+
+    A process on this host is known to be dead at once, one elsewhere by its heartbeat after a minute.
+
+    Raises:
+        SearchFailed: there is no such study.
+    """
+    with loaded(storage_url, name) as study:
+        return clean_study(study)
+
+
+@contextlib.contextmanager
+def loaded(
+    storage_url: str,
+    name: str,
+    sampler: optuna.samplers.BaseSampler | None = None,
+    pruner: optuna.pruners.BasePruner | None = None,
+) -> Iterator[optuna.Study]:
+    """An existing study, open until the end of the block.
+
+    Raises:
+        SearchFailed: there is no such study.
+    """
+    with opened(storage_url, _queue_stale) as storage:
+        try:
+            study = optuna.load_study(study_name=name, storage=storage, sampler=sampler, pruner=pruner)
+        except KeyError as error:
+            raise SearchFailed(f"no study {name}. Remedy: create it before its workers start") from error
+        yield study
+
+
+def budget_of(study: optuna.Study) -> Budget:
+    """The budget that `create` stored."""
+    return Budget.model_validate(study.user_attrs["budget"])
+
+
+def clean_study(study: optuna.Study) -> int:
+    """`clean`, for a study that is open."""
+    failed = 0
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if places.has_dead_owner(trial) or _is_unclaimed(trial):
+            failed += fail_running(study, trial, _KILLED, killed=True)
+    before = _count_failed(study)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        optuna.storages.fail_stale_trials(study)
+    return failed + _count_failed(study) - before
+
+
+def fail_running(study: optuna.Study, trial: FrozenTrial, reason: str, *, killed: bool) -> bool:
+    """Fail a running trial and queue its place again; False if another process has ended it already."""
+    ended = trial.user_attrs.get(places.EPOCHS, trial.user_attrs.get(places.CLAIM, {})).get("time")
+    end = {"time": ended if killed and ended else time.time(), "reason": reason}
+    try:
+        # One transaction reads and sets the state, so that of several cleaners one succeeds.
+        study._storage.set_trial_user_attr(trial._trial_id, places.END, end)
+        if not study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL):
+            return False
+    except UpdateFinishedTrialError:
+        return False
+    places.queue_again(study, trial, killed=killed)
+    return True
+
+
+def _queue_stale(study: optuna.Study, trial: FrozenTrial) -> None:
+    places.queue_again(study, trial, killed=True)
+
+
+def _is_unclaimed(trial: FrozenTrial) -> bool:
+    """True if its process died in the moment between taking the trial and signing it."""
+    if places.CLAIM in trial.user_attrs or trial.datetime_start is None:
+        return False
+    return time.time() - trial.datetime_start.timestamp() > GRACE_SECONDS
+
+
+def _count_failed(study: optuna.Study) -> int:
+    return len(study.get_trials(deepcopy=False, states=(TrialState.FAIL,)))
+
+
+def _row(trial: FrozenTrial) -> TrialRow:
+    end = trial.user_attrs.get(places.END, {})
+    reason = end.get("reason", _KILLED if trial.state is TrialState.FAIL else "")
+    return TrialRow(
+        number=trial.number,
+        state=STATES[trial.state],
+        value=trial.value if trial.state is TrialState.COMPLETE else None,
+        params=dict(trial.params),
+        curve=tuple(value for _, value in sorted(trial.intermediate_values.items())),
+        train_curve=tuple(trial.user_attrs.get(places.EPOCHS, {}).get("train_losses", ())),
+        seconds=places.trial_seconds(trial),
+        reason=reason,
+    )
+
+
+def _fates(trials: Sequence[FrozenTrial]) -> str:
+    """What became of trials, in one line, with the reasons of those that failed."""
+    rows = [_row(trial) for trial in trials if places.BEYOND not in trial.user_attrs]
+    counts = Counter(row.state for row in rows)
+    text = ", ".join(f"{count} {state}" for state, count in counts.items()) or "none was started"
+    reasons = dict.fromkeys(row.reason for row in rows if row.state == "failed" and row.reason)
+    return f"{text}. Reasons: {'; '.join(list(reasons)[:3])}" if reasons else text

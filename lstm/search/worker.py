@@ -1,0 +1,196 @@
+"""A search worker: takes the next trial of a shared study until the budget is spent. Any number may run."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, TrialState
+
+from lstm.search import places
+from lstm.search.objective import SearchTask, Stopped, train_trial
+from lstm.search.sampler import Sampler, pruner
+from lstm.search.storage import SearchFailed
+from lstm.search.study import STATES, budget_of, clean_study, fail_running, loaded
+from lstm.training.checkpoint import EpochLoss
+from lstm.training.device import choose_device, set_threads
+
+logger = logging.getLogger(__name__)
+
+_SAME_FAILURES = 3
+
+
+class Observer(Protocol):
+    """Told what happens to each trial, from the worker's own thread. What it raises fails the trial."""
+
+    def started(self, number: int, params: dict[str, Any]) -> None:
+        """A trial's parameters are drawn and its training begins."""
+
+    def epoch(self, number: int, epoch: int, train_loss: float, validation_loss: float) -> None:
+        """An epoch ended; epochs count from 1, and a resumed trial tells those before again."""
+
+    def ended(self, number: int, state: str, value: float | None, reason: str) -> None:
+        """A trial that started has ended: `state` is finished, pruned or failed."""
+
+
+def work(task: SearchTask, observer: Observer, should_stop: Callable[[], bool] = lambda: False) -> int:
+    """Run trials until the budget is spent or `should_stop` says so; returns how many were run.
+
+    A failing trial is recorded with its reason and the next one begins. KeyboardInterrupt, SystemExit and
+    `should_stop` (asked between epochs too) fail the running trial and queue it again: the next worker
+    goes on from its checkpoint.
+
+    Raises:
+        SearchFailed: there is no such study, or three trials in a row failed for the same reason.
+        DeviceMissing: CUDA was asked for and there is none.
+    """
+    if choose_device(task.device).type == "cpu":
+        set_threads(1)
+    with loaded(task.storage_url, task.study_name) as study:
+        return _Worker(task, observer, should_stop, study).run()
+
+
+class _Worker:
+    """One worker and the trial that it runs."""
+
+    def __init__(
+        self, task: SearchTask, observer: Observer, should_stop: Callable[[], bool], study: optuna.Study
+    ) -> None:
+        self.task = task
+        self.observer = observer
+        self.should_stop = should_stop
+        self.study = study
+        self.budget = budget_of(study)
+        self.sampler = Sampler(study.user_attrs["seed"], self.budget)
+        study.sampler = self.sampler
+        study.pruner = pruner(self.budget, task.data_set.retrain.max_epochs)
+        self.told: int | None = None  # the trial that the observer knows and that has not ended
+        self.interruption: BaseException | None = None
+
+    def run(self) -> int:
+        count, failures = 0, 0
+        last = ""
+        while not self.should_stop():
+            clean_study(self.study)
+            if places.is_spent(self.study.get_trials(deepcopy=False), self.budget):
+                break
+            trial = self._run_one()
+            if places.BEYOND in trial.user_attrs:
+                continue
+            count += 1
+            if trial.state is not TrialState.FAIL:
+                failures = 0
+                continue
+            reason = _reason(trial)
+            failures = failures + 1 if _same(reason, last) else 1
+            last = reason
+            if failures >= _SAME_FAILURES:
+                raise SearchFailed(
+                    f"study {self.task.study_name}: {failures} trials in a row failed for the same reason: "
+                    f"{reason}. Remedy: see to the reason, then start the search again; it goes on"
+                )
+        return count
+
+    def _run_one(self) -> FrozenTrial:
+        """The next trial, ended whatever happens; re-raises what interrupted it."""
+        self.sampler.claimed = self.interruption = None
+        try:
+            self.study.optimize(self._objective, n_trials=1, catch=(Exception,))
+        except BaseException as error:
+            trial = self._end_early(error)
+            if trial is None or not isinstance(error, ValueError | UpdateFinishedTrialError):
+                raise
+            # It was taken for dead, failed and queued again by another worker.
+            logger.warning("trial %d was ended by another process: %s", trial.number, error)
+        else:
+            trial = self._claimed()
+            again = self.interruption is not None and places.queue_again(self.study, trial, killed=False)
+            self._tell(trial, again)
+        if self.interruption is not None and not isinstance(self.interruption, Stopped):
+            raise self.interruption
+        return trial
+
+    def _objective(self, trial: optuna.Trial) -> float:
+        """Optuna's objective: notes why a trial ends before Optuna closes it."""
+        reason = ""
+        try:
+            trials = self.study.get_trials(deepcopy=False)
+            if places.is_beyond(trials, trial.number, self.budget):
+                trial.set_user_attr(places.BEYOND, True)
+                raise SearchFailed("another worker took the budget's last place")
+            deadline = time.monotonic() + self.budget.minutes * 60 - places.seconds(trials)
+            return train_trial(
+                self.task,
+                trial,
+                started=lambda: self._started(trial),
+                on_epoch=lambda epoch, loss: self._epoch(trial.number, epoch, loss),
+                deadline=deadline,
+                should_stop=self.should_stop,
+            )
+        except optuna.TrialPruned as error:
+            reason = str(error)
+            raise
+        except (KeyboardInterrupt, SystemExit, Stopped) as error:
+            self.interruption = error
+            reason = f"interrupted ({type(error).__name__})"
+            raise Stopped(reason) from error
+        except Exception as error:
+            reason = _describe(error)
+            raise
+        finally:
+            trial.set_user_attr(places.END, {"time": time.time(), "reason": reason})
+
+    def _started(self, trial: optuna.Trial) -> None:
+        self.told = trial.number
+        self.observer.started(trial.number, dict(trial.params))
+
+    def _epoch(self, number: int, epoch: int, loss: EpochLoss) -> None:
+        assert loss.validation is not None
+        self.observer.epoch(number, epoch, loss.train, loss.validation)
+
+    def _claimed(self) -> FrozenTrial:
+        """The newest trial of this worker, as the storage holds it."""
+        assert self.sampler.claimed is not None
+        return self.study.get_trials(deepcopy=False)[self.sampler.claimed]
+
+    def _end_early(self, error: BaseException) -> FrozenTrial | None:
+        """See that nothing of ours stays running when Optuna was left on the way in or out of a trial."""
+        if self.sampler.claimed is None:
+            return None
+        trial = self._claimed()
+        if trial.state is TrialState.RUNNING:
+            fail_running(self.study, trial, _describe(error), killed=False)
+        trial = self._claimed()
+        self._tell(trial, again=trial.state is TrialState.FAIL)
+        return trial
+
+    def _tell(self, trial: FrozenTrial, again: bool) -> None:
+        """Tell the observer and the log how a trial ended; drop its checkpoint unless it will go on."""
+        if not again:
+            self.task.checkpoint(places.place(trial)).unlink(missing_ok=True)
+        value = trial.value if trial.state is TrialState.COMPLETE else None
+        state, reason = STATES[trial.state], _reason(trial)
+        if self.told == trial.number:
+            self.told = None
+            logger.info("trial %d %s: %s", trial.number, state, reason or f"{value:.4f}")
+            self.observer.ended(trial.number, state, value, reason)
+
+
+def _reason(trial: FrozenTrial) -> str:
+    return str(trial.user_attrs.get(places.END, {}).get("reason", "its process was taken for dead"))
+
+
+def _describe(error: BaseException) -> str:
+    """An exception in one line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _same(reason: str, other: str) -> bool:
+    """Equal but for numbers, such as an epoch or an amount of memory."""
+    return re.sub(r"\d+", "#", reason) == re.sub(r"\d+", "#", other)
