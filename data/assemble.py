@@ -1,0 +1,58 @@
+"""From normalised rows to a panel: each row goes to its series and grid step, the rest stays missing."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from data.calendar import Frequency
+from data.layout import Layout
+from data.panel import Panel
+
+
+def build_panel(layout: Layout, frequency: Frequency, frame: pl.DataFrame, as_of: np.datetime64) -> Panel:
+    """The panel of checked rows, series in the order of their ids, ending at `as_of`.
+
+    A series begins at its first row. Steps without a row, up to `as_of`, are NaN.
+
+    Args:
+        layout: the roles of the columns.
+        frequency: the grid.
+        frame: normalised rows (`series`, `time`, target, covariates), at most one a series and step.
+        as_of: the last grid step.
+
+    Raises:
+        ValueError: no rows, or one later than `as_of`.
+    """
+    if frame.is_empty():
+        raise ValueError("a panel needs at least one row")
+    times = frame["time"].dt.replace_time_zone(None).to_numpy()
+    start = frequency.floor(times.min(keepdims=True))[0]
+    n_steps = int(frequency.steps_between(start, np.array([as_of]))[0]) + 1
+    steps = frequency.steps_between(start, times)
+    if steps.max() >= n_steps:
+        raise ValueError(f"a row at {frequency.format(times.max())} is later than {frequency.format(as_of)}")
+    ids, series = np.unique(frame["series"].to_numpy().astype(str), return_inverse=True)
+    first_steps = np.full(len(ids), n_steps, dtype=np.int64)
+    np.minimum.at(first_steps, series, steps)
+    offsets = np.concatenate([[0], np.cumsum(n_steps - first_steps)]).astype(np.int64)
+    values = np.full((int(offsets[-1]), len(layout.values)), np.nan)
+    values[offsets[series] + steps - first_steps[series]] = _matrix(frame, layout.values)
+    return Panel(
+        data_set=layout.data_set,
+        frequency=frequency,
+        target=layout.target,
+        covariates=layout.covariates,
+        series=tuple(str(name) for name in ids),
+        start=start,
+        first_steps=first_steps,
+        offsets=offsets,
+        values=values,
+    )
+
+
+def _matrix(
+    frame: pl.DataFrame, columns: tuple[str, ...]
+) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """(rows, C) values, NaN where missing."""
+    return frame.select(pl.col(columns).cast(pl.Float64).fill_null(float("nan"))).to_numpy()

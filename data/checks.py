@@ -1,0 +1,172 @@
+"""Checks of a panel: stale data, missing steps and gaps, constant columns, and what cannot be negative."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import numpy as np
+
+from data.calendar import duration
+from data.catalog import DataSet
+from data.errors import DataRefused
+from data.findings import Finding
+from data.panel import Booleans, Integers, Panel
+from data.splits import Span, Splits
+
+
+def check_panel(panel: Panel, data_set: DataSet, splits: Splits) -> tuple[Finding, ...]:
+    """What is missing, constant or odd in a panel, as far as a night can live with it.
+
+    Raises:
+        DataRefused: the newest target is too old, a gap in the newest steps is too long, or a target is
+            constant or never observed over the training span.
+    """
+    _not_stale(panel, data_set)
+    return (
+        *_missing(panel),
+        *_gaps(panel, data_set, splits),
+        *_constant(panel, splits),
+        *_negative(panel, data_set),
+    )
+
+
+def newest_steps(data_set: DataSet, splits: Splits) -> Span:
+    """The steps that this night tunes and judges on: the longest lookback, validation and judge."""
+    lookback = max(data_set.retrain.search_space.lookback)
+    return Span(max(0, splits.validation.first - lookback), splits.judge.last)
+
+
+def gaps(missing: Booleans) -> tuple[Integers, Integers]:
+    """First and last position of every run of True, both included."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], missing, [False]]).astype(np.int8)))
+    return edges[::2], edges[1::2] - 1
+
+
+def _not_stale(panel: Panel, data_set: DataSet) -> None:
+    newest = int(_steps(panel)[panel.observed[:, 0]].max(initial=0))
+    age = (panel.n_steps - 1 - newest) * timedelta(seconds=panel.frequency.seconds)
+    if age <= duration(data_set.staleness):
+        return
+    raise DataRefused(
+        f"stale: the newest value is {_readable(age)} older than the last complete step, "
+        f"{panel.frequency.format(panel.as_of)}; at most {data_set.staleness} is allowed.",
+        data_set=panel.data_set,
+        column=panel.target,
+        time=_time(panel, newest),
+        remedy="find out why the source has stopped. If its rows arrive late, say so with "
+        "`publication_delay:`, or allow more with `staleness:` in the catalog; a file that gets no new rows "
+        "wants `clock: data`.",
+    )
+
+
+def _missing(panel: Panel) -> list[Finding]:
+    """One finding a column: how many values are missing, and the first."""
+    missing, steps = ~panel.observed, _steps(panel)
+    owners = np.repeat(np.arange(len(panel.series)), np.diff(panel.offsets))
+    findings = []
+    for column, name in enumerate(panel.columns):
+        rows = np.flatnonzero(missing[:, column])
+        if rows.size:
+            findings.append(
+                Finding(
+                    "steps without a value, masked",
+                    series=panel.series[owners[rows[0]]] or None,
+                    column=name,
+                    time=_time(panel, int(steps[rows[0]])),
+                    count=rows.size,
+                )
+            )
+    return findings
+
+
+def _gaps(panel: Panel, data_set: DataSet, splits: Splits) -> list[Finding]:
+    """Gaps of the target over the limit: refused within the newest steps, reported where they are older."""
+    limit = duration(data_set.gaps.longest).total_seconds() / panel.frequency.seconds
+    newest = newest_steps(data_set, splits)
+    findings = []
+    for number, series in enumerate(panel.series):
+        base = int(panel.first_steps[number])
+        firsts, lasts = gaps(~panel.observed[panel.rows(number), 0])
+        for first, last in zip((firsts + base).tolist(), (lasts + base).tolist(), strict=True):
+            inside = last - max(first, newest.first) + 1
+            if inside > limit:
+                raise DataRefused(
+                    f"a gap of {inside} steps to {_time(panel, last)} in the newest data; at most "
+                    f"{data_set.gaps.longest} is allowed between {_time(panel, newest.first)} and the end.",
+                    data_set=panel.data_set,
+                    series=series,
+                    column=panel.target,
+                    time=_time(panel, max(first, newest.first)),
+                    remedy="fill it in the source, or allow it with `gaps: {longest: ...}`"
+                    + (f", or leave the series out with `exclude: [{series}]`" if series else "")
+                    + " in the catalog.",
+                )
+            if last - first + 1 > limit:
+                findings.append(
+                    Finding(
+                        f"a gap of {last - first + 1} steps, masked",
+                        series=series or None,
+                        column=panel.target,
+                        time=_time(panel, first),
+                    )
+                )
+    return findings
+
+
+def _constant(panel: Panel, splits: Splits) -> list[Finding]:
+    """Columns with a single value over the training span: a target is refused, a covariate reported."""
+    findings = []
+    for number, series in enumerate(panel.series):
+        rows = panel.rows(number)
+        steps = np.arange(int(panel.first_steps[number]), panel.n_steps)
+        values = panel.values[rows][(steps >= splits.train.first) & (steps <= splits.train.last)]
+        for column, name in enumerate(panel.columns):
+            known = values[:, column][~np.isnan(values[:, column])]
+            if known.size and known.min() != known.max():
+                continue
+            what = f"constant at {known[0]:g}" if known.size else "never observed"
+            if column:
+                findings.append(Finding(f"{what} over the training data", series=series or None, column=name))
+                continue
+            raise DataRefused(
+                f"the target is {what} over the training data: there is nothing to learn.",
+                data_set=panel.data_set,
+                series=series,
+                column=name,
+                time=_time(panel, int(max(steps[0], splits.train.first))),
+                remedy=f"leave the series out with `exclude: [{series}]` in the catalog, or repair it."
+                if series
+                else "name another target in the catalog, or repair the source.",
+            )
+    return findings
+
+
+def _negative(panel: Panel, data_set: DataSet) -> list[Finding]:
+    negative = np.flatnonzero(panel.values[:, 0] < 0)
+    if not data_set.non_negative or not negative.size:
+        return []
+    owner = int(np.searchsorted(panel.offsets, negative[0], side="right")) - 1
+    return [
+        Finding(
+            "values below 0 of a target declared non_negative; forecasts stop at 0",
+            series=panel.series[owner] or None,
+            column=panel.target,
+            time=_time(panel, int(_steps(panel)[negative[0]])),
+            count=negative.size,
+        )
+    ]
+
+
+def _steps(panel: Panel) -> Integers:
+    """(N,) the grid step of every row."""
+    return np.concatenate([np.arange(first, panel.n_steps, dtype=np.int64) for first in panel.first_steps])
+
+
+def _time(panel: Panel, step: int) -> str:
+    return panel.frequency.format(panel.frequency.shift(panel.start, step))
+
+
+def _readable(age: timedelta) -> str:
+    """``3 days`` or ``5 hours``, whichever a person would say."""
+    hours = age.total_seconds() / 3600
+    return f"{hours / 24:.3g} days" if hours >= 48 else f"{hours:.3g} hours"
