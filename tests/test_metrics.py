@@ -1,0 +1,101 @@
+"""Metrics: against scikit-learn where nothing is missing, and what missing targets and forecasts mean."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from sklearn.metrics import mean_absolute_error, mean_pinball_loss, mean_squared_error
+
+from lstm.evaluation import metrics
+
+numbers = st.floats(-1e3, 1e3)
+pairs = st.tuples(st.integers(1, 6), st.integers(1, 5)).flatmap(
+    lambda shape: st.tuples(arrays(float, shape, elements=numbers), arrays(float, shape, elements=numbers))
+)
+nan = float("nan")
+
+
+@given(pairs)
+def test_errors_are_those_of_scikit_learn(pair):
+    y, forecast = pair
+    assert metrics.mae(y, forecast) == pytest.approx(mean_absolute_error(y, forecast))
+    assert metrics.mse(y, forecast) == pytest.approx(mean_squared_error(y, forecast))
+    assert metrics.rmse(y, forecast) == pytest.approx(mean_squared_error(y, forecast) ** 0.5)
+
+
+@given(pairs, st.floats(0.01, 0.99))
+def test_pinball_is_that_of_scikit_learn(pair, level):
+    y, forecast = pair
+    expected = mean_pinball_loss(y.ravel(), forecast.ravel(), alpha=level)
+    assert metrics.pinball(y, forecast[..., None], [level]) == pytest.approx(expected)
+
+
+@given(pairs)
+def test_pinball_of_the_median_is_half_the_absolute_error(pair):
+    y, forecast = pair
+    assert metrics.pinball(y, forecast[..., None], [0.5]) == pytest.approx(metrics.mae(y, forecast) / 2)
+
+
+@given(pairs, st.data())
+def test_an_unobserved_target_is_as_if_it_were_not_there(pair, data):
+    y, forecast = pair
+    hidden = data.draw(arrays(bool, y.shape))
+    masked = np.where(hidden, nan, y)
+    for metric in (metrics.mae, metrics.mse, metrics.rmse):
+        expected = metric(y[~hidden], forecast[~hidden]) if not hidden.all() else nan
+        assert metric(masked, forecast) == pytest.approx(expected, nan_ok=True)
+
+
+@given(pairs, st.floats(0.1, 10))
+def test_mase_scales_each_window(pair, scale):
+    y, forecast = pair
+    scales = np.full(len(y), scale)
+    assert metrics.mase(y, forecast, scales) == pytest.approx(metrics.mae(y, forecast) / scale)
+
+
+def test_a_missing_forecast_is_not_left_out():
+    y = np.array([[1.0, 2.0]])
+    broken = np.array([[1.0, nan]])
+    assert np.isnan(metrics.mae(y, broken))
+    assert np.isnan(metrics.rmse(y, broken))
+    assert np.isnan(metrics.pinball(y, broken[..., None], [0.5]))
+    assert np.isnan(metrics.coverage(y, broken, y))
+    assert np.isnan(metrics.coverage(y, y, broken))
+    assert metrics.mae(np.array([[1.0, nan]]), broken) == 0
+
+
+def test_mase_leaves_out_windows_without_a_scale():
+    y = np.zeros((3, 2))
+    forecast = np.array([[2.0, 2.0], [100.0, 100.0], [100.0, 100.0]])
+    assert metrics.mase(y, forecast, np.array([4.0, 0.0, nan])) == 0.5
+    assert np.isnan(metrics.mase(y, forecast, np.zeros(3)))
+
+
+def test_pinball_weighs_the_sides_by_level():
+    y = np.array([[10.0]])
+    assert metrics.pinball(y, np.array([[[8.0]]]), [0.9]) == pytest.approx(1.8)
+    assert metrics.pinball(y, np.array([[[12.0]]]), [0.9]) == pytest.approx(0.2)
+    assert metrics.pinball(y, np.array([[[8.0, 12.0]]]), [0.1, 0.9]) == pytest.approx(0.2)
+
+
+def test_coverage_counts_both_ends():
+    y = np.array([[0.0, 1.0, 2.0, 3.0, nan]])
+    assert metrics.coverage(y, np.full((1, 5), 1.0), np.full((1, 5), 2.0)) == 0.5
+
+
+def test_error_by_step_keeps_the_steps_apart():
+    y = np.array([[0.0, 0.0, nan], [0.0, nan, nan]])
+    forecast = np.array([[1.0, 5.0, 9.0], [3.0, 7.0, 9.0]])
+    steps = metrics.error_by_step(y, forecast)
+    assert steps[:2].tolist() == [2.0, 5.0]
+    assert np.isnan(steps[2])
+
+
+def test_nothing_observed_says_nothing():
+    empty = np.empty((0, 3))
+    assert np.isnan(metrics.mae(empty, empty))
+    assert np.isnan(metrics.coverage(empty, empty, empty))
+    assert np.isnan(metrics.error_by_step(empty, empty)).all()
