@@ -48,7 +48,7 @@ def _not_stale(panel: Panel, data_set: DataSet) -> None:
     if age <= duration(data_set.staleness):
         return
     raise DataRefused(
-        f"stale: the newest value is {_readable(age)} older than the last complete step, "
+        f"Stale: the newest value is {_readable(age)} older than the last complete step, "
         f"{panel.frequency.format(panel.as_of)}; at most {data_set.staleness} is allowed.",
         data_set=panel.data_set,
         column=panel.target,
@@ -60,17 +60,18 @@ def _not_stale(panel: Panel, data_set: DataSet) -> None:
 
 
 def _missing(panel: Panel) -> list[Finding]:
-    """One finding a column: how many values are missing, and the first."""
+    """One finding a column: how many values are missing, the first, and the longest gap."""
     missing, steps = ~panel.observed, _steps(panel)
-    owners = np.repeat(np.arange(len(panel.series)), np.diff(panel.offsets))
     findings = []
     for column, name in enumerate(panel.columns):
         rows = np.flatnonzero(missing[:, column])
         if rows.size:
+            runs = [gaps(missing[panel.rows(number), column]) for number in range(len(panel.series))]
+            longest = max(int((lasts - firsts + 1).max(initial=0)) for firsts, lasts in runs)
             findings.append(
                 Finding(
-                    "steps without a value, masked",
-                    series=panel.series[owners[rows[0]]] or None,
+                    f"steps without a value, masked; the longest gap is {longest}",
+                    series=_owner(panel, int(rows[0])),
                     column=name,
                     time=_time(panel, int(steps[rows[0]])),
                     count=rows.size,
@@ -91,7 +92,7 @@ def _gaps(panel: Panel, data_set: DataSet, splits: Splits) -> list[Finding]:
             inside = last - max(first, newest.first) + 1
             if inside > limit:
                 raise DataRefused(
-                    f"a gap of {inside} steps to {_time(panel, last)} in the newest data; at most "
+                    f"A gap of {inside} steps to {_time(panel, last)} in the newest data; at most "
                     f"{data_set.gaps.longest} is allowed between {_time(panel, newest.first)} and the end.",
                     data_set=panel.data_set,
                     series=series,
@@ -129,7 +130,7 @@ def _constant(panel: Panel, splits: Splits) -> list[Finding]:
                 findings.append(Finding(f"{what} over the training data", series=series or None, column=name))
                 continue
             raise DataRefused(
-                f"the target is {what} over the training data: there is nothing to learn.",
+                f"The target is {what} over the training data: there is nothing to learn.",
                 data_set=panel.data_set,
                 series=series,
                 column=name,
@@ -145,11 +146,10 @@ def _negative(panel: Panel, data_set: DataSet) -> list[Finding]:
     negative = np.flatnonzero(panel.values[:, 0] < 0)
     if not data_set.non_negative or not negative.size:
         return []
-    owner = int(np.searchsorted(panel.offsets, negative[0], side="right")) - 1
     return [
         Finding(
             "values below 0 of a target declared non_negative; forecasts stop at 0",
-            series=panel.series[owner] or None,
+            series=_owner(panel, int(negative[0])),
             column=panel.target,
             time=_time(panel, int(_steps(panel)[negative[0]])),
             count=negative.size,
@@ -160,6 +160,11 @@ def _negative(panel: Panel, data_set: DataSet) -> list[Finding]:
 def _steps(panel: Panel) -> Integers:
     """(N,) the grid step of every row."""
     return np.concatenate([np.arange(first, panel.n_steps, dtype=np.int64) for first in panel.first_steps])
+
+
+def _owner(panel: Panel, row: int) -> str | None:
+    """The id of the series that a row belongs to, None for the nameless one."""
+    return panel.series[int(np.searchsorted(panel.offsets, row, side="right")) - 1] or None
 
 
 def _time(panel: Panel, step: int) -> str:

@@ -82,8 +82,7 @@ def check(data_set: DataSet, as_of: np.datetime64, previous: Seen | None = None)
     """
     layout, grid = layout_of(data_set), data_set.grid
     reading = read(data_set, until=as_of)
-    frame = reading.frame.filter(pl.col("series").is_in(data_set.exclude).not_().fill_null(value=True))
-    frame, fixed = tidy(frame, layout, grid)
+    frame, fixed = tidy(reading.frame, layout, grid)
     series = tuple(frame["series"].unique().sort())
     seen = Seen(dict(reading.columns), series, data_set.series)
     changed = compare(data_set, previous, seen) if previous else ()
@@ -98,7 +97,7 @@ def _from_first_target(frame: pl.DataFrame, data_set: DataSet, as_of: np.datetim
     begun = frame.filter(pl.col(data_set.target).is_not_null().cum_max().over("series"))
     if begun.is_empty():
         raise DataRefused(
-            f"no value of the target up to {data_set.grid.format(as_of)}.",
+            f"No value of the target up to {data_set.grid.format(as_of)}.",
             data_set=data_set.name,
             column=data_set.target,
             remedy="give the source rows with values, or a later as-of.",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
+import numpy as np
 import pandera.polars as pa
 import polars as pl
 from pandera.errors import SchemaErrors
@@ -11,15 +14,10 @@ from data.findings import Finding
 from data.layout import Layout
 
 _INSTANT = pl.Datetime("us", "UTC")
-_REMEDIES = {
-    "no_time": ("a row without a time.", "fill the time in, or drop the row from the source."),
-    "no_series": ("a row without a series id.", "fill the id in, or drop the row from the source."),
-    "finite": ("an infinite value.", "correct it in the source, or leave it empty: empty means missing."),
-}
 
 
 def tidy(frame: pl.DataFrame, layout: Layout, grid: Frequency) -> tuple[pl.DataFrame, tuple[Finding, ...]]:
-    """Rows sorted by series and time, one a step, NaN as null; and what had to be fixed.
+    """Rows sorted by series and time, one a step; and what had to be fixed.
 
     Args:
         frame: normalised rows (`series`, `time`, target, covariates).
@@ -30,76 +28,46 @@ def tidy(frame: pl.DataFrame, layout: Layout, grid: Frequency) -> tuple[pl.DataF
         DataRefused: a row without time or series id, an infinite value, rows that contradict each other,
             or a time off the grid.
     """
-    frame, not_numbers = _nan_as_missing(frame, layout)
     _validate(frame, layout, grid)
     frame, unsorted = _sorted(frame, grid)
     frame, repeated = _without_duplicates(frame, layout, grid)
     _on_grid(frame, layout, grid)
-    return frame, (*not_numbers, *unsorted, *repeated)
+    return frame, (*unsorted, *repeated)
 
 
 def schema(layout: Layout) -> pa.DataFrameSchema:
     """The pandera schema of normalised rows: names, types, what must be there, and finite numbers."""
-    finite = pa.Check(
-        lambda data: data.lazyframe.select(pl.col(data.key).is_infinite().not_()), name="finite"
-    )
-    numbers = {name: pa.Column(pl.Float64, finite, nullable=True) for name in layout.values}
+    finite = pa.Check(lambda data: data.lazyframe.select(pl.col(data.key).is_finite()), name="finite")
     return pa.DataFrameSchema(
         {
-            "series": pa.Column(pl.String, pa.Check(_present, name="no_series"), nullable=True),
-            "time": pa.Column(_INSTANT, pa.Check(_present, name="no_time"), nullable=True),
-            **numbers,
+            "series": pa.Column(pl.String),
+            "time": pa.Column(_INSTANT),
+            **{name: pa.Column(pl.Float64, finite, nullable=True) for name in layout.values},
         },
         strict=True,
     )
 
 
-def _present(data: pa.PolarsData) -> pl.LazyFrame:
-    return data.lazyframe.select(pl.col(data.key).is_not_null())
-
-
-def _nan_as_missing(frame: pl.DataFrame, layout: Layout) -> tuple[pl.DataFrame, list[Finding]]:
-    counts = frame.select(pl.col(layout.values).is_nan().sum()).row(0, named=True)
-    findings = [
-        Finding("NaN, taken as missing", column=column, count=counts[column])
-        for column in layout.values
-        if counts[column]
-    ]
-    return frame.with_columns(pl.col(layout.values).fill_nan(None)), findings
-
-
 def _validate(frame: pl.DataFrame, layout: Layout, grid: Frequency) -> None:
-    """Refuse the first row that breaks the schema."""
+    """Refuse rows that break the schema, naming the first."""
     try:
         schema(layout).validate(frame, lazy=True)
     except SchemaErrors as error:
         failure = error.failure_cases.sort("index", nulls_last=True).row(0, named=True)
-        problem, remedy = _REMEDIES.get(
-            failure["check"],
-            (f"the rows break their schema ({failure['check']}: {failure['failure_case']}).", "report this."),
-        )
         row = {} if failure["index"] is None else frame.row(failure["index"], named=True)
         layout.refuse(
-            problem,
+            f"{failure['failure_case']} breaks the rule {failure['check']}.",
             series=row.get("series"),
             column={"series": layout.series, "time": layout.time}.get(failure["column"], failure["column"]),
             time=_format(row.get("time"), grid),
-            remedy=remedy,
+            remedy="correct it in the source; leave a value empty where nothing was measured.",
         )
 
 
 def _sorted(frame: pl.DataFrame, grid: Frequency) -> tuple[pl.DataFrame, list[Finding]]:
     late = frame.filter(pl.col("time") < pl.col("time").shift().over("series"))
-    if late.is_empty():
-        return frame.sort("series", "time", maintain_order=True), []
-    first = late.row(0, named=True)
-    finding = Finding(
-        "rows out of time order, sorted",
-        series=first["series"] or None,
-        time=_format(first["time"], grid),
-        count=late.height,
-    )
-    return frame.sort("series", "time", maintain_order=True), [finding]
+    finding = _finding("rows out of time order, sorted", late, late.height, grid)
+    return frame.sort("series", "time", maintain_order=True), finding
 
 
 def _without_duplicates(
@@ -107,29 +75,21 @@ def _without_duplicates(
 ) -> tuple[pl.DataFrame, list[Finding]]:
     """Identical rows collapse; rows of one series and time that differ are refused."""
     distinct = frame.unique(maintain_order=True)
-    clash = distinct.filter(pl.struct("series", "time").is_duplicated())
+    clash = distinct.filter(pl.struct("series", "time").is_duplicated()).sort("time", "series")
     if not clash.is_empty():
         first, second = clash.row(0, named=True), clash.row(1, named=True)
         column = next(name for name in first if first[name] != second[name])
         layout.refuse(
-            f"two rows of the same time contradict each other: {first[column]} and {second[column]}.",
+            f"Two rows of the same time contradict each other: {first[column]} and {second[column]}.",
             series=first["series"],
             column=column,
             time=_format(first["time"], grid),
             remedy="keep one of them in the source"
             + ("." if layout.series else ", or name the column that tells the series apart as `series:`."),
         )
+    repeated = frame.filter(frame.is_duplicated())
     count = frame.height - distinct.height
-    if not count:
-        return frame, []
-    first = frame.filter(frame.is_duplicated()).row(0, named=True)
-    finding = Finding(
-        "identical rows, collapsed into one",
-        series=first["series"] or None,
-        time=_format(first["time"], grid),
-        count=count,
-    )
-    return distinct, [finding]
+    return distinct, _finding("identical rows, collapsed into one", repeated, count, grid)
 
 
 def _on_grid(frame: pl.DataFrame, layout: Layout, grid: Frequency) -> None:
@@ -137,20 +97,28 @@ def _on_grid(frame: pl.DataFrame, layout: Layout, grid: Frequency) -> None:
     off = times != grid.floor(times)
     if not off.any():
         return
-    row = int(off.argmax())
+    first = times[off].min()
     layout.refuse(
         f"{int(off.sum())} of {len(off)} times are off the grid of {grid.text} in {grid.time_zone}; the step "
-        f"there begins at {grid.format(grid.floor(times[row : row + 1])[0])}.",
-        series=frame["series"][row],
+        f"there begins at {grid.format(grid.floor(np.array([first]))[0])}.",
+        series=frame["series"][int((off & (times == first)).argmax())],
         column=layout.time,
-        time=grid.format(times[row]),
+        time=grid.format(first),
         remedy="correct `frequency:` or `time_zone:` in the catalog, or set `aggregate:` (mean, sum, min, "
         "max, last), which takes every row into its step.",
     )
 
 
-def _format(time: object, grid: Frequency) -> str | None:
+def _finding(problem: str, rows: pl.DataFrame, count: int, grid: Frequency) -> list[Finding]:
+    """One finding that names the earliest of `rows`; none where there are no rows."""
+    if rows.is_empty():
+        return []
+    first = rows.sort("time", "series").row(0, named=True)
+    return [Finding(problem, series=first["series"] or None, time=_format(first["time"], grid), count=count)]
+
+
+def _format(time: datetime | None, grid: Frequency) -> str | None:
     """A time of a row as text, None for none."""
     if time is None:
         return None
-    return grid.format(pl.Series([time], dtype=_INSTANT).dt.replace_time_zone(None).to_numpy()[0])
+    return grid.format(np.datetime64(time.astimezone(UTC).replace(tzinfo=None), "us"))

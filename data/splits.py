@@ -50,7 +50,7 @@ def split(panel: Panel, retrain: Retrain) -> Splits:
     if last + 1 < lookback + retrain.horizon:
         needed = panel.n_steps - (last + 1) + lookback + retrain.horizon
         raise DataRefused(
-            f"too short: {panel.n_steps} steps of {grid.text}, a night needs {needed}: lookback {lookback}, "
+            f"Too short: {panel.n_steps} steps of {grid.text}, a night needs {needed}: lookback {lookback}, "
             f"horizon {retrain.horizon}, validation {len(validation)}, judge {len(judge)}, "
             f"embargo 2 x {embargo}.",
             data_set=panel.data_set,
