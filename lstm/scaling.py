@@ -18,7 +18,7 @@ from data.panel import Booleans, Floats, Integers, Panel
 from lstm.features import calendar_features
 
 # A column varies when its spread is more than rounding noise of its level.
-_ROUNDING = 1e-9
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)

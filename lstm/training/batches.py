@@ -72,4 +72,5 @@ class Batches:
 
     def split(self, order: NDArray[np.int64], batch_size: int) -> Iterator[Tensor]:
         """These indices, a batch at a time, on the device."""
-        yield from torch.split(torch.from_numpy(order).to(self._device), batch_size)
+        if len(order):
+            yield from torch.split(torch.from_numpy(order).to(self._device), batch_size)

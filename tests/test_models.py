@@ -1,0 +1,180 @@
+"""The network: shapes, quantiles that do not cross, initial weights, normalisation, what it may depend on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from lstm.models.forecaster import ForecasterConfig, build
+from lstm.models.heads import HorizonHead, median_index, rising
+from lstm.models.recurrent import SegmentRecurrent, initialise
+
+CONFIG = ForecasterConfig(
+    cell="gru",
+    hidden_size=8,
+    num_layers=1,
+    dropout=0.0,
+    segment_length=4,
+    lookback=12,
+    horizon=5,
+    quantiles=(0.1, 0.5, 0.9),
+    columns=2,
+    calendar_features=3,
+)
+
+
+def batch(config: ForecasterConfig = CONFIG, size: int = 6) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    features = config.calendar_features
+    return (
+        torch.randn(size, config.lookback, config.columns, generator=generator),
+        torch.ones(size, config.lookback, config.columns),
+        torch.randn(size, config.lookback, features, generator=generator),
+        torch.randn(size, config.horizon, features, generator=generator),
+    )
+
+
+def made(config: ForecasterConfig) -> nn.Module:
+    torch.manual_seed(0)
+    return build(config).eval()
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"segment_length": 1}, {"num_layers": 2, "dropout": 0.3}, {"linear": False}]
+)
+def test_shape_and_gradient_of_every_parameter(cell: Any, changes: dict[str, Any]) -> None:
+    config = replace(CONFIG, cell=cell, **changes)
+    model = made(config)
+    y_BHQ = model(*batch(config))
+    assert y_BHQ.shape == (6, 5, 3)
+    assert (y_BHQ.diff(dim=-1) > 0).all()
+    y_BHQ.square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+@settings(max_examples=50, deadline=None)
+@given(count=st.integers(1, 7), seed=st.integers(0, 999), data=st.data())
+def test_quantiles_never_cross_and_the_median_is_its_own_output(
+    count: int, seed: int, data: st.DataObject
+) -> None:
+    median = data.draw(st.integers(0, count - 1))
+    raw_BHQ = torch.randn(2, 3, count, generator=torch.Generator().manual_seed(seed)) * 3
+    y_BHQ = rising(raw_BHQ, median)
+    assert y_BHQ.shape == raw_BHQ.shape
+    assert (y_BHQ.diff(dim=-1) > 0).all()
+    assert torch.equal(y_BHQ[..., median], raw_BHQ[..., median])
+    gaps = nn.functional.softplus(raw_BHQ)
+    if median > 0:
+        torch.testing.assert_close(y_BHQ[..., 0], raw_BHQ[..., median] - gaps[..., :median].sum(-1))
+
+
+def test_median_index() -> None:
+    assert median_index((0.1, 0.5)) == 1
+    with pytest.raises(ValueError, match="not in"):
+        median_index((0.1, 0.9))
+
+
+@pytest.mark.parametrize(
+    ("normalisation", "scales"), [("none", False), ("last_value", False), ("instance", True)]
+)
+def test_normalisation_makes_forecasts_follow_level_and_scale(normalisation: Any, scales: bool) -> None:
+    model = made(replace(CONFIG, normalisation=normalisation))
+    x_BLC, *rest = batch()
+    y_BHQ = model(x_BLC, *rest)
+    higher = model(x_BLC + 3, *rest)
+    assert torch.allclose(higher, y_BHQ + 3, atol=1e-4) == (normalisation != "none")
+    wider = model(2 * x_BLC, *rest)
+    assert torch.allclose(wider, 2 * y_BHQ, atol=1e-4) == scales
+
+
+def test_last_value_and_instance_normalise_by_what_they_say() -> None:
+    x_BLC, *rest = batch()
+    flat = x_BLC.clone()
+    flat[..., 0] = 1.5
+    for normalisation in ("last_value", "instance"):
+        model = made(replace(CONFIG, normalisation=normalisation))  # type: ignore[arg-type]
+        y_BHQ = model(flat, *rest)
+        assert torch.isfinite(y_BHQ).all()
+        torch.testing.assert_close(model(flat + torch.tensor([2.0, 0.0]), *rest), y_BHQ + 2)
+
+
+def test_forecast_depends_on_every_input_and_a_step_only_on_its_own_future_calendar() -> None:
+    model = made(CONFIG)
+    inputs = batch()
+    y_BHQ = model(*inputs)
+    for number, tensor in enumerate(inputs):
+        changed = list(inputs)
+        changed[number] = tensor + torch.linspace(-1, 1, tensor.shape[1])[:, None]
+        assert not torch.allclose(model(*changed), y_BHQ, atol=1e-3), f"input {number} is not read"
+    future = inputs[3].clone()
+    future[:, 2] += 1
+    moved = (model(*inputs[:3], future) - y_BHQ).abs().amax(dim=(0, 2)) > 1e-6
+    assert moved.tolist() == [False, False, True, False, False]
+
+
+def test_windows_of_a_batch_are_independent() -> None:
+    model = made(CONFIG)
+    inputs = batch()
+    alone = model(*(tensor[2:3] for tensor in inputs))
+    torch.testing.assert_close(model(*inputs)[2:3], alone)
+
+
+def test_the_shortcut_starts_at_zero_and_moves_all_quantiles_alike() -> None:
+    model = made(CONFIG)
+    y_BHQ = model(*batch())
+    with torch.no_grad():
+        model.shortcut.bias.fill_(1.0)
+    moved_BHQ = model(*batch()) - y_BHQ
+    assert (moved_BHQ > 0).all()
+    torch.testing.assert_close(moved_BHQ[..., 0], moved_BHQ[..., 2])
+
+
+def test_segments_keep_the_order_of_steps() -> None:
+    torch.manual_seed(0)
+    encoder = SegmentRecurrent("gru", 1, 4, 1, 0.0, segment_length=3)
+    seen = []
+    encoder.embed.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0]))
+    encoder(torch.arange(6.0).reshape(1, 6, 1))
+    assert seen[0].tolist() == [[[0, 1, 2], [3, 4, 5]]]
+
+
+def test_one_layer_gets_no_dropout_warning_and_two_get_dropout() -> None:
+    assert SegmentRecurrent("lstm", 1, 4, 1, 0.3, 1).recurrent.dropout == 0.0
+    assert SegmentRecurrent("lstm", 1, 4, 2, 0.3, 1).recurrent.dropout == 0.3
+
+
+def test_initial_weights() -> None:
+    lstm = nn.LSTM(3, 4, 2)
+    initialise(lstm)
+    for layer in range(2):
+        recurrent = getattr(lstm, f"weight_hh_l{layer}")
+        for gate in recurrent.split(4):
+            torch.testing.assert_close(gate @ gate.T, torch.eye(4), atol=1e-5, rtol=0)
+        assert getattr(lstm, f"bias_ih_l{layer}").tolist() == [0] * 4 + [1] * 4 + [0] * 8
+        assert not getattr(lstm, f"bias_hh_l{layer}").any()
+    gru = nn.GRU(3, 4)
+    initialise(gru)
+    assert not gru.bias_ih_l0.any()
+
+
+def test_head_shape() -> None:
+    assert HorizonHead(8, 5, 3, 0.1, 2)(torch.zeros(7, 8), torch.zeros(7, 5, 3)).shape == (7, 5, 2)
+
+
+def test_config_is_json_safe_and_checked() -> None:
+    config = replace(CONFIG, normalisation="last_value", linear=False)
+    assert ForecasterConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    with pytest.raises(TypeError, match="surprise"):
+        ForecasterConfig.from_dict({**config.to_dict(), "surprise": 1})
+    with pytest.raises(ValueError, match="lookback 13 is not a multiple of segment_length 4"):
+        replace(CONFIG, lookback=13)
+    with pytest.raises(ValueError, match=r"0\.5"):
+        replace(CONFIG, quantiles=(0.1, 0.9))

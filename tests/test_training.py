@@ -1,0 +1,128 @@
+"""The parts of a training: loss, schedule, recipe, device, batches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.panel import Panel
+from data.splits import Span
+from lstm.models.forecaster import ForecasterConfig
+from lstm.scaling import Scaler
+from lstm.training.batches import Batches
+from lstm.training.device import DeviceMissing, choose_device, set_threads
+from lstm.training.loss import pinball_loss
+from lstm.training.recipe import Recipe, TrainingConfig
+from lstm.training.schedule import learning_rate
+from lstm.windows import windows
+
+MakePanel = Callable[..., Panel]
+CPU = torch.device("cpu")
+
+
+def test_pinball_by_hand() -> None:
+    y_BHQ = torch.tensor([[[0.0, 2.0], [1.0, 1.0]]])
+    target_BH = torch.tensor([[1.0, 100.0]])
+    observed_BH = torch.tensor([[True, False]])
+    levels_Q = torch.tensor([0.1, 0.5])
+    # .1 x 1 under the target, .5 x 1 over it, over two levels; the second step was not observed.
+    assert pinball_loss(y_BHQ, target_BH, observed_BH, levels_Q).item() == pytest.approx((0.1 + 0.5) / 2)
+
+
+def test_pinball_of_nothing_observed_is_zero_and_has_a_gradient() -> None:
+    y_BHQ = torch.ones(1, 2, 1, requires_grad=True)
+    loss = pinball_loss(y_BHQ, torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.bool), torch.tensor([0.5]))
+    loss.backward()
+    assert loss.item() == 0
+    assert y_BHQ.grad is not None
+    assert not y_BHQ.grad.any()
+
+
+@pytest.mark.parametrize("level", [0.1, 0.5, 0.9])
+def test_the_quantile_minimises_the_pinball_loss(level: float) -> None:
+    target_BH = torch.arange(1.0, 100.0)[None]
+    losses = [
+        pinball_loss(
+            torch.full((1, 99, 1), float(value)), target_BH, target_BH > 0, torch.tensor([level])
+        ).item()
+        for value in range(1, 100)
+    ]
+    assert abs(int(np.argmin(losses)) + 1 - 100 * level) <= 1
+
+
+@given(total=st.integers(1, 500), peak=st.floats(1e-5, 1.0))
+def test_the_schedule_warms_up_then_falls_and_stays_positive(total: int, peak: float) -> None:
+    rates = np.array([learning_rate(step, total, peak) for step in range(total)])
+    top = int(rates.argmax())
+    assert (rates > 0).all()
+    assert rates.max() == pytest.approx(peak)
+    assert (np.diff(rates[: top + 1]) >= 0).all()
+    assert (np.diff(rates[top:]) <= 0).all()
+    assert top <= 0.1 * total + 1
+
+
+def test_the_schedule_at_known_steps() -> None:
+    assert learning_rate(0, 100, 1.0) == pytest.approx(0.1)
+    assert learning_rate(9, 100, 1.0) == pytest.approx(1.0)
+    assert learning_rate(55, 100, 1.0) == pytest.approx(0.51)
+    assert learning_rate(100, 100, 1.0) == learning_rate(150, 100, 1.0) == pytest.approx(0.02)
+
+
+def test_a_recipe_is_json_safe() -> None:
+    model = ForecasterConfig("lstm", 8, 2, 0.1, 4, 12, 5, (0.1, 0.5, 0.9), 2, 3)
+    recipe = Recipe(model, TrainingConfig(learning_rate=1e-3, seed=7), epochs=9)
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+    with pytest.raises(TypeError, match="surprise"):
+        TrainingConfig.from_dict({"surprise": 1})
+
+
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_device("cpu") == CPU
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == CPU
+    with pytest.raises(DeviceMissing, match="NIGHTCAST_DEVICE=auto"):
+        choose_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device().type == choose_device("cuda").type == "cuda"
+    assert choose_device("cpu") == CPU
+
+
+def test_threads() -> None:
+    before = torch.get_num_threads()
+    set_threads()
+    assert torch.get_num_threads() == 1
+    set_threads(before)
+
+
+def test_batches_hold_the_window_and_what_follows(make_panel: MakePanel) -> None:
+    panel = make_panel(steps=60, series=("a", "b"), covariates=("wind",), first_steps=(0, 7), missing=0.2)
+    scaled = Scaler.fit(panel, 59).scale(panel, 4)
+    found = windows(panel, Span(30, 59), 6, 4)
+    batches = Batches(scaled, found, 6, 4, CPU)
+    chosen = torch.tensor([len(found) - 1, 0])
+    inputs = batches.inputs(chosen)
+    target_BH, observed_BH = batches.targets(chosen)
+    for place, number in enumerate(chosen.tolist()):
+        row, step = int(found.origins[number]), int(found.steps[number])
+        np.testing.assert_array_equal(inputs.x_BLC[place], scaled.values[row - 5 : row + 1])
+        np.testing.assert_array_equal(inputs.observed_BLC[place], scaled.observed[row - 5 : row + 1])
+        np.testing.assert_array_equal(inputs.calendar_BLF[place], scaled.calendar[step - 5 : step + 1])
+        np.testing.assert_array_equal(inputs.future_BHF[place], scaled.calendar[step + 1 : step + 5])
+        np.testing.assert_array_equal(target_BH[place], scaled.values[row + 1 : row + 5, 0])
+        np.testing.assert_array_equal(observed_BH[place], scaled.observed[row + 1 : row + 5, 0])
+    assert inputs.observed_BLC.dtype == torch.float32
+    assert torch.cat(list(batches.in_order(7))).tolist() == list(range(len(batches)))
+
+
+def test_a_horizon_beyond_the_scaled_calendar_is_an_error(make_panel: MakePanel) -> None:
+    panel = make_panel(steps=60)
+    scaled = Scaler.fit(panel, 59).scale(panel, 4)
+    Batches(scaled, windows(panel, Span(30, 59), 6, 4), 6, 4, CPU)
+    with pytest.raises(ValueError, match="shorter horizon than 10"):
+        Batches(scaled, windows(panel, Span(30, 59), 6, 4), 6, 10, CPU)
