@@ -25,7 +25,7 @@ from data.layout import layout_of
 from data.panel import Panel
 from data.rows import tidy
 from data.source import newest_time, read
-from data.splits import split
+from data.splits import Splits, split
 
 __all__ = ["Checked", "Seen", "build_panel", "check", "resolve_as_of"]
 
@@ -86,10 +86,17 @@ def check(data_set: DataSet, as_of: np.datetime64, previous: Seen | None = None)
     series = tuple(frame["series"].unique().sort())
     seen = Seen(dict(reading.columns), series, data_set.series)
     changed = compare(data_set, previous, seen) if previous else ()
-    frame, unready = _ready(_from_first_target(frame, data_set, as_of), data_set, as_of, series)
-    panel = build_panel(layout, grid, frame, as_of)
-    found = check_panel(panel, data_set, split(panel, data_set.retrain))
-    return Checked(panel, (*reading.findings, *fixed, *changed, *unready, *found), seen)
+    panel = build_panel(layout, grid, _from_first_target(frame, data_set, as_of), as_of)
+    splits = split(panel, data_set.retrain)
+    ready = _ready(panel, data_set, splits)
+    waiting = [
+        Finding("series too short to train on, left out until it is longer", series=name)
+        for name in series
+        if name not in ready
+    ]
+    panel = panel.select(ready)
+    found = check_panel(panel, data_set, splits)
+    return Checked(panel, (*reading.findings, *fixed, *changed, *waiting, *found), seen)
 
 
 def _from_first_target(frame: pl.DataFrame, data_set: DataSet, as_of: np.datetime64) -> pl.DataFrame:
@@ -105,20 +112,11 @@ def _from_first_target(frame: pl.DataFrame, data_set: DataSet, as_of: np.datetim
     return begun
 
 
-def _ready(
-    frame: pl.DataFrame, data_set: DataSet, as_of: np.datetime64, series: tuple[str, ...]
-) -> tuple[pl.DataFrame, list[Finding]]:
-    """Series long enough to train on; the others are left out until they are, and reported."""
-    panel = build_panel(layout_of(data_set), data_set.grid, frame, as_of)
+def _ready(panel: Panel, data_set: DataSet, splits: Splits) -> tuple[str, ...]:
+    """The series whose history holds at least one training window of the longest lookback."""
     retrain = data_set.retrain
-    latest = split(panel, retrain).train.last + 1 - max(retrain.search_space.lookback) - retrain.horizon
-    ready = {name for name, first in zip(panel.series, panel.first_steps, strict=True) if first <= latest}
-    findings = [
-        Finding("series too short to train on, left out until it is longer", series=name)
-        for name in series
-        if name not in ready
-    ]
-    return frame.filter(pl.col("series").is_in(ready)), findings
+    latest = splits.train.last + 1 - max(retrain.search_space.lookback) - retrain.horizon
+    return tuple(name for name, first in zip(panel.series, panel.first_steps, strict=True) if first <= latest)
 
 
 def _floor(grid: Frequency, time: np.datetime64) -> np.datetime64:

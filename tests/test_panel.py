@@ -65,3 +65,27 @@ def test_arrays_that_do_not_fit_are_refused(
     panel = make_panel(steps=10, series=("a", "b"))
     with pytest.raises(ValueError, match=problem):
         replace(panel, **change)
+
+
+def test_some_series_on_the_same_grid(make_panel: MakePanel) -> None:
+    panel = make_panel(steps=10, series=("a", "b", "c"), first_steps=(0, 3, 5), covariates=("wind",))
+    some = panel.select(("c", "a"))
+    assert (some.series, some.first_steps.tolist(), some.offsets.tolist()) == (("c", "a"), [5, 0], [0, 5, 15])
+    assert (some.start, some.n_steps) == (panel.start, 10)
+    np.testing.assert_array_equal(some.values[some.rows(0)], panel.values[panel.rows(2)])
+    np.testing.assert_array_equal(some.values[some.rows(1)], panel.values[panel.rows(0)])
+    with pytest.raises(ValueError, match="d"):
+        panel.select(["d"])
+    with pytest.raises(ValueError, match="one first step"):
+        panel.select([])
+
+
+def test_a_panel_cut_after_a_step(make_panel: MakePanel) -> None:
+    panel = make_panel(steps=10, series=("a", "b", "c"), first_steps=(0, 3, 4))
+    cut = panel.until(3)
+    assert (cut.series, cut.first_steps.tolist(), cut.n_steps) == (("a", "b"), [0, 3], 4)
+    np.testing.assert_array_equal(cut.values[cut.rows(0)], panel.values[:4])
+    np.testing.assert_array_equal(cut.values[cut.rows(1)], panel.values[[panel.row(1, 3)]])
+    assert cut.as_of == panel.times()[3]
+    with pytest.raises(ValueError, match="one first step"):
+        panel.until(-1)

@@ -1,0 +1,166 @@
+"""Checks of a panel: stale data, gaps, constant columns and negative values, through real files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import meter
+import numpy as np
+import pytest
+from meter import AS_OF, HOURS, assert_refused, edit, problems, rows, without
+
+from data.catalog import DataSet
+from data.contract import check
+
+Declare = Callable[..., DataSet]
+
+
+@pytest.fixture
+def declare(tmp_path: Path) -> Declare:
+    return partial(meter.declare, tmp_path)
+
+
+def test_missing_steps_and_values_are_masked(declare: Declare) -> None:
+    frame = edit(without(rows(), 30, 32), 50, load=None)
+    checked = check(declare(edit(frame, 60, wind=None)), AS_OF)
+    assert problems(checked) == [
+        "steps without a value, masked; the longest gap is 3 "
+        "(column load, first at 2024-01-02 06:00+00:00, 4 times)",
+        "steps without a value, masked; the longest gap is 3 "
+        "(column wind, first at 2024-01-02 06:00+00:00, 4 times)",
+    ]
+    assert np.flatnonzero(~checked.panel.observed[:, 0]).tolist() == [30, 31, 32, 53]
+    assert np.flatnonzero(~checked.panel.observed[:, 1]).tolist() == [30, 31, 32, 63]
+
+
+def test_nan_is_missing(declare: Declare, tmp_path: Path) -> None:
+    frame = edit(rows(), 40, load=float("nan"))
+    declared = declare(frame)
+    assert "NaN" in (tmp_path / "meter.csv").read_text()
+    checked = check(declared, AS_OF)
+    assert np.flatnonzero(~checked.panel.observed[:, 0]).tolist() == [40]
+    assert problems(checked) == [
+        "steps without a value, masked; the longest gap is 1 (column load, first at 2024-01-02 16:00+00:00)"
+    ]
+
+
+def test_an_older_gap_over_the_limit_is_reported(declare: Declare) -> None:
+    checked = check(declare(without(rows(), 20, 25)), AS_OF)
+    assert "a gap of 6 steps, masked (column load, first at 2024-01-01 20:00+00:00)" in problems(checked)
+    assert not any("a gap of" in text for text in problems(check(declare(without(rows(), 20, 24)), AS_OF)))
+
+
+def test_a_gap_in_the_newest_steps_is_refused(declare: Declare) -> None:
+    """The newest steps are lookback 12, validation 24 and judge 24: from step 60 on."""
+    assert check(declare(without(rows(), 90, 94)), AS_OF).panel.n_steps == HOURS
+    assert_refused(
+        declare(without(rows(), 90, 95)),
+        "A gap of 6 steps to 2024-01-04 23:00+00:00",
+        time="2024-01-04 18:00+00:00",
+        remedy="`gaps: {longest: ...}` in the catalog",
+    )
+    assert check(declare(without(rows(), 90, 95), gaps={"longest": "6h"}), AS_OF).panel.n_steps == HOURS
+
+
+def test_only_the_part_of_a_gap_in_the_newest_steps_counts(declare: Declare) -> None:
+    checked = check(declare(without(rows(), 50, 64)), AS_OF)
+    assert "a gap of 15 steps, masked (column load, first at 2024-01-03 02:00+00:00)" in problems(checked)
+    assert_refused(
+        declare(without(rows(), 50, 65)),
+        "A gap of 6 steps",
+        time="2024-01-03 12:00+00:00",
+        remedy="fill it in",
+    )
+
+
+def test_a_gap_of_one_series_names_it(declare: Declare) -> None:
+    frame = edit(rows(series=("a", "b")), slice(2 * HOURS - 6, None), load=None)
+    assert_refused(
+        declare(frame, series="site"),
+        "A gap of 6 steps",
+        series="b",
+        time="2024-01-05 18:00+00:00",
+        remedy="`exclude: [b]`",
+    )
+
+
+def test_a_constant_target_is_refused(declare: Declare) -> None:
+    assert_refused(
+        declare(edit(rows(), slice(0, 72), load=3.0)),
+        "constant at 3 over the training data",
+        time="2024-01-01 00:00+00:00",
+        remedy="name another target",
+    )
+    assert check(declare(edit(rows(), slice(0, 71), load=3.0)), AS_OF).findings == ()
+    assert_refused(
+        declare(edit(rows(series=("a", "b")), slice(HOURS, HOURS + 72), load=3.0), series="site"),
+        "constant at 3",
+        series="b",
+        time="2024-01-01 00:00+00:00",
+        remedy="`exclude: [b]`",
+    )
+
+
+def test_a_target_without_a_value_in_the_training_span_is_refused(declare: Declare) -> None:
+    frame = edit(rows(), slice(1, 72), load=None)
+    assert_refused(
+        declare(frame, gaps={"longest": "4w"}, retrain={"train": "24h"}),
+        "never observed over the training data",
+        time="2024-01-03 00:00+00:00",
+        remedy="name another target",
+    )
+
+
+def test_a_constant_covariate_is_reported(declare: Declare) -> None:
+    constant = check(declare(edit(rows(), slice(0, 72), wind=1.5)), AS_OF)
+    assert problems(constant) == ["constant at 1.5 over the training data (column wind)"]
+    assert check(declare(edit(rows(), slice(0, 71), wind=1.5)), AS_OF).findings == ()
+
+
+def test_a_covariate_never_observed_is_reported(declare: Declare) -> None:
+    checked = check(declare(edit(rows(), slice(0, 72), wind=None)), AS_OF)
+    assert "never observed over the training data (column wind)" in problems(checked)
+
+
+def test_negative_values_of_a_non_negative_target_are_reported(declare: Declare) -> None:
+    frame = edit(rows(), slice(3, 5), load=-2.0)
+    assert problems(check(declare(frame, non_negative=True), AS_OF)) == [
+        "values below 0 of a target declared non_negative; forecasts stop at 0 "
+        "(column load, first at 2024-01-01 03:00+00:00, 2 times)"
+    ]
+    assert check(declare(frame), AS_OF).findings == ()
+    assert check(declare(rows(), non_negative=True), AS_OF).findings == ()
+
+
+def test_stale_data_is_refused(declare: Declare) -> None:
+    keys = {"clock": "wall", "gaps": {"longest": "4w"}, "staleness": "2d"}
+    just = AS_OF + np.timedelta64(48, "h")
+    assert check(declare(rows(), **keys), just).panel.n_steps == HOURS + 48
+    assert_refused(
+        declare(rows(), **keys),
+        "Stale: the newest value is 2.04 days older than the last complete step, 2024-01-08 00:00+00:00",
+        time="2024-01-05 23:00+00:00",
+        remedy="`publication_delay:`",
+        as_of=just + np.timedelta64(1, "h"),
+    )
+    assert_refused(
+        declare(rows(), **{**keys, "staleness": "1h"}),
+        "the newest value is 3 hours older",
+        time="2024-01-05 23:00+00:00",
+        remedy="`clock: data`",
+        as_of=AS_OF + np.timedelta64(3, "h"),
+    )
+
+
+def test_rows_without_values_do_not_make_data_fresh(declare: Declare) -> None:
+    frame = edit(rows(), slice(-49, None), load=None)
+    assert_refused(
+        declare(frame, staleness="2d"), "Stale", time="2024-01-03 22:00+00:00", remedy="has stopped"
+    )
+
+
+def test_one_fresh_series_keeps_the_data_fresh(declare: Declare) -> None:
+    frame = edit(rows(series=("a", "b")), slice(-3, None), load=None)
+    assert check(declare(frame, series="site", staleness="1h"), AS_OF).panel.n_steps == HOURS
