@@ -1,0 +1,243 @@
+"""The bundle: the files of one model version. safetensors weights and JSON, each under its SHA-256.
+
+Axes: S series, W windows, H horizon steps, Q quantiles.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from data.calendar import Frequency
+from data.errors import NightcastError
+from data.files import write_atomically
+from data.layout import Layout
+from data.panel import Floats, Panel
+from lstm.promotion.gate import Weights
+from lstm.promotion.identity import to_iso
+from lstm.scaling import Scaler
+from lstm.tracking.forecast import Forecast
+from lstm.training.predict import predict
+from lstm.training.recipe import Recipe
+from lstm.windows import Windows, newest
+
+FORMAT = 1
+MANIFEST = "bundle.json"
+_TWINS: tuple[Weights, Weights] = ("judged", "served")
+
+
+class BundleError(NightcastError):
+    """A bundle that is missing, damaged, changed, or of another format."""
+
+
+@dataclass(frozen=True)
+class Twin:
+    """One of a version's two weight sets.
+
+    Args:
+        weights: the network's state dict, on the CPU.
+        scaler: fitted on what this training saw.
+        until: the UTC time of the last step that this training saw, as `to_iso` writes it.
+    """
+
+    weights: Mapping[str, Tensor]
+    scaler: Scaler
+    until: str
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model version: everything that a forecast needs, and where it comes from.
+
+    Args:
+        layout: names of the data's columns, as the catalog declared them.
+        frequency: the grid's step and time zone.
+        seasons: season lengths in steps, the strongest first.
+        non_negative: forecasts are not below 0.
+        recipe: what makes the same weights again.
+        judged: the weights that the gate compares; their training ended before the judge span.
+        served: the weights refitted through as-of.
+        serves: which of the two forecasts.
+        code_version: the package that made it.
+    """
+
+    layout: Layout
+    frequency: Frequency
+    seasons: tuple[int, ...]
+    non_negative: bool
+    recipe: Recipe
+    judged: Twin
+    served: Twin
+    serves: Weights
+    code_version: str
+
+    @property
+    def data_set(self) -> str:
+        """The catalog name."""
+        return self.layout.data_set
+
+    @property
+    def quantiles(self) -> tuple[float, ...]:
+        """The Q levels, rising."""
+        return self.recipe.model.quantiles
+
+    @property
+    def lookback(self) -> int:
+        """Steps that a forecast reads."""
+        return self.recipe.model.lookback
+
+    def twin(self, which: Weights) -> Twin:
+        """The weights of that name."""
+        return self.judged if which == "judged" else self.served
+
+    def forecast_windows(
+        self, panel: Panel, windows: Windows, which: Weights, device: torch.device | None = None
+    ) -> Floats:
+        """(W, H, Q) quantiles in the target's own units.
+
+        Raises:
+            DataRefused: the panel has other columns, or a series that was not trained on.
+        """
+        twin, config = self.twin(which), self.recipe.model
+        scaler = twin.scaler.select(panel)
+        scaled = scaler.scale(panel, config.horizon)
+        z_WHQ = predict(config, twin.weights, scaled, windows, device or torch.device("cpu"))
+        y_WHQ = scaler.unscale(z_WHQ, windows.series)
+        return np.maximum(y_WHQ, 0.0) if self.non_negative else y_WHQ
+
+    def forecast(self, panel: Panel, version: str | None = None) -> Forecast:
+        """The horizon after the panel's last step, by the weights that serve.
+
+        Raises:
+            DataRefused: as of `forecast_windows`, or a series is shorter than the lookback.
+        """
+        return Forecast(
+            data_set=self.data_set,
+            version=version,
+            as_of=to_iso(panel.as_of),
+            frequency=panel.frequency,
+            series=panel.series,
+            times=panel.frequency.times(panel.frequency.shift(panel.as_of, 1), self.recipe.model.horizon),
+            quantiles=self.quantiles,
+            values_SHQ=self.forecast_windows(panel, newest(panel, self.lookback), self.serves),
+        )
+
+
+def save(bundle: Bundle, folder: Path) -> str:
+    """Write the bundle's files and return its digest, the SHA-256 of its manifest.
+
+    The manifest is written last and holds the SHA-256 of every other file.
+    """
+    files = {}
+    for which in _TWINS:
+        weights = {name: tensor.contiguous() for name, tensor in bundle.twin(which).weights.items()}
+        data = save_tensors(weights)
+        write_atomically(folder / _weights_file(which), data)
+        files[_weights_file(which)] = _sha256(data)
+    manifest = json.dumps({**_to_dict(bundle), "files": files}, indent=1, allow_nan=False).encode()
+    write_atomically(folder / MANIFEST, manifest)
+    return _sha256(manifest)
+
+
+def load(folder: Path, digest: str | None = None) -> Bundle:
+    """Read a bundle and check every file against its SHA-256.
+
+    Args:
+        digest: what `save` returned, kept elsewhere (the registry): also the manifest is checked.
+
+    Raises:
+        BundleError: a file is missing or is not what it should be; names the file.
+    """
+    manifest = _read(folder / MANIFEST, digest)
+    try:
+        raw = json.loads(manifest)
+        if raw["format"] != FORMAT:
+            raise BundleError(
+                f"{folder}: bundle format {raw['format']}, this version reads {FORMAT}. "
+                f"Remedy: use nightcast {raw.get('code_version', 'of that format')}."
+            )
+        weights = {
+            which: _read(folder / _weights_file(which), raw["files"][_weights_file(which)])
+            for which in _TWINS
+        }
+        return _from_dict(raw, {which: load_tensors(data) for which, data in weights.items()})
+    except (KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
+        raise BundleError(
+            f"{folder}: not a readable bundle ({error!r}). Remedy: register the version again."
+        ) from error
+
+
+def _read(path: Path, digest: str | None) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"{path}: cannot be read: {error}. Remedy: roll back to another version."
+        ) from error
+    if digest is not None and _sha256(data) != digest:
+        raise BundleError(
+            f"{path}: its SHA-256 is {_sha256(data)}, not {digest}: it was damaged or changed. "
+            "Remedy: roll back to another version."
+        )
+    return data
+
+
+def _to_dict(bundle: Bundle) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "code_version": bundle.code_version,
+        "layout": asdict(bundle.layout),
+        "frequency": asdict(bundle.frequency),
+        "seasons": bundle.seasons,
+        "non_negative": bundle.non_negative,
+        "recipe": bundle.recipe.to_dict(),
+        "serves": bundle.serves,
+        "twins": {
+            which: {"until": bundle.twin(which).until, "scaler": bundle.twin(which).scaler.to_dict()}
+            for which in _TWINS
+        },
+    }
+
+
+def _from_dict(raw: Mapping[str, Any], weights: Mapping[Weights, dict[str, Tensor]]) -> Bundle:
+    twins = {
+        which: Twin(
+            weights[which],
+            Scaler.from_dict(raw["twins"][which]["scaler"]),
+            raw["twins"][which]["until"],
+        )
+        for which in _TWINS
+    }
+    if raw["serves"] not in _TWINS:
+        raise ValueError(f"serves {raw['serves']!r}")
+    layout = raw["layout"]
+    return Bundle(
+        layout=Layout(**{**layout, "covariates": tuple(layout["covariates"])}),
+        frequency=Frequency(**raw["frequency"]),
+        seasons=tuple(raw["seasons"]),
+        non_negative=raw["non_negative"],
+        recipe=Recipe.from_dict(raw["recipe"]),
+        judged=twins["judged"],
+        served=twins["served"],
+        serves=raw["serves"],
+        code_version=raw["code_version"],
+    )
+
+
+def _weights_file(which: Weights) -> str:
+    return f"{which}.safetensors"
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

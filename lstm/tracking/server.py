@@ -1,0 +1,88 @@
+"""Talking to MLflow: a client that is quiet, and errors that tell "not there" from "does not answer"."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import requests
+import sqlalchemy as sa
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from data.errors import NightcastError
+
+with warnings.catch_warnings():
+    # MLflow warns about its own type hints while it is imported; nobody else can change them.
+    warnings.filterwarnings("ignore", message=".*Any type hint is inferred as AnyType", category=UserWarning)
+    import mlflow.pyfunc  # noqa: F401
+
+_MISSING = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
+
+
+class TrackingError(NightcastError):
+    """MLflow cannot do what was asked."""
+
+
+class NotFound(TrackingError):
+    """MLflow answered: there is no such run, artifact or version."""
+
+
+class TrackingUnreachable(TrackingError):
+    """MLflow does not answer, which says nothing about what it holds."""
+
+
+def connect(tracking_uri: str) -> MlflowClient:
+    """A client of a store. A fresh database gets its tables here: let the parent of workers do it first.
+
+    Raises:
+        TrackingUnreachable: the store does not answer.
+    """
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    for name in ("mlflow.store.db.utils", "mlflow.pyfunc", "alembic.runtime.migration"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    with answering(tracking_uri):
+        client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+        client.search_experiments(max_results=1)
+    return client
+
+
+@contextmanager
+def answering(tracking_uri: str) -> Iterator[None]:
+    """Turn MLflow's errors into ours.
+
+    Raises:
+        NotFound: what was asked for does not exist.
+        TrackingError: it answered with another error.
+        TrackingUnreachable: it did not answer.
+    """
+    try:
+        yield
+    except MlflowException as error:
+        # Both clients wrap a failed connection: HTTP in a plain error, a database in a temporary one.
+        away = isinstance(
+            error.__cause__ or error.__context__, (requests.RequestException, sa.exc.DBAPIError)
+        )
+        if error.error_code in _MISSING:
+            raise NotFound(f"{_shown(tracking_uri)}: {error.message}") from error
+        if away or error.error_code == "TEMPORARILY_UNAVAILABLE":
+            raise _unreachable(tracking_uri, error) from error
+        raise TrackingError(f"{_shown(tracking_uri)}: {error.message}") from error
+    except (requests.RequestException, sa.exc.DBAPIError) as error:
+        raise _unreachable(tracking_uri, error) from error
+
+
+def _unreachable(tracking_uri: str, error: Exception) -> TrackingUnreachable:
+    return TrackingUnreachable(
+        f"MLflow at {_shown(tracking_uri)} does not answer: {error}. "
+        "Remedy: check that it runs and that NIGHTCAST_TRACKING_URI is right."
+    )
+
+
+def _shown(tracking_uri: str) -> str:
+    """The URI without its password."""
+    return sa.make_url(tracking_uri).render_as_string(hide_password=True)
