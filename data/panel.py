@@ -5,7 +5,8 @@ Axes: N rows over all series, C columns (the target first), S series, T grid ste
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,3 +101,36 @@ class Panel:
         if not first <= step < self.n_steps:
             raise IndexError(f"series {self.series[series]!r} has no row at grid step {step}")
         return int(self.offsets[series]) + step - first
+
+    def select(self, names: Sequence[str]) -> Panel:
+        """The panel of some of its series, in the order given, on the same grid.
+
+        Raises:
+            ValueError: an unknown series, or none.
+        """
+        numbers = [self.series.index(name) for name in names]
+        return self._of([self.values[self.rows(number)] for number in numbers], numbers)
+
+    def until(self, step: int) -> Panel:
+        """The panel cut after a grid step; series that have not begun by then are left out.
+
+        Raises:
+            ValueError: no series has begun.
+        """
+        numbers = [number for number, first in enumerate(self.first_steps) if first <= step]
+        parts = [self.values[self.rows(number)] for number in numbers]
+        return self._of(
+            [part[: step + 1 - int(self.first_steps[n])] for n, part in zip(numbers, parts, strict=True)],
+            numbers,
+        )
+
+    def _of(self, parts: Sequence[Floats], numbers: Sequence[int]) -> Panel:
+        """A panel of these rows, which belong to these series of this one."""
+        lengths = [0, *(len(part) for part in parts)]
+        return replace(
+            self,
+            series=tuple(self.series[number] for number in numbers),
+            first_steps=self.first_steps[list(numbers)],
+            offsets=np.cumsum(lengths, dtype=np.int64),
+            values=np.concatenate([np.empty((0, len(self.columns))), *parts]),
+        )
