@@ -191,6 +191,9 @@ def _concat(frames: list[pl.LazyFrame], paths: list[Path], layout: Layout) -> pl
     """Rows of all files, in the order of their names, in the declared columns."""
     schemas = [frame.collect_schema() for frame in frames]
     declared = [column for column in layout.columns if any(column in schema for schema in schemas)]
+    if len(declared) < len(layout.columns):
+        # All columns, so that `normalise` can refuse the missing one and name the likely new one.
+        return pl.concat(frames, how="diagonal_relaxed")
     for column in declared:
         kinds: dict[str, Path] = {}
         for path, schema in zip(paths, schemas, strict=True):
