@@ -77,5 +77,5 @@ def pruner(budget: Budget, max_epochs: int) -> optuna.pruners.BasePruner:
     before a few trials are there to compare with.
     """
     return optuna.pruners.MedianPruner(
-        n_startup_trials=min(5, max(2, budget.trials // 4)), n_warmup_steps=max(2, max_epochs // 5)
+        n_startup_trials=min(5, max(2, budget.trials // 4)), n_warmup_steps=1 + max(2, max_epochs // 5)
     )

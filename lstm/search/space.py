@@ -11,7 +11,7 @@ import optuna
 from data.catalog import DataSet
 from data.retrain import Interval, SearchSpace
 from lstm.models.forecaster import ForecasterConfig
-from lstm.training.recipe import TrainingConfig
+from lstm.training.recipe import Recipe, TrainingConfig
 
 CHOICES = ("cell", "hidden_size", "num_layers", "segment_length", "lookback", "batch_size")
 RANGES = ("dropout", "learning_rate")
@@ -63,6 +63,12 @@ def centre(space: SearchSpace) -> dict[str, Any]:
         low, high = interval.low, interval.high
         middle[name] = math.sqrt(low * high) if low > 0 else (low + high) / 2
     return middle
+
+
+def params_of(recipe: Recipe) -> dict[str, Any]:
+    """The parameters that a recipe was drawn with."""
+    drawn = {**recipe.training.to_dict(), **recipe.model.to_dict()}
+    return {name: drawn[name] for name in (*CHOICES, *RANGES)}
 
 
 def contains(space: SearchSpace, params: Mapping[str, Any]) -> bool:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import sqlite3
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
-from sqlalchemy import Connection, Engine, event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from data.errors import NightcastError
 
@@ -42,15 +43,10 @@ def opened(url: str, on_stale: OnStale | None = None) -> Iterator[optuna.storage
         on_stale: called for each trial that is failed because its heartbeat stopped.
 
     Raises:
-        SearchFailed: nothing answers there, or it is no study database.
+        SearchFailed: the database does not answer, or nobody has prepared it.
     """
-    try:
-        storage = _connect(url, on_stale, skip_compatibility_check=True, skip_table_creation=True)
-    except (SQLAlchemyError, StorageInternalError) as error:
-        raise SearchFailed(
-            f"no study database at {shown(url)}: {_cause(error)}. Remedy: create the study first, by the "
-            "process that starts the workers, and see that the database is up"
-        ) from error
+    _check_tables(url)
+    storage = _connect(url, on_stale, skip_compatibility_check=True, skip_table_creation=True)
     try:
         yield storage
     finally:
@@ -66,7 +62,8 @@ def prepare(url: str) -> None:
     """
     for attempt in range(1, _CREATE_ATTEMPTS + 1):
         try:
-            storage = _connect(url, None)
+            # An attempt that fails keeps no connection.
+            storage = _connect(url, None, engine={"poolclass": NullPool})
         except (SQLAlchemyError, StorageInternalError) as error:
             # Optuna looks for its tables and creates them in two steps; another process came between.
             if attempt == _CREATE_ATTEMPTS:
@@ -77,7 +74,6 @@ def prepare(url: str) -> None:
             time.sleep(0.05 * attempt)
         else:
             storage.remove_session()
-            storage.engine.dispose()
             return
 
 
@@ -86,18 +82,36 @@ def shown(url: str) -> str:
     return make_url(url).render_as_string(hide_password=True)
 
 
-def _connect(url: str, on_stale: OnStale | None, **options: Any) -> optuna.storages.RDBStorage:
+def _check_tables(url: str) -> None:
+    """Ask before Optuna does, which would leave a connection behind where there is nothing."""
+    engine = create_engine(url, poolclass=NullPool)
+    try:
+        found = inspect(engine).has_table("studies")
+    except SQLAlchemyError as error:
+        raise SearchFailed(
+            f"study database {shown(url)}: {_cause(error)}. Remedy: see that it is up and can be reached"
+        ) from error
+    if not found:
+        raise SearchFailed(
+            f"study database {shown(url)} has no tables. Remedy: create the study first, by the process that "
+            "starts the workers"
+        )
+
+
+def _connect(
+    url: str, on_stale: OnStale | None, engine: Mapping[str, Any] | None = None, **options: Any
+) -> optuna.storages.RDBStorage:
     # What happened to a trial is told by the worker, in our words and once.
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     is_sqlite = make_url(url).get_backend_name() == "sqlite"
-    engine: dict[str, Any] = (
+    own: dict[str, Any] = (
         {"connect_args": {"timeout": _BUSY_SECONDS}} if is_sqlite else {"pool_pre_ping": True}
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         storage = optuna.storages.RDBStorage(
             url,
-            engine,
+            {**own, **(engine or {})},
             heartbeat_interval=HEARTBEAT_SECONDS,
             grace_period=GRACE_SECONDS,
             heartbeat_stale_trial_callback=on_stale,

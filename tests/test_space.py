@@ -1,0 +1,111 @@
+"""The search space: every draw is a configuration inside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.catalog import parse_data_set
+from data.retrain import SearchSpace
+from lstm.search.space import centre, contains, suggest
+
+SPACE = {
+    "cell": ["lstm", "gru", "rnn"],
+    "hidden_size": [4, 8, 16],
+    "num_layers": [1, 2],
+    "dropout": {"low": 0.0, "high": 0.4},
+    "segment_length": [6, 12],
+    "lookback": [24, 48, 96, 120],
+    "learning_rate": {"low": 1e-4, "high": 1e-2},
+    "batch_size": [32, 64],
+}
+
+
+def data_set(**space):
+    entry = {
+        "source": {"kind": "csv", "path": "made.csv"},
+        "time": "time",
+        "target": "load",
+        "frequency": "h",
+        "retrain": {
+            "horizon": 6,
+            "quantiles": [0.2, 0.5, 0.8],
+            "max_epochs": 7,
+            "seed": 11,
+            "search_space": {**SPACE, **space},
+        },
+    }
+    return parse_data_set(Path("catalog.yaml"), "made", entry)
+
+
+def study(seed=0):
+    return optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 10_000))
+def test_every_draw_is_inside_the_space_and_becomes_the_configuration(seed):
+    trial = study(seed).ask()
+    made = data_set()
+    model, training = suggest(trial, made, columns=3, calendar_features=4)
+    assert contains(made.retrain.search_space, trial.params)
+    drawn = {**model.to_dict(), **training.to_dict()}
+    assert {name: drawn[name] for name in trial.params} == trial.params
+
+
+def test_what_is_not_searched_comes_from_the_retrain_block():
+    model, training = suggest(study().ask(), data_set(), columns=3, calendar_features=4)
+    assert (model.horizon, model.quantiles) == (6, (0.2, 0.5, 0.8))
+    assert (model.columns, model.calendar_features) == (3, 4)
+    assert (training.max_epochs, training.seed) == (7, 11)
+
+
+def test_the_learning_rate_is_drawn_on_a_logarithmic_scale_and_dropout_from_zero():
+    trial = study().ask()
+    suggest(trial, data_set(), 1, 1)
+    assert trial.distributions["learning_rate"].log
+    assert not trial.distributions["dropout"].log
+    other = study().ask()
+    suggest(other, data_set(dropout={"low": 0.1, "high": 0.4}), 1, 1)
+    assert other.distributions["dropout"].log
+
+
+def test_the_centre_is_the_middle_and_the_first_of_two():
+    assert centre(data_set().retrain.search_space) == {
+        "cell": "gru",
+        "hidden_size": 8,
+        "num_layers": 1,
+        "segment_length": 6,
+        "lookback": 48,
+        "batch_size": 32,
+        "dropout": 0.2,
+        "learning_rate": pytest.approx(1e-3),
+    }
+
+
+def test_the_centre_is_inside_and_can_be_tried_first():
+    made = data_set()
+    middle = centre(made.retrain.search_space)
+    assert contains(made.retrain.search_space, middle)
+    own = study()
+    own.enqueue_trial(middle)
+    trial = own.ask()
+    suggest(trial, made, 1, 1)
+    assert trial.params == middle
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"cell": "rnn"}, {"hidden_size": 5}, {"learning_rate": 0.1}, {"learning_rate": 1e-6}, {"width": 3}],
+)
+def test_parameters_of_another_space_are_outside(change):
+    space = SearchSpace()
+    assert contains(space, centre(space))
+    assert not contains(space, {**centre(space), **change})
+    short = centre(space)
+    del short["dropout"]
+    assert not contains(space, short)
