@@ -94,11 +94,11 @@ def test_what_is_no_record_of_last_night_is_refused(text: str) -> None:
 def test_a_removed_or_renamed_column_is_refused_with_its_likely_name(declare: Declare) -> None:
     seen = check(declare(rows()), AS_OF).seen
     assert_refused(
-        declare(rows().rename({"wind": "wind_speed"})),
+        declare(rows().rename({"wind": "wind_ms"})),
         "The column is missing",
         column="wind",
         time=None,
-        remedy="wind_speed",
+        remedy="wind_ms",
         previous=seen,
     )
 
