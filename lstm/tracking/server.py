@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 import requests
 import sqlalchemy as sa
@@ -67,22 +68,27 @@ def answering(tracking_uri: str) -> Iterator[None]:
         away = isinstance(
             error.__cause__ or error.__context__, (requests.RequestException, sa.exc.DBAPIError)
         )
+        cause = _cause(tracking_uri, error)
         if error.error_code in _MISSING:
-            raise NotFound(f"{_shown(tracking_uri)}: {error.message}") from error
+            raise NotFound(_shown(tracking_uri, f"{tracking_uri}: {error.message}")) from cause
         if away or error.error_code == "TEMPORARILY_UNAVAILABLE":
-            raise _unreachable(tracking_uri, error) from error
-        raise TrackingError(f"{_shown(tracking_uri)}: {error.message}") from error
+            raise _unreachable(tracking_uri, error) from cause
+        raise TrackingError(_shown(tracking_uri, f"{tracking_uri}: {error.message}")) from cause
     except (requests.RequestException, sa.exc.DBAPIError) as error:
-        raise _unreachable(tracking_uri, error) from error
+        raise _unreachable(tracking_uri, error) from _cause(tracking_uri, error)
 
 
 def _unreachable(tracking_uri: str, error: Exception) -> TrackingUnreachable:
-    return TrackingUnreachable(
-        f"MLflow at {_shown(tracking_uri)} does not answer: {error}. "
-        "Remedy: check that it runs and that NIGHTCAST_TRACKING_URI is right."
-    )
+    text = f"MLflow at {tracking_uri} does not answer: {error}. Remedy: check that it runs, and its URI."
+    return TrackingUnreachable(_shown(tracking_uri, text))
 
 
-def _shown(tracking_uri: str) -> str:
-    """The URI without its password."""
-    return sa.make_url(tracking_uri).render_as_string(hide_password=True)
+def _shown(tracking_uri: str, text: str) -> str:
+    """The text without the URI's password."""
+    password = urlsplit(tracking_uri).password
+    return text.replace(f":{password}@", ":***@") if password else text
+
+
+def _cause(tracking_uri: str, error: Exception) -> Exception | None:
+    """The error to chain: none where its own text would show the password."""
+    return None if urlsplit(tracking_uri).password else error
