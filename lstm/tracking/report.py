@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -30,6 +31,7 @@ BLUE, AMBER, TEAL, GREY, RED = "#2563eb", "#d97706", "#0d9488", "#9ca3af", "#dc2
 COLOURS = {"challenger": BLUE, "champion": AMBER, "linear": TEAL, "seasonal_naive": GREY}
 STATES = {"finished": BLUE, "pruned": GREY, "failed": RED}
 
+_TITLE: dict[str, Any] = {"ha": "left", "fontsize": 13, "fontweight": "bold", "color": INK}
 _DPI = 150
 _MOST_SERIES = 4
 
@@ -41,10 +43,8 @@ def newest_forecast(panel: Panel, forecast: Forecast) -> bytes:
     figure, axes = _rows(len(shown))
     for number, (axis, name) in enumerate(zip(axes, shown, strict=True)):
         index = panel.series.index(name)
-        rows = slice(
-            max(int(panel.offsets[index]), int(panel.offsets[index + 1]) - 4 * horizon),
-            int(panel.offsets[index + 1]),
-        )
+        first, end = int(panel.offsets[index]), int(panel.offsets[index + 1])
+        rows = slice(max(first, end - 4 * horizon), end)
         times = panel.times()[rows.start - rows.stop :]
         past = panel.values[rows, 0]
         _observed(axis, panel.frequency, times, past)
@@ -73,19 +73,23 @@ def judge_windows(
     """The newest judge windows that do not overlap, each a fan over what happened; the first series.
 
     Args:
-        y_WH: what happened, NaN where nothing was observed; the target's own units.
+        y_WH: what happened, in the target's own units; NaN where nothing was observed.
         forecast_WHQ: in the same units.
         name: of the forecaster.
     """
-    horizon = y_WH.shape[1]
+    horizon = forecast_WHQ.shape[1]
     shown = list(dict.fromkeys(windows.series.tolist()))[:_MOST_SERIES]
     figure, axes = _rows(max(len(shown), 1))
     for axis, series in zip(axes, shown, strict=False):
-        for window in _apart(windows, series, horizon):
-            origin = panel.frequency.shift(panel.start, int(windows.steps[window]))
-            times = panel.frequency.times(panel.frequency.shift(origin, 1), horizon)
+        chosen = _apart(windows, series, horizon)
+        for window in chosen:
+            times = _times(panel, int(windows.steps[window]) + 1, horizon)
             _fan(axis, panel.frequency, times, forecast_WHQ[window], quantiles, COLOURS.get(name, BLUE))
-            _observed(axis, panel.frequency, times, y_WH[window])
+        steps_WH = windows.steps[chosen, None] + 1 + np.arange(horizon)
+        observed = np.full(int(steps_WH[-1, -1] - steps_WH[0, 0]) + 1, np.nan)
+        observed[steps_WH - steps_WH[0, 0]] = y_WH[chosen]
+        times = _times(panel, int(steps_WH[0, 0]), len(observed))
+        _observed(axis, panel.frequency, times, observed)
         _label(axis, panel.target, panel.series[series])
     _title(
         figure,
@@ -134,9 +138,9 @@ def study_history(trials: Sequence[TrialRow], importance: Mapping[str, float], d
         if some:
             numbers, losses = zip(*some, strict=True)
             history.scatter(numbers, losses, color=colour, s=34, zorder=3, label=state, linewidths=0)
-    finished = [(row.number, _loss(row)) for row in trials if row.state == "finished"]
+    finished = sorted((row.number, _loss(row)) for row in trials if row.state == "finished")
     if finished:
-        numbers, values = zip(*sorted(finished), strict=True)
+        numbers, values = zip(*finished, (max(row.number for row in trials), np.inf), strict=True)
         history.step(
             numbers,
             np.minimum.accumulate(values),
@@ -149,6 +153,7 @@ def study_history(trials: Sequence[TrialRow], importance: Mapping[str, float], d
     history.set_xlabel("trial", color=FAINT)
     history.set_ylabel("validation loss", color=FAINT)
     _clean(history)
+    history.margins(x=0.03)
     if importance:
         _bars(axes[1], importance)
     failed = sum(row.state == "failed" for row in trials)
@@ -184,7 +189,8 @@ def loss_curves(trials: Sequence[TrialRow], best: int, data_set: str) -> bytes:
                 alpha=0.6,
                 marker="." if len(row.curve) == 1 else None,
             )
-    _clip(axis, [value for row in trials for value in row.curve])
+    shown = [row.curve if row.number != best else (*row.curve, *row.train_curve) for row in trials]
+    _clip(axis, [value for curve in shown for value in curve])
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel("epoch", color=FAINT)
     axis.set_ylabel("pinball loss, standardised", color=FAINT)
@@ -229,15 +235,25 @@ def _fan(
     for low in range(len(levels) // 2):
         high = len(levels) - 1 - low
         share = f"{levels[high] - levels[low]:.0%} of outcomes"
-        axis.fill_between(
-            moments, y_HQ[:, low], y_HQ[:, high], color=colour, alpha=0.18, linewidth=0, label=share
-        )
+        # Opaque, so that the legend's patches have the bands' own colours.
+        shade = _tint(colour, 0.82 - 0.18 * low)
+        axis.fill_between(moments, y_HQ[:, low], y_HQ[:, high], color=shade, linewidth=0, label=share)
     median = y_HQ[:, levels.index(0.5)]
     axis.plot(moments, median, color=colour, linewidth=1.8, marker=marker, label="forecast (median)")
 
 
+def _tint(colour: str, white: float) -> tuple[float, float, float]:
+    """The colour mixed with a share of white."""
+    red, green, blue = (part + (1 - part) * max(white, 0.2) for part in to_rgb(colour))
+    return red, green, blue
+
+
 def _observed(axis: Axes, frequency: Frequency, times: Times, values: Floats) -> None:
     axis.plot(_local(frequency, times), values, color=INK, linewidth=1.2, label="observed")
+
+
+def _times(panel: Panel, first: int, count: int) -> Times:
+    return panel.frequency.times(panel.frequency.shift(panel.start, first), count)
 
 
 def _local(frequency: Frequency, times: Times) -> list[Any]:
@@ -288,7 +304,7 @@ def _label(axis: Axes, target: str, series: str) -> None:
 
 
 def _title(figure: Figure, title: str, subtitle: str) -> None:
-    figure.suptitle(title, x=0.012, ha="left", fontsize=13, fontweight="bold", color=INK)
+    figure.suptitle(title, **_TITLE)
     figure.axes[0].set_title(subtitle, loc="left", fontsize=10, color=FAINT, pad=10)
 
 
@@ -307,6 +323,10 @@ def _spoken(name: str) -> str:
 
 
 def _png(figure: Figure) -> bytes:
+    figure.draw_without_rendering()
+    # Only the layout knows where the axes begin; the title begins there too.
+    if figure.get_suptitle():
+        figure.suptitle(figure.get_suptitle(), x=figure.axes[0].get_position().x0, **_TITLE)
     buffer = io.BytesIO()
     # No version in the file: the same picture is the same bytes.
     figure.savefig(buffer, format="png", metadata={"Software": None})
