@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import re
+from collections.abc import Iterable
 from typing import Literal
 from zoneinfo import ZoneInfo
 
@@ -67,16 +68,34 @@ def _shape(column: pl.Expr) -> pl.Expr:
 
 
 def _parse(frame: pl.LazyFrame, layout: Layout) -> pl.LazyFrame:
-    """Text to local times, or to UTC where every text carries an offset."""
-    found = (
-        frame.filter(pl.col("time").is_not_null())
-        .group_by(_shape(pl.col("time")).alias("shape"))
-        .agg(pl.col("time").min().alias("example"))
-        .sort("shape")
-        .collect(engine="streaming")
-    )
+    """Text to local times, or to UTC where every text carries an offset.
+
+    The first rows tell the formats; shapes are counted only among the rows that those do not read.
+    """
+    examples = _examples(frame.head(1000))
+    time = _reader(frame, layout, examples)
+    unread = frame.filter(pl.col("time").is_not_null() & time.is_null())
+    others = _examples(unread)
+    if others:
+        time = _reader(frame, layout, examples | others)
+        unread = frame.filter(pl.col("time").is_not_null() & time.is_null())
+        first = unread.select(pl.col("time").min()).collect(engine="streaming").item()
+        if first is not None:
+            layout.refuse(f"{first!r} is no time that can be read.", column=layout.time, remedy=ISO)
+    return frame.with_columns(time.alias("time"))
+
+
+def _examples(frame: pl.LazyFrame) -> dict[str, str]:
+    """The shapes of the texts, each with one text."""
+    texts = frame.filter(pl.col("time").is_not_null()).group_by(_shape(pl.col("time")).alias("shape"))
+    found = texts.agg(pl.col("time").min()).sort("shape").collect(engine="streaming")
+    return dict(found.iter_rows())
+
+
+def _reader(frame: pl.LazyFrame, layout: Layout, examples: dict[str, str]) -> pl.Expr:
+    """The expression that reads texts of these shapes; null for texts that only look like a time."""
     matches = {}
-    for shape, example in found.iter_rows():
+    for shape, example in examples.items():
         match = _SHAPE.fullmatch(shape)
         if match is None:
             layout.refuse(f"{example!r} is no time that can be read.", column=layout.time, remedy=ISO)
@@ -92,26 +111,23 @@ def _parse(frame: pl.LazyFrame, layout: Layout) -> pl.LazyFrame:
     unordered = any(_UNORDERED.fullmatch(match["date"]) for match in matches.values())
     day_first = unordered and _day_first(frame, layout)
     formats = dict.fromkeys(_format(match, day_first) for match in matches.values())
-    text = _tidy(pl.col("time"), bool(zoned))
+    text = _tidy(pl.col("time"), matches.values())
     parsed = [text.str.to_datetime(fmt, time_unit="us", strict=False) for fmt in formats]
-    time = pl.coalesce(parsed) if parsed else pl.lit(None, LOCAL)
-    wrong = frame.filter(pl.col("time").is_not_null() & time.is_null()).select(pl.col("time").min())
-    first = wrong.collect(engine="streaming").item()
-    if first is not None:
-        layout.refuse(f"{first!r} is no time that can be read.", column=layout.time, remedy=ISO)
-    return frame.with_columns(time.alias("time"))
+    return pl.coalesce(parsed) if parsed else pl.lit(None, LOCAL)
 
 
-def _tidy(text: pl.Expr, zoned: bool) -> pl.Expr:
+def _tidy(text: pl.Expr, matches: Iterable[re.Match[str]]) -> pl.Expr:
     """Text as the formats expect it: offsets written +hh:mm, months with a day."""
     text = text.str.strip_chars()
-    if zoned:
+    if any(match["offset"] for match in matches):
         return (
             text.str.replace(r" ?(?:Z|UTC)$", "+00:00")
             .str.replace(r" ?([+-]\d\d)$", "${1}:00")
             .str.replace(r" ?([+-]\d\d:?\d\d)$", "${1}")
         )
-    return text.str.replace(r"^(\d{4}-\d\d)$", "${1}-01")
+    if any(match["date"] == "9999-99" for match in matches):
+        return text.str.replace(r"^(\d{4}-\d\d)$", "${1}-01")
+    return text
 
 
 def _format(match: re.Match[str], day_first: bool) -> str:

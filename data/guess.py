@@ -1,0 +1,251 @@
+"""A first catalog entry, written by looking at a file. A person reads it over."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import polars as pl
+import yaml
+from polars.exceptions import PolarsError
+
+from data import delimited
+from data.calendar import WEEKDAYS, Frequency
+from data.catalog import DataSet, parse_data_set
+from data.errors import CatalogError
+from data.files import write_atomically
+from data.layout import Layout
+from data.times import is_time_text, to_utc
+
+ROWS = 1_000_000
+HEAD = 1_000
+
+_TIMES = ("time", "timestamp", "datetime", "ts", "ds", "date")
+_TARGETS = ("target", "y", "value", "load", "demand", "sales", "consumption", "power", "count", "volume")
+_IDS = ("series", "id", "unique_id", "item", "store", "sensor", "meter", "region", "site", "station")
+_INDEXES = ("", "index", "unnamed: 0", "row")
+_STEPS = (60, 300, 600, 900, 1800, 3600, 7200, 10_800, 14_400, 21_600, 43_200)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A file's first rows: `time` in UTC beside the other columns, and which of those are numbers."""
+
+    rows: pl.DataFrame
+    time: str
+    numbers: tuple[str, ...]
+    texts: tuple[str, ...]
+    newest: datetime
+
+
+def guess(path: Path, name: str | None = None) -> tuple[str, dict[str, Any]]:
+    """Look at a CSV or Parquet file.
+
+    Args:
+        path: the file.
+        name: the data set's name; by default made from the file's name.
+
+    Returns:
+        The name and a catalog entry as plain values; its `source.path` is absolute.
+
+    Raises:
+        DataRefused: the file is missing or unreadable, or has no time or no number column, or its times
+            repeat and no column tells the series apart.
+    """
+    name = name or _slug(path.stem)
+    layout = Layout(name, time="", series=None, target="", covariates=(), time_zone="UTC")
+    if not path.is_file():
+        layout.refuse(f"There is no file {path}.", remedy="give the path of a CSV or Parquet file.")
+    try:
+        with tempfile.TemporaryDirectory(prefix="nightcast-") as folder:
+            table = _look(path, layout, Path(folder))
+    except PolarsError as error:
+        _refuse_unreadable(path, layout, error)
+    series = _series(table, layout)
+    target, covariates = _roles(table, series, layout)
+    frequency, aggregate = _frequency(table.rows, series)
+    is_parquet = path.suffix.lower() in (".parquet", ".pq")
+    entry: dict[str, Any] = {
+        "source": {"kind": "parquet" if is_parquet else "csv", "path": str(path.absolute())},
+        "time": table.time,
+        **({"series": series} if series else {}),
+        "target": target,
+        **({"columns": dict.fromkeys(covariates, "past")} if covariates else {}),
+        "frequency": frequency,
+        "time_zone": "UTC",
+        **({"aggregate": "mean"} if aggregate else {}),
+    }
+    if table.newest < datetime.now(UTC) - timedelta(days=3) - timedelta(seconds=Frequency(frequency).seconds):
+        entry["clock"] = "data"
+    entry["non_negative"] = bool((table.rows[target].drop_nulls() >= 0).all())
+    return name, entry
+
+
+def add(catalog: Path, path: Path, name: str | None = None) -> DataSet:
+    """Append a first entry for a file to a catalog, which keeps its other text; makes a missing catalog.
+
+    Raises:
+        CatalogError: the name is taken, or the catalog cannot be extended as it is.
+        DataRefused: as `guess`.
+    """
+    text = catalog.read_text(encoding="utf-8") if catalog.exists() else ""
+    name, entry = guess(path, name)
+    if name in _parse(text, catalog):
+        raise CatalogError(f"{catalog}: {name}: the name is taken. Remedy: give another one with --name")
+    folder = catalog.absolute().parent
+    if path.absolute().is_relative_to(folder):
+        entry["source"]["path"] = str(path.absolute().relative_to(folder))
+    data_set = parse_data_set(catalog, name, entry)
+    block = yaml.safe_dump({name: entry}, sort_keys=False, allow_unicode=True, default_flow_style=False)
+    comment = "# Guessed by `nightcast data add`: check time_zone, frequency, target and columns.\n"
+    gap = "" if not text else "\n" if text.endswith("\n") else "\n\n"
+    extended = text + gap + comment + block
+    if not _holds(extended, name, entry):
+        raise CatalogError(
+            f"{catalog}: cannot be extended as it is written. Remedy: add this to it:\n{block}"
+        )
+    write_atomically(catalog, extended.encode())
+    return data_set
+
+
+def _parse(text: str, catalog: Path) -> dict[str, Any]:
+    """The catalog's plain values; none where it is empty."""
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise CatalogError(f"{catalog}: cannot be read as YAML: {error}") from error
+    return raw if isinstance(raw, dict) else {}
+
+
+def _holds(text: str, name: str, entry: dict[str, Any]) -> bool:
+    """Whether a catalog's text holds the entry; a catalog in braces cannot be extended by more text."""
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return False
+    return isinstance(raw, dict) and raw.get(name) == entry
+
+
+def _slug(stem: str) -> str:
+    """A data set name from a file name."""
+    slug = re.sub(r"[^a-z0-9]+", "_", stem.lower()).strip("_")
+    return (slug if slug[:1].isalpha() else f"data_{slug}".rstrip("_"))[:63]
+
+
+def _refuse_unreadable(path: Path, layout: Layout, error: PolarsError) -> NoReturn:
+    reason = str(error).splitlines()[0]
+    layout.refuse(f"{path} cannot be read: {reason}.", remedy="give a whole CSV or Parquet file.")
+
+
+def _look(path: Path, layout: Layout, folder: Path) -> _Table:
+    if path.suffix.lower() in (".parquet", ".pq"):
+        frame = pl.scan_parquet(path)
+    else:
+        frame = delimited.scan(path, layout, folder).frame
+    head = frame.head(HEAD).collect()
+    time = _time(head, layout)
+    others = [column for column in head.columns if column not in (time, "time")]
+    texts = [column for column in others if head.schema[column] == pl.String]
+    frame = frame.head(ROWS) if not texts else delimited.numbers(frame.head(ROWS), texts, layout, [])
+    stamps = frame.select(pl.col(time).alias("time"), pl.lit("").alias("series"))
+    stamps = to_utc(stamps, layout, [])
+    rows = frame.select(others).collect(engine="streaming")
+    clock = stamps.select("time").collect(engine="streaming").to_series()
+    numbers = [c for c in others if rows.schema[c].is_numeric() and rows[c].null_count() < rows.height]
+    labels = [c for c in others if rows.schema[c] == pl.String]
+    newest = clock.max()
+    if not isinstance(newest, datetime):
+        layout.refuse(f"{path} holds no rows.", remedy="give a file with rows.")
+    return _Table(rows.with_columns(clock), time, tuple(numbers), tuple(labels), newest)
+
+
+def _time(head: pl.DataFrame, layout: Layout) -> str:
+    """The column that holds times, by type or by what its text looks like; a telling name comes first."""
+    found = [
+        column
+        for column, dtype in head.schema.items()
+        if dtype.is_temporal() or (dtype == pl.String and is_time_text(head[column]))
+    ]
+    if not found:
+        layout.refuse(
+            f"No column holds times; there are {', '.join(head.columns)}.",
+            remedy="write times in ISO 8601 in one column, or write the catalog entry by hand.",
+        )
+    return min(found, key=lambda column: _rank(column, _TIMES))
+
+
+def _rank(column: str, hints: Sequence[str]) -> tuple[int, int]:
+    """Sorts columns that are a hint first, then those that hold one as a word, then the others."""
+    lower = column.lower()
+    words = re.split(r"[^a-z0-9]+", lower)
+    exact = next((i for i, hint in enumerate(hints) if hint == lower), None)
+    part = next((i for i, hint in enumerate(hints) if hint in words), None)
+    return (0, exact) if exact is not None else (1, part) if part is not None else (2, 0)
+
+
+def _series(table: _Table, layout: Layout) -> str | None:
+    """The column that tells series apart, where times repeat (more often than by a few duplicates)."""
+    rows = table.rows
+    if rows["time"].n_unique() > 0.8 * rows.height:
+        return None
+    named = [column for column in table.numbers if _rank(column, _IDS)[0] < 2]
+    candidates = [*sorted(table.texts, key=lambda column: _rank(column, _IDS)), *named]
+    unique = (
+        column
+        for column in candidates
+        if rows[column].n_unique() < 0.5 * rows.height
+        and rows.select(pl.struct("time", column).n_unique()).item() > 0.99 * rows.height
+    )
+    found = next(unique, None)
+    if found is None:
+        layout.refuse(
+            "Times repeat, and no column tells the series apart.",
+            column=table.time,
+            remedy="put one series id a row in one column, or write the catalog entry by hand.",
+        )
+    return found
+
+
+def _roles(table: _Table, series: str | None, layout: Layout) -> tuple[str, list[str]]:
+    """The target and the past covariates: the other numbers that vary and are no row number."""
+    numbers = [c for c in table.numbers if c != series and c.lower() not in _INDEXES]
+    if not numbers:
+        layout.refuse("No column holds numbers.", remedy="give a file with a number to forecast.")
+    target = min(numbers, key=lambda column: _rank(column, _TARGETS))
+    others = [column for column in numbers if column != target]
+    return target, [column for column in others if table.rows[column].n_unique() > 1]
+
+
+def _frequency(rows: pl.DataFrame, series: str | None) -> tuple[str, bool]:
+    """The commonest distance of neighbours as a frequency, and whether rows must be aggregated to it."""
+    keys = [series] if series else []
+    ordered = rows.sort(*keys, "time")
+    gap = pl.col("time").diff().over(series) if series else pl.col("time").diff()
+    seconds = ordered.select(gap.dt.total_seconds().alias("gap")).filter(pl.col("gap") > 0).to_series()
+    if seconds.is_empty():
+        return "D", False
+    usual = int(seconds.mode().min())  # type: ignore[arg-type]
+    text = _frequency_text(usual, ordered["time"])
+    times = ordered["time"].to_numpy().astype("datetime64[us]")
+    return text, bool(np.any(Frequency(text).floor(times) != times))
+
+
+def _frequency_text(seconds: int, times: pl.Series) -> str:
+    """The grid at that distance, or the next coarser one that divides a day."""
+    if seconds >= 28 * 86_400:
+        return "MS"
+    if seconds >= 7 * 86_400:
+        return f"W-{WEEKDAYS[int(times.dt.weekday().mode().min()) - 1]}"  # type: ignore[arg-type]
+    step = next((s for s in _STEPS if s >= seconds), 86_400)
+    exact = seconds % 60 == 0 and 86_400 % seconds == 0
+    step = seconds if exact else step
+    if step >= 86_400:
+        return "D"
+    hours = step // 3600
+    return f"{step // 60}min" if step % 3600 else "h" if hours == 1 else f"{hours}h"
