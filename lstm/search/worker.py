@@ -103,6 +103,8 @@ class _Worker:
             self.study.optimize(self._objective, n_trials=1, catch=(Exception,))
         except BaseException as error:
             trial = self._end_early(error)
+            if (interrupt := _interrupt_behind(error)) is not None:
+                raise interrupt from None
             if trial is None or not isinstance(error, ValueError | UpdateFinishedTrialError):
                 raise
             # It was taken for dead, failed and queued again by another worker.
@@ -183,6 +185,13 @@ class _Worker:
 
 def _reason(trial: FrozenTrial) -> str:
     return str(trial.user_attrs.get(places.END, {}).get("reason", "its process was taken for dead"))
+
+
+def _interrupt_behind(error: BaseException | None) -> BaseException | None:
+    """The interrupt that an error hides: cut short while closing a trial, Optuna trips over its own state."""
+    while error is not None and not isinstance(error, KeyboardInterrupt | SystemExit):
+        error = error.__context__
+    return error
 
 
 def _describe(error: BaseException) -> str:
