@@ -58,7 +58,8 @@ def scan(path: Path, layout: Layout, folder: Path) -> Delimited:
         folder: a temporary folder for a decompressed or recoded copy; must outlive the frame.
 
     Raises:
-        DataRefused: the file is empty, holds NUL bytes, is not text or ends in the middle of a row.
+        DataRefused: the file is empty, is not text, or a row has fewer or more fields than the header,
+            as the last one of a truncated file.
     """
     findings: list[Finding] = []
     path = _plain(path, layout, folder, findings)
@@ -77,7 +78,7 @@ def scan(path: Path, layout: Layout, folder: Path) -> Delimited:
     for column in layout.columns:
         if columns.count(column) > 1:
             layout.refuse(f"{path}: the header names the column twice.", column=column, remedy="rename one.")
-    _refuse_torn(path, layout, separator, len(columns))
+    _refuse_uneven(path, layout, separator, len(columns))
     frame = pl.scan_csv(path, separator=separator, infer_schema=False, with_column_names=_strip)
     sample = pl.scan_csv(path, separator=separator, infer_schema_length=1000, with_column_names=_strip)
     kinds = {name: kind(dtype) for name, dtype in sample.collect_schema().items()}
@@ -147,7 +148,7 @@ def _plain(path: Path, layout: Layout, folder: Path, findings: list[Finding]) ->
         head = file.read(_HEAD)
     for magic, compressed in _COMPRESSED.items():
         if head.startswith(magic):
-            copy = folder / f"{len(list(folder.iterdir()))}-{path.stem}"
+            copy = _place(folder, path)
             try:
                 with compressed(path) as packed, copy.open("wb") as plain:
                     shutil.copyfileobj(packed, plain, _HEAD)
@@ -157,7 +158,7 @@ def _plain(path: Path, layout: Layout, folder: Path, findings: list[Finding]) ->
     encoding = next((name for mark, name in _UTF16.items() if head.startswith(mark)), _bare_utf16(head))
     if encoding is None:
         return path
-    copy = folder / f"{len(list(folder.iterdir()))}-{path.name}"
+    copy = _place(folder, path)
     try:
         with (
             path.open(encoding=encoding, newline="") as coded,
@@ -168,6 +169,13 @@ def _plain(path: Path, layout: Layout, folder: Path, findings: list[Finding]) ->
         layout.refuse(f"{path} is torn UTF-16: {error}.", remedy="write the file again, as UTF-8.")
     findings.append(Finding(f"{path.name}: read as UTF-16, not UTF-8"))
     return copy
+
+
+def _place(folder: Path, path: Path) -> Path:
+    """Where a copy of a file goes: under its own name, so that findings name the file."""
+    place = folder / str(len(list(folder.iterdir())))
+    place.mkdir()
+    return place / path.name
 
 
 def _bare_utf16(head: bytes) -> str | None:
@@ -196,14 +204,39 @@ def _strip(columns: list[str]) -> list[str]:
     return [column.strip() for column in columns]
 
 
-def _refuse_torn(path: Path, layout: Layout, separator: str, columns: int) -> None:
-    """Refuse a file whose last row lacks fields, or that is padded with NUL bytes."""
+def _refuse_uneven(path: Path, layout: Layout, separator: str, columns: int) -> None:
+    """Refuse NUL bytes, and a row with fewer or more fields than the header, which would shift or lose
+    values. Rows with quotes are left out; where quotes span lines, nothing is counted."""
+    remedy = "write the file again; to keep half-written files away, write elsewhere and rename."
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _HEAD))
-        tail = file.read()
-    remedy = "write the file again; to keep half-written files away, write elsewhere and rename."
-    if b"\0" in tail:
-        layout.refuse(f"{path} holds NUL bytes: it is truncated or not text.", remedy=remedy)
-    last = tail.strip(b"\r\n").splitlines()[-1].decode("utf-8", errors="replace")
-    if last.count('"') % 2 == 0 and len(_fields(last, separator)) < columns:
-        layout.refuse(f"{path} is truncated: its last row is {last[:80]!r}.", remedy=remedy)
+        if b"\0" in file.read():
+            layout.refuse(f"{path} holds NUL bytes: it is truncated or not text.", remedy=remedy)
+    lines = pl.scan_csv(
+        path,
+        has_header=False,
+        separator="\x1f",  # found in no text, so that a row is one field
+        quote_char=None,
+        infer_schema=False,
+        new_columns=["text"],
+        row_index_name="number",
+        truncate_ragged_lines=True,
+    )
+    text = pl.col("text")
+    quotes = text.str.count_matches('"', literal=True)
+    fields = text.str.count_matches(separator, literal=True) + 1
+    uneven = (quotes == 0) & (fields != columns) & (text.str.strip_chars() != "")
+    facts, found = pl.collect_all(
+        [
+            lines.select((quotes % 2 == 1).any(), pl.col("number").max()),
+            lines.filter(uneven).bottom_k(1, by="number").select("number", "text", fields.alias("fields")),
+        ],
+        engine="streaming",
+    )
+    spans, last = facts.row(0)
+    if spans or found.is_empty():
+        return
+    number, row, count = found.row(0)
+    end = "it is truncated: its last row" if number == last else f"row {number + 1}"
+    problem = f"{path}: {end} has {count} fields, not {columns}: {row[:80]!r}."
+    layout.refuse(problem, remedy=remedy)

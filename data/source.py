@@ -168,6 +168,7 @@ def _open(data_set: DataSet, layout: Layout, folder: Path) -> _Opened:
     files = [delimited.scan(path, layout, folder) for path in paths]
     frame = _concat([file.frame for file in files], paths, layout)
     findings = [finding for file in files for finding in file.findings]
+    frame = frame.filter(pl.any_horizontal(pl.all().is_not_null()))  # an empty line is no row
     present = [column for column in layout.values if column in frame.collect_schema().names()]
     frame = delimited.numbers(frame, present, layout, findings)
     return _Opened(frame, findings, _columns([file.kinds for file in files], layout))

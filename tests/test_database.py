@@ -1,0 +1,106 @@
+"""SQL sources: rows in bounded batches, and a password that nothing shows."""
+
+from __future__ import annotations
+
+import sqlite3
+import traceback
+from pathlib import Path
+from urllib.parse import quote
+
+import polars as pl
+import pytest
+
+from data import database
+from data.catalog import Query
+from data.database import expand, fetch, redact
+from data.errors import DataRefused
+from data.layout import Layout
+
+LAYOUT = Layout("made", "when", None, "load", (), "UTC")
+SECRET = "p@ss:w/rd%1"
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> str:
+    path = tmp_path / "base.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("create table loads (time text, load real)")
+        connection.executemany(
+            "insert into loads values (?, ?)", [(f"2024-01-{day:02d}", day / 2) for day in range(1, 11)]
+        )
+    connection.close()
+    return f"sqlite:///{path}"
+
+
+def run(url: str, query: str, folder: Path) -> list[pl.DataFrame]:
+    folder.mkdir(exist_ok=True)
+    return [pl.read_parquet(path) for path in fetch(Query(kind="sql", url=url, query=query), LAYOUT, folder)]
+
+
+def test_rows_come_in_batches_and_in_order(
+    base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BATCH_ROWS", 4)
+    batches = run(base, "select * from loads order by time", tmp_path / "out")
+    assert [batch.height for batch in batches] == [4, 4, 2]
+    assert pl.concat(batches)["load"].to_list() == [day / 2 for day in range(1, 11)]
+
+
+def test_an_empty_result_still_has_its_columns(base: str, tmp_path: Path) -> None:
+    (batch,) = run(base, "select * from loads where load > 99", tmp_path / "out")
+    assert batch.columns == ["time", "load"]
+    assert batch.height == 0
+
+
+def test_mixed_numbers_are_numbers(base: str, tmp_path: Path) -> None:
+    (batch,) = run(base, "select 1 as load union all select 1.5 union all select null", tmp_path / "out")
+    assert sorted(batch["load"].drop_nulls().cast(pl.Float64)) == [1.0, 1.5]
+
+
+def test_the_password_comes_from_the_environment_whatever_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DB_PASSWORD", SECRET)
+    monkeypatch.setenv("DB_HOST", "db.example")
+    url, secrets = expand("postgresql+psycopg://me:${DB_PASSWORD}@${DB_HOST}:5432/base", LAYOUT)
+    assert (url.username, url.password, url.host, url.port) == ("me", SECRET, "db.example", 5432)
+    assert SECRET not in repr(url)
+    assert SECRET in secrets
+    assert redact(f"bad {SECRET}\nsecond line", secrets) == "bad ***"
+    monkeypatch.setenv("DATABASE_URL", "sqlite:////tmp/base.db")
+    assert expand("${DATABASE_URL}", LAYOUT)[0].database == "/tmp/base.db"
+
+
+def test_a_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DB_PASSWORD", raising=False)
+    with pytest.raises(DataRefused, match=r"environment variable DB_PASSWORD.*export DB_PASSWORD"):
+        expand("postgresql://me:${DB_PASSWORD}@host/base", LAYOUT)
+
+
+def test_a_password_in_the_catalog_is_refused_and_not_repeated() -> None:
+    with pytest.raises(DataRefused, match="holds a password") as refused:
+        expand("postgresql://me:hunter2@host/base", LAYOUT)
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg://me:${DB_PASSWORD}@127.0.0.1:1/base?connect_timeout=1",
+        "postgresql+psycopg://me:${DB_PASSWORD}@nowhere.invalid/${DB_PASSWORD}",
+        "nosuchdialect://me:${DB_PASSWORD}@host/base",
+        "postgresql://me:${DB_PASSWORD}@host:${DB_PASSWORD}/base",
+        "sqlite:////nonexistent/${DB_PASSWORD}",
+    ],
+)
+def test_no_failure_shows_the_password(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DB_PASSWORD", SECRET)
+    with pytest.raises(DataRefused) as refused:
+        run(url, "select 1", tmp_path / "out")
+    text = "".join(traceback.format_exception(refused.value))
+    assert SECRET not in text
+    assert quote(SECRET, safe="") not in text
+    assert refused.value.remedy
+
+
+def test_a_wrong_query_is_refused_with_the_databases_reason(base: str, tmp_path: Path) -> None:
+    with pytest.raises(DataRefused, match="query failed: no such table: absent"):
+        run(base, "select * from absent", tmp_path / "out")
