@@ -33,7 +33,7 @@ def check_panel(panel: Panel, data_set: DataSet, splits: Splits) -> tuple[Findin
 def newest_steps(data_set: DataSet, splits: Splits) -> Span:
     """The steps that this night tunes and judges on: the longest lookback, validation and judge."""
     lookback = max(data_set.retrain.search_space.lookback)
-    return Span(max(0, splits.validation.first - lookback), splits.judge.last)
+    return Span(splits.validation.first - lookback, splits.judge.last)
 
 
 def gaps(missing: Booleans) -> tuple[Integers, Integers]:

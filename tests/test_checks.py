@@ -9,9 +9,12 @@ from pathlib import Path
 import meter
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from meter import AS_OF, HOURS, assert_refused, edit, problems, rows, without
 
 from data.catalog import DataSet
+from data.checks import gaps
 from data.contract import check
 
 Declare = Callable[..., DataSet]
@@ -20,6 +23,14 @@ Declare = Callable[..., DataSet]
 @pytest.fixture
 def declare(tmp_path: Path) -> Declare:
     return partial(meter.declare, tmp_path)
+
+
+@given(st.lists(st.booleans(), max_size=40))
+def test_gaps_are_the_runs_of_true(missing: list[bool]) -> None:
+    firsts, lasts = gaps(np.array(missing, dtype=bool))
+    runs = [step for first, last in zip(firsts, lasts, strict=True) for step in range(first, last + 1)]
+    assert runs == np.flatnonzero(missing).tolist()
+    assert (firsts[1:] > lasts[:-1] + 1).all()
 
 
 def test_missing_steps_and_values_are_masked(declare: Declare) -> None:
@@ -33,6 +44,15 @@ def test_missing_steps_and_values_are_masked(declare: Declare) -> None:
     ]
     assert np.flatnonzero(~checked.panel.observed[:, 0]).tolist() == [30, 31, 32, 53]
     assert np.flatnonzero(~checked.panel.observed[:, 1]).tolist() == [30, 31, 32, 63]
+
+
+def test_missing_values_name_the_first_series_and_the_longest_gap(declare: Declare) -> None:
+    frame = edit(rows(series=("a", "b")), slice(HOURS + 30, HOURS + 32), load=None)
+    frame = edit(frame, slice(HOURS + 40, HOURS + 43), load=None)
+    assert problems(check(declare(edit(frame, HOURS + 50, load=None), series="site"), AS_OF)) == [
+        "steps without a value, masked; the longest gap is 3 "
+        "(series b, column load, first at 2024-01-02 06:00+00:00, 6 times)"
+    ]
 
 
 def test_nan_is_missing(declare: Declare, tmp_path: Path) -> None:
@@ -86,6 +106,21 @@ def test_a_gap_of_one_series_names_it(declare: Declare) -> None:
     )
 
 
+def test_a_gap_of_a_series_that_begins_late_is_told_at_its_time(declare: Declare) -> None:
+    frame = without(rows(series=("a", "b")), HOURS, HOURS + 9)
+    older = check(declare(edit(frame, slice(HOURS + 20, HOURS + 26), load=None), series="site"), AS_OF)
+    assert "a gap of 6 steps, masked (series b, column load, first at 2024-01-02 06:00+00:00)" in problems(
+        older
+    )
+    assert_refused(
+        declare(edit(frame, slice(HOURS + 70, HOURS + 76), load=None), series="site"),
+        "A gap of 6 steps to 2024-01-04 13:00+00:00",
+        series="b",
+        time="2024-01-04 08:00+00:00",
+        remedy="`exclude: [b]`",
+    )
+
+
 def test_a_constant_target_is_refused(declare: Declare) -> None:
     assert_refused(
         declare(edit(rows(), slice(0, 72), load=3.0)),
@@ -119,6 +154,16 @@ def test_a_constant_covariate_is_reported(declare: Declare) -> None:
     assert check(declare(edit(rows(), slice(0, 71), wind=1.5)), AS_OF).findings == ()
 
 
+def test_constant_counts_within_the_training_span(declare: Declare) -> None:
+    """With `train` of a day the span is steps 48 to 71, both included."""
+    frame = rows(series=("a", "b"))
+    keys = {"series": "site", "retrain": {"train": "24h"}}
+    constant = check(declare(edit(frame, slice(HOURS + 48, HOURS + 72), wind=0.0), **keys), AS_OF)
+    assert problems(constant) == ["constant at 0 over the training data (series b, column wind)"]
+    for varied in (slice(HOURS + 49, HOURS + 72), slice(HOURS + 48, HOURS + 71)):
+        assert check(declare(edit(frame, varied, wind=0.0), **keys), AS_OF).findings == ()
+
+
 def test_a_covariate_never_observed_is_reported(declare: Declare) -> None:
     checked = check(declare(edit(rows(), slice(0, 72), wind=None)), AS_OF)
     assert "never observed over the training data (column wind)" in problems(checked)
@@ -131,7 +176,8 @@ def test_negative_values_of_a_non_negative_target_are_reported(declare: Declare)
         "(column load, first at 2024-01-01 03:00+00:00, 2 times)"
     ]
     assert check(declare(frame), AS_OF).findings == ()
-    assert check(declare(rows(), non_negative=True), AS_OF).findings == ()
+    zero = edit(rows(), slice(3, 5), load=0.0)
+    assert check(declare(zero, non_negative=True), AS_OF).findings == ()
 
 
 def test_stale_data_is_refused(declare: Declare) -> None:
@@ -151,6 +197,17 @@ def test_stale_data_is_refused(declare: Declare) -> None:
         time="2024-01-05 23:00+00:00",
         remedy="`clock: data`",
         as_of=AS_OF + np.timedelta64(3, "h"),
+    )
+
+
+@pytest.mark.parametrize(("hours", "words"), [(47, "47 hours"), (48, "2 days")])
+def test_ages_as_a_person_says_them(declare: Declare, hours: int, words: str) -> None:
+    assert_refused(
+        declare(rows(), clock="wall", staleness="1h"),
+        f"the newest value is {words} older",
+        time="2024-01-05 23:00+00:00",
+        remedy="has stopped",
+        as_of=AS_OF + np.timedelta64(hours, "h"),
     )
 
 
