@@ -63,7 +63,7 @@ class DataSet(Settings):
     """
 
     name: str = Field(pattern=NAME)
-    folder: Path = Field(exclude=True)
+    folder: Path = Field(default=Path(), exclude=True)
     title: str = ""
     source: Annotated[Files | Query, Field(discriminator="kind")]
     time: str

@@ -66,6 +66,7 @@ class Terminal:
             disable=not console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
+        self._current: str | None = None
 
     def __enter__(self) -> Terminal:
         self._bars.start()
@@ -75,7 +76,10 @@ class Terminal:
         self._bars.stop()
 
     def begin(self, stage: str) -> None:
-        """A spinner for the stage."""
+        """A spinner for the stage; one that was announced before and never ended is over."""
+        if self._current is not None:
+            self.end(self._current, 0.0, "")
+        self._current = stage
         self._tasks[stage] = self._bars.add_task(stage, total=1, note="")
 
     def advance(self, stage: str, done: int, total: int, note: str) -> None:
@@ -85,6 +89,7 @@ class Terminal:
 
     def end(self, stage: str, seconds: float, note: str) -> None:
         """A full bar, or a plain line."""
+        self._current = None
         if stage in self._tasks:
             bar = self._bars.tasks[self._tasks[stage]]
             self._bars.update(self._tasks[stage], completed=bar.total, note=note or bar.fields["note"])

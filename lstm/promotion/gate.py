@@ -24,7 +24,6 @@ class Evidence:
 
     Args:
         windows: how many judge windows there are.
-        windows_identical: True where all were scored on exactly the same windows.
         challenger: the challenger's judged weights on them.
         seasonal_naive: the baseline on them.
         has_champion: False only where the ledger says that there is none.
@@ -33,7 +32,6 @@ class Evidence:
     """
 
     windows: int
-    windows_identical: bool
     challenger: Scores | None
     seasonal_naive: Scores | None
     has_champion: bool
@@ -99,8 +97,6 @@ def _faults(evidence: Evidence) -> Iterator[str]:
     yield from evidence.problems
     if evidence.windows < 1:
         yield "There are no judge windows."
-    if not evidence.windows_identical:
-        yield "The judge windows were not identical for all."
     candidates = [("challenger", evidence.challenger), ("seasonal naive", evidence.seasonal_naive)]
     if evidence.has_champion:
         candidates.append(("champion", evidence.champion))
@@ -120,5 +116,6 @@ def _is_finite(scores: Scores) -> bool:
 
 
 def _compare(challenger: float, name: str, rival: float, margin: float, beats: bool) -> str:
-    needed = f"needed below {(1 - margin) * rival:.4f}, {margin:.2%} under the {name}'s {rival:.4f}"
-    return f"MAE {challenger:.4f} {'beats' if beats else 'does not beat'} the {name}: {needed}."
+    verb = "beats" if beats else "does not beat"
+    share = f" by the margin of {margin:.1%}" if margin else ""
+    return f"MAE {challenger:.4f} {verb} the {name}'s {rival:.4f}{share}."

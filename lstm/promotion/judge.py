@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.catalog import DataSet
+from data.errors import DataRefused
 from data.panel import Floats, Panel
 from data.splits import Span, Splits
 from lstm.evaluation.baselines import (
@@ -46,18 +47,47 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What everybody forecast on the judge windows, and how good it was.
+class Bench:
+    """The windows that everybody is judged on, and what happened.
 
     Args:
         windows: the judge windows, the same for all.
-        y_WH: what happened, NaN where nothing was observed.
-        forecasts: y_WHQ by name: challenger, champion (where there is one), seasonal_naive, linear.
-        scores: on standardised targets, by the same names.
+        y_WH: targets in their own units, NaN where nothing was observed.
+        levels: (Q,) rising quantile levels.
+        loc_W: location of each window's series; scores are on standardised targets.
+        scale_W: its scale.
+        naive_scale_W: the denominator of MASE, in the target's own units.
     """
 
     windows: Windows
     y_WH: Floats
+    levels: tuple[float, ...]
+    loc_W: Floats
+    scale_W: Floats
+    naive_scale_W: Floats
+
+    def score(self, forecast_WHQ: Floats) -> Scores:
+        """The scores of a forecast on these windows."""
+        return score(
+            self.y_WH,
+            forecast_WHQ,
+            self.levels,
+            loc_W=self.loc_W,
+            scale_W=self.scale_W,
+            naive_scale_W=self.naive_scale_W,
+        )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What everybody forecast on the bench, and how good it was.
+
+    Args:
+        forecasts: y_WHQ by name: challenger, champion (where there is one), seasonal_naive, linear.
+        scores: by the same names.
+    """
+
+    bench: Bench
     forecasts: Mapping[str, Floats]
     scores: Mapping[str, Scores]
 
@@ -77,9 +107,11 @@ def judge(
 
     Args:
         scaler: fitted before the judge span; its units are the scores'.
+
+    Raises:
+        DataRefused: there is not enough left to judge on.
     """
-    horizon, levels = data_set.retrain.horizon, data_set.retrain.quantiles
-    season = max(data_set.seasons)
+    horizon, season = data_set.retrain.horizon, max(data_set.seasons)
     rivals = [challenger] if champion is None else [challenger, champion]
     chosen = windows(
         panel,
@@ -88,33 +120,56 @@ def judge(
         horizon=horizon,
         series=_shared(panel, rivals),
     )
-    y_WH = targets(panel, chosen, horizon)
+    loc_W, scale_W = scaler.target(chosen.series)
+    bench = Bench(
+        windows=chosen,
+        y_WH=targets(panel, chosen, horizon),
+        levels=data_set.retrain.quantiles,
+        loc_W=loc_W,
+        scale_W=scale_W,
+        naive_scale_W=naive_scale(panel, data_set.seasons[0], splits.validation.last)[chosen.series],
+    )
     forecasts = {"challenger": challenger.forecast(panel, chosen)}
     if champion is not None:
         forecasts["champion"] = champion.forecast(panel, chosen)
     forecasts |= _baselines(panel, splits, data_set, scaler, chosen)
-    loc_W, scale_W = scaler.target(chosen.series)
-    naive_scale_W = naive_scale(panel, data_set.seasons[0], splits.validation.last)[chosen.series]
-    scores = {
-        name: score(y_WH, forecast, levels, loc_W=loc_W, scale_W=scale_W, naive_scale_W=naive_scale_W)
-        for name, forecast in forecasts.items()
-    }
-    return Verdict(chosen, y_WH, forecasts, scores)
+    return Verdict(bench, forecasts, {name: bench.score(made) for name, made in forecasts.items()})
 
 
 def _unseen(panel: Panel, span: Span, rivals: Sequence[Candidate]) -> Span:
-    """The part of the judge span after everything that any rival's training saw."""
-    seen = max(
-        int(panel.frequency.steps_between(panel.start, np.asarray([rival.seen_until]))[0]) for rival in rivals
-    )
-    return Span(max(span.first, seen + 1), span.last)
+    """The part of the judge span after everything that any rival's training saw.
+
+    Raises:
+        DataRefused: less than half of the span is left.
+    """
+    last = max(rival.seen_until for rival in rivals)
+    seen = int(panel.frequency.steps_between(panel.start, np.asarray([last]))[0])
+    unseen = Span(max(span.first, seen + 1), span.last)
+    if 2 * len(unseen) < len(span):
+        raise DataRefused(
+            f"the champion's training reaches to {panel.frequency.format(last)}, into the judge span: "
+            f"{max(len(unseen), 0)} of {len(span)} steps are left to judge on.",
+            data_set=panel.data_set,
+            time=panel.frequency.format(panel.frequency.shift(panel.start, span.first)),
+            remedy="wait until newer data has come, or retire the champion.",
+        )
+    return unseen
 
 
 def _shared(panel: Panel, rivals: Sequence[Candidate]) -> list[int]:
-    """Indices of the series that every rival knows."""
-    return [
-        number for number, name in enumerate(panel.series) if all(name in rival.series for rival in rivals)
-    ]
+    """Indices of the series that every rival knows.
+
+    Raises:
+        DataRefused: there is none.
+    """
+    shared = [n for n, name in enumerate(panel.series) if all(name in rival.series for rival in rivals)]
+    if not shared:
+        raise DataRefused(
+            "the champion knows none of the series.",
+            data_set=panel.data_set,
+            remedy="retire the champion if the series were renamed.",
+        )
+    return shared
 
 
 def _baselines(

@@ -117,6 +117,14 @@ class Ledger:
             )
         return seen
 
+    def last_result(self, data_set: str) -> Night | None:
+        """The night that promoted or kept last; None before the first one."""
+        wanted = [nights.c.data_set == data_set, nights.c.ending.in_(("promoted", "kept"))]
+        newest = sa.select(nights).where(*wanted).order_by(nights.c.ended_at.desc()).limit(1)
+        with self.database.begin() as connection:
+            row = connection.execute(newest).one_or_none()
+        return None if row is None else _to_night(row)
+
     def champion(self, data_set: str) -> Champion | None:
         """The champion; None means that there is none, and never that the ledger could not be read."""
         with self.database.begin() as connection:

@@ -1,0 +1,32 @@
+"""The command `nightcast`: a thin command for each flow and for what a person does between nights.
+
+Exit status: 0 done (promoted, kept, skipped), 1 refused or failed with the reason, 2 wrong usage. Imports
+of torch, mlflow and prefect happen inside the commands, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from flows.cli.data_sets import app as data_sets
+from flows.cli.models import forecast, retire, rollback
+from flows.cli.nights import demo, history, retrain
+from flows.cli.servers import deploy, doctor, up
+
+app = typer.Typer(
+    name="nightcast",
+    help="Forecasts that keep themselves fresh: every night a challenger, judged before it is promoted.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for command in (demo, retrain, forecast, history, rollback, retire, up, deploy, doctor):
+    app.command()(command)
+app.add_typer(data_sets, name="data")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

@@ -1,0 +1,119 @@
+"""`nightcast forecast`, `rollback`, `retire`: what a person does with the champion between nights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from data.catalog import load_catalog
+from flows.cli.output import AsJson, DataSetName, console, emit, prepare, quiet_stdout, reports_errors, table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@reports_errors
+def forecast(
+    name: DataSetName,
+    picture: Annotated[Path | None, typer.Option(help="Where to write the picture (PNG).")] = None,
+    request: Annotated[
+        Path | None,
+        typer.Option(help="Also write the body that `mlflow models serve` takes for this forecast."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The champion's forecast from the newest data: a table, and a picture.
+
+    Example: nightcast forecast household_power
+    """
+    settings = prepare()
+    load_catalog(settings.catalog).get(name)
+    with quiet_stdout(as_json):
+        from flows.forecasting import make_forecast, write_picture, write_request
+
+        made = make_forecast(settings, name)
+        path = write_picture(made, picture or settings.forecasts / name / "newest.png")
+        if request is not None:
+            write_request(made, request)
+    if as_json:
+        emit({**made.to_dict(), "picture": str(path)})
+        return
+    console.print(
+        f"[bold]{name}[/], champion version {made.forecast.version}, "
+        f"as of {made.panel.frequency.format(made.panel.as_of)}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(_rows(made.forecast.to_frame()))
+    console.print(f"[dim]Picture: {path}[/]", highlight=False, soft_wrap=True)
+
+
+@reports_errors
+def rollback(
+    name: DataSetName,
+    reason: Annotated[str, typer.Option(help="Why; kept in the ledger.")] = "by hand",
+    as_json: AsJson = False,
+) -> None:
+    """Make the previous champion the champion again.
+
+    Example: nightcast rollback household_power --reason "forecasts too low since Monday"
+    """
+    settings = prepare()
+    load_catalog(settings.catalog).get(name)
+    with quiet_stdout(as_json):
+        from lstm.promotion.ledger import Ledger
+        from lstm.tracking.registry import Registry
+
+        ledger = Ledger(settings.ledger_url)
+        registry = Registry(settings.mlflow_uri)
+        registry.sync(name, ledger)
+        champion = ledger.rollback(name, reason)
+        registry.sync(name, ledger)
+    if as_json:
+        emit({"data_set": name, "champion": champion.version, "previous": champion.previous})
+        return
+    console.print(f"[bold]{name}[/]: version {champion.version} is the champion again.", highlight=False)
+
+
+@reports_errors
+def retire(
+    name: DataSetName,
+    reason: Annotated[str, typer.Option(help="Why; kept in the ledger.")] = "by hand",
+    as_json: AsJson = False,
+) -> None:
+    """Leave a data set without a champion: the next night promotes a first one. Rollback undoes it.
+
+    Example: nightcast retire household_power --reason "the horizon is 48 hours now"
+    """
+    settings = prepare()
+    load_catalog(settings.catalog).get(name)
+    with quiet_stdout(as_json):
+        from lstm.promotion.ledger import Ledger
+        from lstm.tracking.registry import Registry
+
+        ledger = Ledger(settings.ledger_url)
+        registry = Registry(settings.mlflow_uri)
+        registry.sync(name, ledger)
+        ledger.retire(name, reason)
+        registry.sync(name, ledger)
+    if as_json:
+        emit({"data_set": name, "champion": None})
+        return
+    console.print(f"[bold]{name}[/] has no champion now.", highlight=False)
+
+
+def _rows(frame: pd.DataFrame) -> Table:
+    """A row a step, with a bar for the median."""
+    levels = [column for column in frame.columns if column.startswith("q")]
+    several = bool((frame["series"] != "").any())
+    rows = table(*(["series"] if several else []), "time", "", *levels, numbers=len(levels))
+    largest = max(float(frame["q0.5"].abs().max()), 1e-12)
+    for record in frame.to_dict(orient="records"):
+        bar = "█" * round(16 * abs(record["q0.5"]) / largest)
+        numbers = [f"{record[level]:.4g}" for level in levels]
+        when = str(record["time"])[:16].replace("T", " ")
+        rows.add_row(*([str(record["series"])] if several else []), when, f"[cyan]{bar}[/]", *numbers)
+    return rows

@@ -1,0 +1,137 @@
+"""`nightcast up`, `deploy`, `doctor`: the servers, the deployments, and whether all is well."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from data.catalog import load_catalog
+from data.errors import NightcastError
+from flows.cli.output import AsJson, console, emit, prepare, quiet_stdout, reports_errors, stderr, table
+
+
+@reports_errors
+def up(
+    prefect_port: Annotated[int, typer.Option(help="Port of the Prefect server.")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow server.")] = 5000,
+) -> None:
+    """Prefect and MLflow servers, deployments and workers on this machine, until Ctrl-C.
+
+    Example: nightcast up
+    """
+    settings = prepare()
+    load_catalog(settings.catalog)
+    from flows.stack import Addresses, stack
+
+    addresses = Addresses(prefect_port, mlflow_port)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with stack(settings, addresses, lambda text: stderr.print(text, highlight=False)) as running:
+            console.print(f"Prefect  {addresses.prefect}", highlight=False)
+            console.print(f"MLflow   {addresses.mlflow}", highlight=False)
+            console.print("\nIn another shell:", highlight=False)
+            for name, value in addresses.exports(settings).items():
+                console.print(f"export {name}={value}", highlight=False, soft_wrap=True)
+            console.print("prefect deployment run retrain/nightly", highlight=False)
+            console.print("\nCtrl-C ends all.", highlight=False)
+            while True:
+                running.check()
+                time.sleep(1)
+    except KeyboardInterrupt:
+        stderr.print("Ended.", highlight=False)
+
+
+@reports_errors
+def deploy(
+    search_pool: Annotated[
+        str | None, typer.Option(help="A further work pool whose workers search, as in `retrain --pool`.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Apply prefect.yaml and the catalog's schedules to the Prefect server of PREFECT_API_URL.
+
+    Example: nightcast deploy --search-pool gpu
+    """
+    settings = prepare()
+    with quiet_stdout(as_json):
+        from flows.deploy import deploy as apply
+
+        names = apply(load_catalog(settings.catalog), search_pool)
+    if as_json:
+        emit({"deployments": names})
+        return
+    for name in names:
+        console.print(f"[green]✓[/] {name}", highlight=False)
+
+
+@reports_errors
+def doctor(as_json: AsJson = False) -> None:
+    """Is this machine fit for a night? Versions, device, disk, and every store, opened.
+
+    Example: nightcast doctor
+    """
+    settings = prepare()
+    with quiet_stdout(as_json):
+        checks = {
+            "python": platform.python_version,
+            "catalog": lambda: (
+                f"{len(load_catalog(settings.catalog).data_sets)} data sets, {settings.catalog}"
+            ),
+            "home": lambda: f"{settings.root}, {_free_gigabytes(settings.root.parent):.0f} GB free",
+            "device": lambda: _device(settings.device),
+            "ledger": lambda: _ledger(settings.ledger_url),
+            "mlflow": lambda: _mlflow(settings.mlflow_uri, settings.artifacts),
+        }
+        results = {name: _attempt(check) for name, check in checks.items()}
+    healthy = all(ok for ok, _ in results.values())
+    if as_json:
+        emit({"healthy": healthy, **{name: text for name, (_, text) in results.items()}})
+    else:
+        rows = table("", "what", "")
+        for name, (ok, text) in results.items():
+            rows.add_row("[green]✓[/]" if ok else "[red]✗[/]", name, text)
+        console.print(rows)
+    if not healthy:
+        raise typer.Exit(1)
+
+
+def _attempt(check: Callable[[], str]) -> tuple[bool, str]:
+    try:
+        return True, check()
+    except NightcastError as error:
+        return False, str(error)
+
+
+def _free_gigabytes(folder: Path) -> float:
+    return shutil.disk_usage(folder).free / 1e9
+
+
+def _device(wanted: Literal["auto", "cpu", "cuda"]) -> str:
+    from lstm.training.device import choose_device
+
+    return str(choose_device(wanted))
+
+
+def _ledger(url: str) -> str:
+    from lstm.promotion.ledger import Ledger
+
+    decisions = Ledger(url).decisions(limit=1)
+    return f"newest decision {decisions[0].decided_at[:16]}" if decisions else "no decision yet"
+
+
+def _mlflow(uri: str, artifacts: Path) -> str:
+    from lstm.tracking.runs import Tracker
+
+    Tracker(uri, artifacts)
+    return uri
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

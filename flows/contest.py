@@ -1,0 +1,217 @@
+"""Challenger against champion: trained, judged, registered, and promoted or not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from importlib.metadata import version as package_version
+from typing import Any
+
+import numpy as np
+
+from data.layout import layout_of
+from data.splits import Span
+from flows.night import Night, begin
+from flows.preparation import Prepared
+from flows.progress import Stage
+from lstm.promotion.gate import Decision, Evidence, choose_weights, decide
+from lstm.promotion.identity import to_iso
+from lstm.promotion.judge import Candidate, Verdict, judge
+from lstm.search.study import Best
+from lstm.tracking.bundle import Bundle, BundleError, Twin
+from lstm.tracking.server import NotFound
+from lstm.training.device import choose_device, set_threads
+from lstm.training.recipe import Recipe
+from lstm.training.refit import Trained, refit
+
+
+@dataclass(frozen=True)
+class Challenger:
+    """The night's candidate.
+
+    Attributes:
+        best: the search's best trial.
+        judged: weights whose training ended before the judge span.
+    """
+
+    best: Best
+    judged: Trained
+
+    @property
+    def recipe(self) -> Recipe:
+        """What made it."""
+        return self.best.recipe
+
+
+@dataclass(frozen=True)
+class Reigning:
+    """The champion as the night found it.
+
+    Attributes:
+        version: None where there is none.
+        bundle: None where there is none, or where it cannot be loaded.
+        problem: why it cannot be loaded or judged.
+    """
+
+    version: str | None = None
+    bundle: Bundle | None = None
+    problem: str | None = None
+
+
+def find_champion(night: Night) -> Reigning:
+    """The champion that the challenger will have to beat; the alias is put right first."""
+    data_set = night.data_set
+    night.registry.sync(data_set.name, night.ledger)
+    champion = night.ledger.champion(data_set.name)
+    if champion is None:
+        return Reigning()
+    try:
+        bundle = night.registry.load(data_set.name, champion.version)
+    except (BundleError, NotFound) as error:
+        return Reigning(champion.version, None, f"The champion cannot be loaded: {error}")
+    return Reigning(champion.version, bundle, _unfit(night, bundle))
+
+
+def train_judged(night: Night, prepared: Prepared, best: Best, stage: Stage) -> Challenger:
+    """The best trial's recipe, trained on everything before the judge span."""
+    splits = prepared.splits
+    before = Span(splits.train.first, splits.validation.last)
+    return Challenger(best, _train(night, prepared, best.recipe, before, "judged", stage))
+
+
+def judge_challenger(
+    night: Night, prepared: Prepared, challenger: Challenger, reigning: Reigning
+) -> tuple[Verdict, Decision]:
+    """Challenger, champion and baselines on the judge windows, and what the gate makes of it."""
+    rival = None
+    if reigning.bundle is not None and reigning.problem is None:
+        rival = _candidate(reigning.bundle)
+    verdict = judge(
+        prepared.panel,
+        prepared.splits,
+        night.data_set,
+        _candidate(_bundle(night, prepared, challenger)),
+        rival,
+        challenger.judged.scaler,
+    )
+    evidence = Evidence(
+        windows=len(verdict.bench.windows),
+        challenger=verdict.scores["challenger"],
+        seasonal_naive=verdict.scores["seasonal_naive"],
+        has_champion=reigning.version is not None,
+        champion=verdict.scores.get("champion"),
+        problems=(reigning.problem,) if reigning.problem else (),
+    )
+    return verdict, decide(evidence, night.data_set.retrain.margins)
+
+
+def make_bundle(
+    night: Night, prepared: Prepared, challenger: Challenger, verdict: Verdict, promoted: bool, stage: Stage
+) -> tuple[Bundle, str]:
+    """The version's bundle, and which weights serve and why.
+
+    One that is promoted gets served weights, from the same recipe through as-of. They are held against
+    their judged twin on the judge windows; where they fail, the twin serves.
+    """
+    if not promoted:
+        return _bundle(night, prepared, challenger), "Not promoted: the judged weights stand for both."
+    span = Span(prepared.splits.train.first, prepared.splits.judge.last)
+    served = _train(night, prepared, challenger.recipe, span, "served", stage)
+    bundle = _bundle(night, prepared, challenger, served)
+    scores = verdict.bench.score(bundle.forecast_windows(prepared.panel, verdict.bench.windows, "served"))
+    serves, why = choose_weights(verdict.scores["challenger"], scores)
+    return replace(bundle, serves=serves), why
+
+
+def register(night: Night, prepared: Prepared, bundle: Bundle, decision: Decision, why: str) -> str:
+    """The bundle as a version of the data set's registered model. Returns the version."""
+    tags = {"decision": decision.ending, "reason": decision.reason, "serves": f"{bundle.serves}. {why}"}
+    run = begin(night)
+    version = night.registry.register(bundle, night.identity, run, prepared.panel, tags)
+    night.tracker.log_tags(run, {"nightcast.model_version": version})
+    return version
+
+
+def promote(
+    night: Night, prepared: Prepared, version: str, decision: Decision, verdict: Verdict, reigning: Reigning
+) -> None:
+    """Make the version the champion in the ledger, then let the alias follow.
+
+    Raises:
+        ChampionChanged: the champion is not the one that the challenger was compared with.
+    """
+    details = result_of(prepared, verdict, version)
+    night.ledger.promote(night.identity, version, reigning.version, decision.reason, details)
+    night.registry.sync(night.data_set.name, night.ledger)
+
+
+def result_of(prepared: Prepared, verdict: Verdict, version: str | None) -> dict[str, Any]:
+    """What the ledger keeps of a judged night, JSON-safe."""
+    return {
+        "digest": prepared.digest,
+        "content": prepared.content,
+        "findings": prepared.findings,
+        "scores": {name: scores.to_dict() for name, scores in verdict.scores.items()},
+        "model_version": version,
+    }
+
+
+def _train(night: Night, prepared: Prepared, recipe: Recipe, span: Span, name: str, stage: Stage) -> Trained:
+    """Train a recipe on a span; resumed where it was interrupted."""
+    set_threads(1)
+    checkpoint = night.settings.checkpoints / night.identity.key / f"{name}.safetensors"
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    trained = refit(
+        recipe,
+        prepared.panel,
+        span,
+        choose_device(night.settings.device),
+        checkpoint=checkpoint,
+        on_epoch=lambda epoch, loss: stage.advance(epoch, recipe.epochs, f"loss {loss.train:.3f}"),
+    )
+    stage.note = f"{recipe.epochs} epochs"
+    return trained
+
+
+def _bundle(
+    night: Night, prepared: Prepared, challenger: Challenger, served: Trained | None = None
+) -> Bundle:
+    """A bundle of the judged weights, and the served ones where there are any."""
+    panel, data_set = prepared.panel, night.data_set
+    until = panel.frequency.shift(panel.start, prepared.splits.validation.last)
+    judged = Twin(challenger.judged.state, challenger.judged.scaler, to_iso(until))
+    return Bundle(
+        layout=layout_of(data_set),
+        frequency=panel.frequency,
+        seasons=data_set.seasons,
+        non_negative=data_set.non_negative,
+        recipe=challenger.recipe,
+        judged=judged,
+        served=judged if served is None else Twin(served.state, served.scaler, to_iso(panel.as_of)),
+        serves="judged" if served is None else "served",
+        code_version=package_version("nightcast"),
+    )
+
+
+def _candidate(bundle: Bundle) -> Candidate:
+    return Candidate(
+        forecast=lambda panel, windows: bundle.forecast_windows(panel, windows, "judged"),
+        lookback=bundle.lookback,
+        seen_until=np.datetime64(bundle.judged.until.removesuffix("Z"), "us"),
+        series=bundle.judged.scaler.series,
+    )
+
+
+def _unfit(night: Night, bundle: Bundle) -> str | None:
+    """Why a champion cannot be judged on tonight's windows; None where it can."""
+    data_set = night.data_set
+    remedy = f"Remedy: nightcast retire {data_set.name}, if the change is meant."
+    now_then = (
+        ("columns", (data_set.target, *data_set.covariates), bundle.judged.scaler.columns),
+        ("horizon", data_set.retrain.horizon, bundle.recipe.model.horizon),
+        ("quantiles", data_set.retrain.quantiles, bundle.quantiles),
+        ("frequency", data_set.grid, bundle.frequency),
+    )
+    for what, now, then in now_then:
+        if now != then:
+            return f"The champion was made for other {what}: {then}, now {now}. {remedy}"
+    return None

@@ -1,0 +1,119 @@
+"""Deploying the flows: `prefect.yaml`, with a schedule for every data set that asks for one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prefect.automations import Automation
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
+from prefect.exceptions import ObjectAlreadyExists
+
+from data.catalog import Catalog, DataSet
+from data.errors import NightcastError
+
+PROJECT = Path(__file__).resolve().parent.parent
+SCHEDULED = ("nightly", "hourly")
+HOURLY = "10 * * * *"
+LOST = "nightcast: a flow run without a heartbeat has crashed"
+
+
+class DeployFailed(NightcastError):
+    """The deployments could not be applied."""
+
+
+def deploy(catalog: Catalog, search_pool: str | None = None) -> list[str]:
+    """Apply the deployments to the Prefect server of ``PREFECT_API_URL``; done again it changes nothing.
+
+    Args:
+        catalog: whose data sets are scheduled.
+        search_pool: a further work pool that gets a deployment of the search workers.
+
+    Returns:
+        The names of the deployments.
+
+    Raises:
+        DeployFailed: not in a checkout, or `prefect deploy` refused.
+    """
+    project = PROJECT / "prefect.yaml"
+    if not project.exists():
+        raise DeployFailed(
+            f"{project} is missing. Remedy: install Nightcast from a checkout, as `make demo` does"
+        )
+    declared = scheduled(yaml.safe_load(project.read_text(encoding="utf-8")), catalog, search_pool)
+    _ensure_pools({entry["work_pool"]["name"] for entry in declared["deployments"]})
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "prefect.yaml"
+        path.write_text(yaml.safe_dump(declared), encoding="utf-8")
+        command = ["prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(path)]
+        done = subprocess.run(  # noqa: S603
+            [sys.executable, "-m", *command], cwd=PROJECT, capture_output=True, text=True, check=False
+        )
+    if done.returncode:
+        raise DeployFailed(f"`{' '.join(command[:4])}` failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    _ensure_heartbeat_automation()
+    return [f"{entry['entrypoint'].split('.')[-1]}/{entry['name']}" for entry in declared["deployments"]]
+
+
+def scheduled(project: Mapping[str, Any], catalog: Catalog, search_pool: str | None = None) -> dict[str, Any]:
+    """The content of `prefect.yaml` with the catalog's schedules, one a data set that has one."""
+    asking = [data_set for data_set in catalog.data_sets.values() if data_set.retrain.schedule]
+    deployments = []
+    for entry in project["deployments"]:
+        if entry["name"] in SCHEDULED:
+            entry = {**entry, "schedules": [_schedule(entry["name"], data_set) for data_set in asking]}
+        deployments.append(entry)
+        if entry["name"] == "worker" and search_pool:
+            deployments.append({**entry, "name": f"worker-{search_pool}", "work_pool": {"name": search_pool}})
+    return {"name": project["name"], "deployments": deployments}
+
+
+def _schedule(deployment: str, data_set: DataSet) -> dict[str, Any]:
+    return {
+        "slug": data_set.name.replace("_", "-"),
+        "cron": data_set.retrain.schedule if deployment == "nightly" else HOURLY,
+        "timezone": data_set.time_zone,
+        "parameters": {"data_set": data_set.name},
+    }
+
+
+def _ensure_pools(names: set[str]) -> None:
+    with get_client(sync_client=True) as client:
+        there = {pool.name for pool in client.read_work_pools()}
+        for name in sorted(names - there):
+            try:
+                client.create_work_pool(WorkPoolCreate(name=name, type="process"))
+            except ObjectAlreadyExists:
+                continue
+
+
+def _ensure_heartbeat_automation() -> None:
+    """A run whose process and worker were killed says nothing more: 90 silent seconds mean a crash."""
+    with get_client(sync_client=True) as client:
+        response = client.request("POST", "/automations/filter", json={"limit": 200})
+        if any(entry["name"] == LOST for entry in response.json()):
+            return
+    Automation(
+        name=LOST,
+        trigger=EventTrigger(
+            after={"prefect.flow-run.heartbeat"},
+            expect={"prefect.flow-run.*"},
+            match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=timedelta(seconds=90),
+        ),
+        actions=[ChangeFlowRunState(state=StateType.CRASHED, message="No heartbeat for 90 seconds.")],
+    ).create()

@@ -1,0 +1,196 @@
+"""A night: who it is, what it works with, and how it ends."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+
+from data.catalog import DataSet, load_catalog
+from data.contract import resolve_as_of
+from data.errors import DataRefused, NightcastError
+from data.retrain import Budget
+from flows.progress import Stages
+from lstm.promotion.identity import Identity
+from lstm.promotion.ledger import Ledger
+from lstm.promotion.records import FINAL, Ending
+from lstm.settings import Settings
+from lstm.tracking.registry import Registry
+from lstm.tracking.runs import Tracker
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Night:
+    """One night of one data set, and the stores that it writes to.
+
+    Attributes:
+        as_of: the grid step at which the past ends.
+        identity: what makes it this night and no other.
+        stages: the seconds that each stage took.
+        run_id: the MLflow run, once it has begun.
+    """
+
+    settings: Settings
+    data_set: DataSet
+    as_of: np.datetime64
+    identity: Identity
+    ledger: Ledger
+    tracker: Tracker
+    registry: Registry
+    stages: Stages = field(default_factory=Stages)
+    run_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a night ended, for tables, artifacts and JSON.
+
+    Attributes:
+        as_of: local time with its offset.
+        ending: promoted, kept, skipped, refused or failed.
+        reason: why, in sentences.
+        model_version: the challenger's version in the registry; None where there is none.
+        champion: the version that serves after the night; None where there is none.
+        run_id: the night's MLflow run.
+        run_link: where a browser shows it; None without an MLflow server.
+        scores: by forecaster (challenger, champion, seasonal_naive, linear), on standardised targets.
+        seconds: by stage.
+        findings: what the contract fixed or reported.
+    """
+
+    data_set: str
+    as_of: str
+    ending: Ending
+    reason: str
+    model_version: str | None = None
+    champion: str | None = None
+    run_id: str | None = None
+    run_link: str | None = None
+    tracking_uri: str = ""
+    scores: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    findings: tuple[str, ...] = ()
+
+    @property
+    def is_good(self) -> bool:
+        """True for promoted, kept and skipped."""
+        return self.ending in FINAL
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe."""
+        return asdict(self)
+
+
+def open_night(
+    settings: Settings, name: str, as_of: datetime | None = None, budget: Budget | None = None
+) -> Night:
+    """The night of a data set, with its stores open and put in order after any that was killed.
+
+    Args:
+        name: of the data set.
+        as_of: the moment at which the past ends, floored to the grid; naive means the data set's zone.
+            Unset takes the newest complete step.
+        budget: overrides the catalog's.
+
+    Raises:
+        CatalogError: no such data set, or a wrong catalog.
+        LedgerError, TrackingError: a store cannot be reached.
+    """
+    data_set = load_catalog(settings.catalog).get(name).with_budget(budget)
+    moment = _newest_step(data_set) if as_of is None else _grid_step(data_set, as_of)
+    settings.root.mkdir(parents=True, exist_ok=True)
+    tracker = Tracker(settings.mlflow_uri, settings.artifacts)
+    return Night(
+        settings=settings,
+        data_set=data_set,
+        as_of=moment,
+        identity=Identity.of(name, moment, data_set.config_hash(version("nightcast"))),
+        ledger=Ledger(settings.ledger_url),
+        tracker=tracker,
+        registry=Registry(settings.mlflow_uri),
+    )
+
+
+def earlier_result(night: Night) -> Outcome | None:
+    """The result of a night that has ended before: skipped, with what came of it then."""
+    past = night.ledger.night(night.identity)
+    if past is None or not past.is_final:
+        return None
+    night.registry.sync(night.data_set.name, night.ledger)
+    reason = f"This night has been run before, and nothing has changed since: {past.ending}. {past.reason}"
+    night.ledger.end_night(night.identity, "skipped", reason)
+    return _outcome(night, "skipped", reason, past.details)
+
+
+def begin(night: Night) -> str:
+    """The night's MLflow run, begun or taken up again. Returns its id."""
+    if night.run_id is None:
+        night.run_id = night.tracker.start_night(night.identity)
+    return night.run_id
+
+
+def end(night: Night, ending: Ending, reason: str, details: Mapping[str, Any] | None = None) -> Outcome:
+    """Give the night its ending, in the ledger and on its MLflow run."""
+    seconds = dict(night.stages.seconds)
+    run = begin(night)
+    full = {**(details or {}), "seconds": seconds, "run_id": run}
+    night.ledger.end_night(night.identity, ending, reason, full)
+    night.tracker.log_metrics(run, {f"seconds/{stage}": value for stage, value in seconds.items()})
+    night.tracker.log_tags(run, {"nightcast.ending": ending})
+    night.tracker.end(run, "FINISHED" if ending in FINAL else "FAILED", reason)
+    if ending in FINAL:
+        shutil.rmtree(night.settings.checkpoints / night.identity.key, ignore_errors=True)
+    return _outcome(night, ending, reason, full)
+
+
+def describe(error: BaseException) -> str:
+    """An error in one line, for the ledger and for tags."""
+    text = str(error).strip().splitlines()
+    if isinstance(error, NightcastError):
+        return str(error)
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+
+
+def _outcome(night: Night, ending: Ending, reason: str, details: Mapping[str, Any]) -> Outcome:
+    champion = night.ledger.champion(night.data_set.name)
+    run = details.get("run_id")
+    return Outcome(
+        data_set=night.data_set.name,
+        as_of=night.data_set.grid.format(night.as_of),
+        ending=ending,
+        reason=reason,
+        model_version=details.get("model_version"),
+        champion=champion.version if champion else None,
+        run_id=run,
+        run_link=night.tracker.link(run) if run else None,
+        tracking_uri=night.settings.mlflow_uri,
+        scores=details.get("scores", {}),
+        seconds=details.get("seconds", {}),
+        findings=tuple(details.get("findings", ())),
+    )
+
+
+def _grid_step(data_set: DataSet, as_of: datetime) -> np.datetime64:
+    """The grid step at or before a moment."""
+    aware = as_of if as_of.tzinfo else as_of.replace(tzinfo=ZoneInfo(data_set.time_zone))
+    utc = np.datetime64(aware.astimezone(UTC).replace(tzinfo=None), "us")
+    step: np.datetime64 = data_set.grid.floor(np.asarray([utc]))[0]
+    return step
+
+
+def _newest_step(data_set: DataSet) -> np.datetime64:
+    """The newest complete step. Data that cannot be read gets a night of now, which the contract refuses."""
+    try:
+        return resolve_as_of(data_set)
+    except DataRefused as refusal:
+        logger.warning("the newest step is not known: %s", refusal)
+        return _grid_step(data_set, datetime.now(UTC))

@@ -1,0 +1,203 @@
+"""The nightly flow: from the newest data to a judged, registered, forecasting model.
+
+Every night ends in one ending: promoted, kept or skipped (completed runs), refused or failed (failed ones).
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+
+from data.errors import DataRefused
+from data.retrain import Budget
+from flows import contest, preparation, reporting, searching
+from flows.contest import Challenger, Reigning
+from flows.night import Night, Outcome, begin, describe, earlier_result, end, open_night
+from flows.preparation import Prepared
+from flows.sweep import sweep
+from flows.workers import Workers, local_workers, pool_workers
+from lstm.promotion.gate import Decision
+from lstm.promotion.judge import Verdict
+from lstm.promotion.lease import Lease, lease
+from lstm.search.study import Best
+from lstm.settings import Settings, silence_telemetry
+from lstm.tracking.bundle import Bundle
+
+DAY = 24 * 3600
+
+
+@flow(name="retrain", flow_run_name="{data_set}", timeout_seconds=DAY)
+def retrain(
+    data_set: str = "household_power",
+    as_of: datetime | None = None,
+    budget: Budget | None = None,
+    workers: int | None = None,
+    pool: str | None = None,
+) -> State[dict[str, Any]]:
+    """One night of one data set.
+
+    Args:
+        data_set: its name in the catalog.
+        as_of: the moment at which the past ends; empty for the newest complete step.
+        budget: trials and minutes of the search; empty for the catalog's.
+        workers: how many search workers; empty for one a core of this machine.
+        pool: a Prefect work pool to search in; empty for processes of this machine.
+    """
+    silence_telemetry()
+    night = open_night(Settings(), data_set, as_of, budget)
+    get_run_logger().info("Night %s", night.identity.key)
+    with lease(night.ledger, data_set) as held:
+        sweep(night)
+        outcome = _to_an_ending(night, held, workers, pool)
+    reporting.publish(outcome)
+    if outcome.is_good:
+        return Completed(name=outcome.ending.capitalize(), message=outcome.reason, data=outcome.to_dict())
+    return Failed(name=outcome.ending.capitalize(), message=outcome.reason, data=outcome.to_dict())
+
+
+def _to_an_ending(night: Night, held: Lease, workers: int | None, pool: str | None) -> Outcome:
+    """The night up to its ending, whatever happens on the way."""
+    if (result := earlier_result(night)) is not None:
+        return result
+    try:
+        night.ledger.begin_night(night.identity)
+        return _steps(night, held, workers, pool)
+    except DataRefused as refusal:
+        return end(night, "refused", str(refusal))
+    except Exception as error:  # noqa: BLE001  a night that fails says why, as one of its endings
+        get_run_logger().exception("The night failed")
+        return end(night, "failed", describe(error))
+    except BaseException as interruption:
+        end(night, "failed", f"interrupted: {describe(interruption)}")
+        raise
+
+
+def _steps(night: Night, held: Lease, workers: int | None, pool: str | None) -> Outcome:
+    """What a night does, in order."""
+    prepared = prepare(night)
+    if (result := preparation.nothing_new(night, prepared)) is not None:
+        return result
+    begin_run(night, prepared)
+    with night.tracker.system_metrics(begin(night)):
+        reigning = find_champion(night)
+        best = search(night, reigning, held, workers, pool)
+        challenger = train(night, prepared, best)
+        verdict, decision = judge(night, prepared, challenger, reigning)
+        version = None
+        if decision.ending != "refused":
+            bundle, why = bundle_up(night, prepared, challenger, verdict, decision)
+            version = register(night, prepared, bundle, decision, why)
+            held.check()
+            if decision.ending == "promoted":
+                promote(night, prepared, version, decision, verdict, reigning)
+        report(night, prepared, challenger, verdict)
+    details = contest.result_of(prepared, verdict, version)
+    return end(night, decision.ending, decision.reason, details)
+
+
+@task(cache_policy=NO_CACHE, task_run_name="check the data")
+def prepare(night: Night) -> Prepared:
+    """Data, held against its contract, as a snapshot."""
+    with night.stages.stage("check") as stage:
+        prepared = preparation.prepare(night)
+        stage.note = f"{len(prepared.panel.values):,} rows, {len(prepared.findings)} findings"
+    for finding in prepared.findings:
+        get_run_logger().info("Found: %s", finding)
+    return prepared
+
+
+@task(cache_policy=NO_CACHE, task_run_name="begin the MLflow run", retries=2, retry_delay_seconds=5)
+def begin_run(night: Night, prepared: Prepared) -> None:
+    """The night's MLflow run."""
+    with night.stages.stage("record"):
+        preparation.begin_run(night, prepared)
+
+
+@task(cache_policy=NO_CACHE, task_run_name="find the champion", retries=2, retry_delay_seconds=5)
+def find_champion(night: Night) -> Reigning:
+    """The champion of tonight."""
+    return contest.find_champion(night)
+
+
+@task(cache_policy=NO_CACHE, task_run_name="search")
+def search(night: Night, reigning: Reigning, held: Lease, workers: int | None, pool: str | None) -> Best:
+    """The best trial of the study, once its workers have spent the budget."""
+    with night.stages.stage("search") as stage:
+        searching.create_study(night, reigning)
+        with _workers(night, workers, pool) as running:
+            best = searching.wait_for_search(night, running, held.check, stage)
+    get_run_logger().info("Best trial %d: loss %.4f, %s", best.number, best.value, best.params)
+    return best
+
+
+@task(cache_policy=NO_CACHE, task_run_name="train the challenger")
+def train(night: Night, prepared: Prepared, best: Best) -> Challenger:
+    """Judged weights."""
+    with night.stages.stage("train") as stage:
+        return contest.train_judged(night, prepared, best, stage)
+
+
+@task(cache_policy=NO_CACHE, task_run_name="judge")
+def judge(
+    night: Night, prepared: Prepared, challenger: Challenger, reigning: Reigning
+) -> tuple[Verdict, Decision]:
+    """Scores on the judge windows, and the gate's decision."""
+    with night.stages.stage("judge") as stage:
+        verdict, decision = contest.judge_challenger(night, prepared, challenger, reigning)
+        stage.note = f"{len(verdict.bench.windows)} windows"
+    get_run_logger().info("The gate: %s. %s", decision.ending, decision.reason)
+    return verdict, decision
+
+
+@task(cache_policy=NO_CACHE, task_run_name="train what will serve")
+def bundle_up(
+    night: Night, prepared: Prepared, challenger: Challenger, verdict: Verdict, decision: Decision
+) -> tuple[Bundle, str]:
+    """The version's bundle, with served weights where it is promoted."""
+    with night.stages.stage("refit") as stage:
+        promoted = decision.ending == "promoted"
+        return contest.make_bundle(night, prepared, challenger, verdict, promoted, stage)
+
+
+@task(cache_policy=NO_CACHE, task_run_name="register", retries=2, retry_delay_seconds=5)
+def register(night: Night, prepared: Prepared, bundle: Bundle, decision: Decision, why: str) -> str:
+    """A version of the registered model."""
+    with night.stages.stage("register") as stage:
+        version = contest.register(night, prepared, bundle, decision, why)
+        stage.note = f"version {version}"
+    return version
+
+
+@task(cache_policy=NO_CACHE, task_run_name="promote version {version}")
+def promote(
+    night: Night,
+    prepared: Prepared,
+    version: str,
+    decision: Decision,
+    verdict: Verdict,
+    reigning: Reigning,
+) -> None:
+    """The ledger decides; the alias follows."""
+    contest.promote(night, prepared, version, decision, verdict, reigning)
+
+
+@task(cache_policy=NO_CACHE, task_run_name="forecast and report")
+def report(night: Night, prepared: Prepared, challenger: Challenger, verdict: Verdict) -> None:
+    """The newest forecast, and the pictures on the night's run."""
+    with night.stages.stage("report"):
+        reporting.store_forecast(night, prepared)
+        reporting.draw(night, prepared, challenger, verdict)
+
+
+def _workers(night: Night, count: int | None, pool: str | None) -> AbstractContextManager[Workers]:
+    """Search workers: in a work pool where one is named, else processes of this machine."""
+    count = count or night.settings.local_workers
+    if pool is not None:
+        return pool_workers(begin(night), count, pool)
+    return local_workers(begin(night), count, night.settings.root / "logs" / night.identity.key)

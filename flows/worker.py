@@ -1,0 +1,103 @@
+"""One search worker: trains trials of a night's study until the budget is spent. Knows no prefect.
+
+The night's MLflow run holds all that a worker needs (`Job` and the snapshot), so the same code runs in a
+local process (``python -m flows.worker RUN_ID``) and in a run of the deployment ``search/worker`` on
+another machine.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from data.catalog import DataSet
+from data.panel import Panel
+from data.snapshot import load
+from data.splits import split
+from lstm.search.objective import SearchTask
+from lstm.search.worker import work
+from lstm.settings import Settings, silence_telemetry
+from lstm.tracking.runs import Tracker, TrialRecorder
+
+JOB_FILE = "night.json"
+
+
+class Job(BaseModel):
+    """What a search worker must know of a night; an artifact of the night's run.
+
+    Attributes:
+        data_set: the data set as the night saw it, budget included.
+        snapshot: the digest of the prepared data.
+        study: the study's name.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data_set: DataSet
+    snapshot: str
+    study: str
+
+
+def run_worker(night_run: str, settings: Settings) -> int:
+    """Train trials of a night's study until its budget is spent. Returns how many.
+
+    Args:
+        night_run: the id of the night's MLflow run.
+
+    Raises:
+        SearchFailed: trials keep failing for the same reason.
+    """
+    tracker = Tracker(settings.mlflow_uri, settings.artifacts)
+    job = Job.model_validate_json(tracker.read_artifact(night_run, JOB_FILE))
+    panel = _snapshot(tracker, night_run, job.snapshot, settings.snapshots)
+    task = SearchTask(
+        data_set=job.data_set,
+        panel=panel,
+        splits=split(panel, job.data_set.retrain),
+        storage_url=settings.study_url,
+        study_name=job.study,
+        checkpoints=settings.checkpoints / job.study,
+        device=settings.device,
+    )
+    return work(task, TrialRecorder(tracker, night_run))
+
+
+def _snapshot(tracker: Tracker, night_run: str, digest: str, folder: Path) -> Panel:
+    """The prepared data: from this machine's home, else from the night's run. Its digest is verified."""
+    path = folder / f"{digest}.parquet"
+    if not path.exists():
+        tracker.download_artifact(night_run, path.name, folder)
+    return load(path)
+
+
+def _obey_the_leash() -> None:
+    """End this process when its parent is gone.
+
+    The parent holds the other end of standard input and never writes: the end of the file means that it
+    ended, however it ended.
+    """
+    # Unbuffered: a thread inside a buffered read cannot be left behind when the interpreter ends.
+    while os.read(sys.stdin.fileno(), 1024):
+        continue
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _terminate(*_: object) -> None:
+    raise SystemExit(128 + signal.SIGTERM)
+
+
+def main(night_run: str) -> None:
+    """A local worker process, on its parent's leash."""
+    silence_telemetry()
+    signal.signal(signal.SIGTERM, _terminate)
+    threading.Thread(target=_obey_the_leash, name="leash", daemon=True).start()
+    run_worker(night_run, Settings())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
