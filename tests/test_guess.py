@@ -1,0 +1,210 @@
+"""A first catalog entry: guessed from a file, added to a catalog that keeps its text."""
+
+from __future__ import annotations
+
+import gzip
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from data.catalog import load_catalog
+from data.errors import CatalogError, DataRefused
+from data.guess import add, guess
+from data.source import read
+
+START = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+def table(step: timedelta, count: int = 60, start: datetime = START, **columns: list[Any]) -> pl.DataFrame:
+    times = [start + step * number for number in range(count)]
+    return pl.DataFrame({"time": times, "load": [float(n % 7) for n in range(count)], **columns})
+
+
+def write(frame: pl.DataFrame, path: Path) -> Path:
+    frame.write_csv(path, datetime_format="%Y-%m-%d %H:%M:%S")
+    return path
+
+
+def test_a_plain_file_becomes_an_entry_that_can_be_read(tmp_path: Path) -> None:
+    path = write(
+        table(timedelta(hours=1), heat=list(range(60)), note=["x"] * 60, flat=[1] * 60),
+        tmp_path / "My Load.csv",
+    )
+    name, entry = guess(path)
+    assert name == "my_load"
+    assert entry == {
+        "source": {"kind": "csv", "path": str(path)},
+        "time": "time",
+        "target": "load",
+        "columns": {"heat": "past"},
+        "frequency": "h",
+        "time_zone": "UTC",
+        "clock": "data",
+        "non_negative": True,
+    }
+    assert read(add(tmp_path / "catalog.yaml", path)).frame.height == 60
+
+
+def test_fresh_data_follows_the_wall_clock_and_negative_targets_are_seen(tmp_path: Path) -> None:
+    frame = table(
+        timedelta(hours=1),
+        start=datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=60),
+    )
+    _, entry = guess(write(frame.with_columns(pl.col("load") - 3), tmp_path / "a.csv"))
+    assert "clock" not in entry
+    assert entry["non_negative"] is False
+
+
+@pytest.mark.parametrize(
+    ("step", "start", "frequency", "aggregate"),
+    [
+        (timedelta(minutes=1), START, "1min", False),
+        (timedelta(minutes=15), START, "15min", False),
+        (timedelta(hours=1), START, "h", False),
+        (timedelta(hours=1), START + timedelta(minutes=30), "h", True),
+        (timedelta(hours=6), START, "6h", False),
+        (timedelta(seconds=10), START, "1min", True),
+        (timedelta(minutes=25), START, "30min", True),
+        (timedelta(days=1), START, "D", False),
+        (timedelta(days=7), START, "W-MON", False),
+        (timedelta(days=7), START + timedelta(days=6), "W-SUN", False),
+    ],
+)
+def test_frequencies(
+    tmp_path: Path, step: timedelta, start: datetime, frequency: str, aggregate: bool
+) -> None:
+    _, entry = guess(write(table(step, start=start), tmp_path / "a.csv"))
+    assert (entry["frequency"], entry.get("aggregate") == "mean") == (frequency, aggregate)
+
+
+def test_months_are_month_starts(tmp_path: Path) -> None:
+    months = [f"{year}-{month:02d}-01" for year in (2022, 2023) for month in range(1, 13)]
+    _, entry = guess(write(pl.DataFrame({"Month": months, "Sales": range(24)}), tmp_path / "a.csv"))
+    assert (entry["frequency"], entry["time"], entry["target"]) == ("MS", "Month", "Sales")
+
+
+@pytest.mark.parametrize("blocks", [True, False])
+@pytest.mark.parametrize("ids", [["north", "south", "west"], [1, 2, 3]])
+def test_series_are_found_in_any_order_of_rows(tmp_path: Path, ids: list[object], blocks: bool) -> None:
+    parts = [
+        table(timedelta(hours=1)).with_columns(pl.lit(name).alias("store"), note=pl.lit("same"))
+        for name in ids
+    ]
+    frame = pl.concat(parts)
+    _, entry = guess(write(frame if blocks else frame.sort("time"), tmp_path / "a.csv"))
+    assert (entry["series"], entry["target"], entry["frequency"]) == ("store", "load", "h")
+    assert "columns" not in entry
+
+
+def test_a_few_duplicates_make_no_series(tmp_path: Path) -> None:
+    frame = table(timedelta(hours=1), note=["x", "y"] * 30)
+    _, entry = guess(write(pl.concat([frame, frame.head(3)]), tmp_path / "a.csv"))
+    assert "series" not in entry
+
+
+def test_times_that_repeat_without_an_id_are_refused(tmp_path: Path) -> None:
+    frame = table(timedelta(hours=1))
+    with pytest.raises(DataRefused, match="no column tells the series apart"):
+        guess(write(pl.concat([frame, frame]), tmp_path / "a.csv"))
+
+
+def test_telling_names_win(tmp_path: Path) -> None:
+    frame = pl.DataFrame(
+        {
+            "": range(40),
+            "created date": ["2020-01-01"] * 40,
+            "ts": [START + timedelta(days=day) for day in range(40)],
+            "heat": [float(day % 5) for day in range(40)],
+            "active_power": [float(day % 3) for day in range(40)],
+        }
+    )
+    _, entry = guess(write(frame, tmp_path / "2024.csv"), "chosen")
+    assert (entry["time"], entry["target"], entry["columns"]) == ("ts", "active_power", {"heat": "past"})
+
+
+def test_parquet_and_packed_semicolon_files(tmp_path: Path) -> None:
+    frame = table(timedelta(days=1))
+    frame.write_parquet(tmp_path / "2024.parquet")
+    name, entry = guess(tmp_path / "2024.parquet")
+    assert (name, entry["source"]["kind"], entry["target"]) == ("data_2024", "parquet", "load")
+    text = frame.with_columns(pl.col("load") + 0.25).write_csv(
+        separator=";", datetime_format="%d.%m.%Y %H:%M"
+    )
+    (tmp_path / "b.csv.gz").write_bytes(gzip.compress(text.replace(".25", ",25").encode()))
+    data_set = add(tmp_path / "catalog.yaml", tmp_path / "b.csv.gz", "packed")
+    assert (data_set.frequency, data_set.target) == ("D", "load")
+    assert read(data_set).frame["load"][:2].to_list() == [0.25, 1.25]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("", "is empty"),
+        ("time,load\n", "No column holds times"),
+        ("a,b\nx,1\n", "No column holds times; there are a, b"),
+        ("time,note\n2024-01-01,x\n", "No column holds numbers"),
+    ],
+)
+def test_files_that_tell_nothing_are_refused(tmp_path: Path, content: str, problem: str) -> None:
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(DataRefused, match=problem):
+        guess(tmp_path / "a.csv")
+
+
+def test_missing_and_broken_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataRefused, match="There is no file"):
+        guess(tmp_path / "a.csv")
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataRefused, match="cannot be read"):
+        guess(tmp_path / "a.parquet")
+
+
+def test_the_catalog_keeps_its_text_and_comments(tmp_path: Path) -> None:
+    path = write(table(timedelta(hours=1)), tmp_path / "load.csv")
+    catalog = tmp_path / "catalog.yaml"
+    add(catalog, path, "first")
+    before = (
+        "# Ours.\n"
+        + catalog.read_text().replace("target: load", "target: load   # the meter's")
+        + "  title: A"
+    )
+    catalog.write_text(before)
+    added = add(catalog, path, "second")
+    text = catalog.read_text()
+    assert text.startswith(before)
+    loaded = load_catalog(catalog)
+    assert list(loaded.data_sets) == ["first", "second"]
+    assert loaded.get("second") == added
+    assert added.source.path == "load.csv"  # type: ignore[union-attr]
+    assert list(tmp_path.glob(".*")) == []
+
+
+def test_a_file_elsewhere_keeps_its_whole_path(tmp_path: Path) -> None:
+    path = write(table(timedelta(hours=1)), tmp_path / "load.csv")
+    data_set = add(tmp_path / "home" / "catalog.yaml", path)
+    assert data_set.source.path == str(path)  # type: ignore[union-attr]
+
+
+def test_a_taken_name_and_a_catalog_in_braces_change_nothing(tmp_path: Path) -> None:
+    path = write(table(timedelta(hours=1)), tmp_path / "load.csv")
+    catalog = tmp_path / "catalog.yaml"
+    add(catalog, path)
+    before = catalog.read_text()
+    with pytest.raises(CatalogError, match="load: the name is taken"):
+        add(catalog, path)
+    assert catalog.read_text() == before
+    for text, problem in (("{}", "cannot be extended"), ("a: [", "cannot be read as YAML")):
+        catalog.write_text(text)
+        with pytest.raises(CatalogError, match=problem):
+            add(catalog, path)
+        assert catalog.read_text() == text
+
+
+def test_a_name_that_the_catalog_cannot_hold_is_refused(tmp_path: Path) -> None:
+    path = write(table(timedelta(hours=1)), tmp_path / "load.csv")
+    with pytest.raises(CatalogError, match="name"):
+        add(tmp_path / "catalog.yaml", path, "Not A Name")
+    assert not (tmp_path / "catalog.yaml").exists()
