@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +149,21 @@ def test_the_best_recipe_makes_the_same_loss_again(make_task):
     scaler = Scaler.fit(task.panel, task.splits.train.last)
     y = scaler.scale_target(targets(task.panel, validation, 6), validation.series)
     assert metrics.pinball(y, z.astype(float), model.quantiles) == pytest.approx(best.value, rel=1e-4)
+
+
+def test_every_trial_has_a_seed_of_its_own(make_task):
+    task = make_task(trials=2)
+    task = replace(task, data_set=_never_pruned(task.data_set))
+    work(task, Recorder())
+    with study.loaded(task.storage_url, NAME) as own:
+        recipes = [trial.user_attrs[places.RECIPE] for trial in own.get_trials()]
+    assert [recipe["training"]["seed"] for recipe in recipes] == [7, 8]
+
+
+def _never_pruned(data_set):
+    """Two epochs, where the pruner says nothing yet, from seed 7."""
+    retrain = data_set.retrain.model_copy(update={"seed": 7, "max_epochs": 2})
+    return data_set.model_copy(update={"retrain": retrain})
 
 
 def test_neither_the_scaler_nor_a_trial_sees_the_judge_span(make_task):
