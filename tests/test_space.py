@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from data.catalog import parse_data_set
 from data.retrain import SearchSpace
-from lstm.search.space import centre, contains, suggest
+from lstm.search.space import centre, contains, params_of, suggest
+from lstm.training.recipe import Recipe
 
 SPACE = {
     "cell": ["lstm", "gru", "rnn"],
@@ -109,3 +110,9 @@ def test_parameters_of_another_space_are_outside(change):
     short = centre(space)
     del short["dropout"]
     assert not contains(space, short)
+
+
+def test_a_recipe_gives_back_its_parameters():
+    trial = study().ask()
+    model, training = suggest(trial, data_set(), 3, 4)
+    assert params_of(Recipe(model, training, 5)) == trial.params
