@@ -107,12 +107,12 @@ def _aggregate(frame: pl.LazyFrame, layout: Layout, grid: Frequency, how: Aggreg
     A value is null where none was observed in the step.
     """
     return (
-        frame.group_by("series", _step(grid).alias("step"))
+        frame.group_by("series", _step(grid).alias("__step"))
         .agg(
-            pl.col("time").min().alias("earliest"),
+            pl.col("time").min().alias("__earliest"),
             *(_statistic(column, how).alias(column) for column in layout.values),
         )
-        .select("series", pl.col("earliest").alias("time"), *layout.values)
+        .select("series", pl.col("__earliest").alias("time"), *layout.values)
     )
 
 

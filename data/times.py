@@ -19,6 +19,7 @@ from data.layout import Layout
 
 UTC = pl.Datetime("us", "UTC")
 LOCAL = pl.Datetime("us")
+_ROW = "__row"  # a name that no declared column has
 ISO = "write times in ISO 8601, as in 2024-03-31 14:00 or 2024-03-31T14:00+02:00."
 
 # Text is recognised by its shape: the text with every digit written as 9.
@@ -183,12 +184,12 @@ def _local_to_utc(frame: pl.LazyFrame, layout: Layout, findings: list[Finding]) 
     earliest = _at(zone, "earliest")
     if ZoneInfo(zone).utcoffset(None) is not None:  # a fixed offset: nothing is skipped or repeated
         return _finish(frame, earliest)
-    order = frame.with_row_index("row")
+    order = frame.with_row_index(_ROW)
     dated, skipped, doubled = pl.collect_all(
         [
             frame.select((pl.col("time").dt.time() == datetime.time()).all()),
             frame.filter(earliest.is_null()).bottom_k(1, by="time").select("series", "time"),
-            order.filter(earliest != _at(zone, "latest")).select("row", "series", "time"),
+            order.filter(earliest != _at(zone, "latest")).select(_ROW, "series", "time"),
         ],
         engine="streaming",
     )
@@ -214,8 +215,8 @@ def _local_to_utc(frame: pl.LazyFrame, layout: Layout, findings: list[Finding]) 
             count=doubled.height,
         )
     )
-    second = pl.col("row").is_in(_second(doubled, frame).implode())
-    return _finish(order, pl.when(second).then(_at(zone, "latest")).otherwise(earliest)).drop("row")
+    second = pl.col(_ROW).is_in(_second(doubled, frame).implode())
+    return _finish(order, pl.when(second).then(_at(zone, "latest")).otherwise(earliest)).drop(_ROW)
 
 
 def _at(zone: str, ambiguous: Literal["earliest", "latest"], later: pl.Expr | None = None) -> pl.Expr:
@@ -232,8 +233,8 @@ def _second(doubled: pl.DataFrame, frame: pl.LazyFrame) -> pl.Series:
     """Rows in the second, winter half: from where a series' clock turns back, or repeats itself."""
     ends = frame.group_by("series").agg(newest_first=pl.col("time").first() > pl.col("time").last())
     known = doubled.join(ends.collect(engine="streaming"), on="series")
-    row = pl.col("row").cast(pl.Int64)
+    row = pl.col(_ROW).cast(pl.Int64)
     ordered = known.sort(pl.when("newest_first").then(-row).otherwise(row))
     turns = (pl.col("time").diff() <= pl.duration()).fill_null(False).cum_sum()
     # An odd number of turns is winter; a copy of the same day further down starts again with summer.
-    return ordered.filter(turns.over("series", pl.col("time").dt.date()) % 2 == 1)["row"]
+    return ordered.filter(turns.over("series", pl.col("time").dt.date()) % 2 == 1)[_ROW]

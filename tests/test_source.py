@@ -238,6 +238,15 @@ def test_an_aggregated_step_is_whole_at_until_and_gone_after(tmp_path: Path, dec
     assert newest_time(declare(aggregate="sum")) == moment("2024-01-01T01:00")
 
 
+def test_a_column_may_have_any_name_but_the_two_reserved(tmp_path: Path, declare: Declare) -> None:
+    names = ("row", "step", "earliest", "number", "text")
+    (tmp_path / "rows.csv").write_text(
+        f"when,load,{','.join(names)}\n2024-10-27 02:00,1,2,3,4,5,6\n2024-10-27 02:00,1,2,3,4,5,6\n"
+    )
+    data_set = declare(aggregate="sum", time_zone="Europe/Paris", columns=dict.fromkeys(names, "past"))
+    assert read(data_set).frame.select(names).rows() == [(2.0, 3.0, 4.0, 5.0, 6.0)] * 2
+
+
 def test_days_are_aggregated_along_the_local_calendar(tmp_path: Path, declare: Declare) -> None:
     start = datetime(2024, 3, 29, 23, tzinfo=Z)  # local midnight; the 31st of March has 23 hours
     table = pl.DataFrame({"when": hours(72, start), "id": ["b"] * 72, "load": [1.0] * 72})
