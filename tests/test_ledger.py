@@ -222,6 +222,16 @@ def test_rollback_walks_back_and_ends(url: str) -> None:
     assert kinds[:3] == [("rolled back", "1", "2"), ("rolled back", "2", "3"), ("adopted", "3", "2")]
 
 
+def test_rollback_goes_by_the_newest_decision_of_a_version(tmp_path: Path) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db")
+    promoted(ledger, NIGHT, "1", None)
+    promoted(ledger, NEXT, "2", "1")
+    ledger.adopt("power", "1", "2", "A person chose it again.")
+    promoted(ledger, Identity("power", NEXT.as_of, "third"), "3", "1")
+    champion = ledger.rollback("power", "Worse.")
+    assert (champion.version, champion.previous) == ("1", "2")
+
+
 def test_retiring_leaves_no_champion_and_can_be_undone(url: str) -> None:
     ledger = Ledger(url)
     with pytest.raises(LedgerError, match="no champion to retire"):
@@ -356,3 +366,17 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
         connection.execute(sa.text("UPDATE nightcast_schema SET version = 99"))
     with pytest.raises(LedgerError, match="written by a newer Nightcast"):
         Ledger(url)
+
+
+def test_last_result_is_the_newest_that_promoted_or_kept(url: str) -> None:
+    ledger = Ledger(url)
+    assert ledger.last_result("power") is None
+    for identity, ending in ((NEXT, "kept"), (NIGHT, "kept"), (OTHER, "kept")):
+        ledger.begin_night(identity)
+        ledger.end_night(identity, ending, "", {"content": identity.key})
+    failed = Identity("power", "2010-11-21T20:00:00Z", "0")
+    ledger.begin_night(failed)
+    ledger.end_night(failed, "failed", "")
+    last = ledger.last_result("power")
+    assert last is not None
+    assert (last.identity, last.details) == (NIGHT, {"content": NIGHT.key})

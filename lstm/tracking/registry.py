@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-import mlflow.pyfunc
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import ModelSignature
@@ -112,12 +111,9 @@ class Registry:
                     "Remedy: set the alias `champion` to a version that was."
                 )
             source = self._client.get_model_version_download_uri(data_set, version)
-            try:
-                path = mlflow.artifacts.download_artifacts(
-                    artifact_uri=f"{source}/artifacts/bundle", dst_path=temporary, tracking_uri=self.uri
-                )
-            except OSError as error:
-                raise NotFound(f"{data_set} version {version}: its files cannot be read: {error}.") from error
+            path = mlflow.artifacts.download_artifacts(
+                artifact_uri=f"{source}/artifacts/bundle", dst_path=temporary, tracking_uri=self.uri
+            )
             return bundles.load(Path(path), digest)
 
     def aliases(self, data_set: str) -> dict[str, str]:

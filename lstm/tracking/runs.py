@@ -19,7 +19,7 @@ from data.files import write_atomically
 from data.processes import Process, is_dead, this_process
 from lstm.promotion.identity import Identity
 from lstm.tracking.environment import environment
-from lstm.tracking.server import NotFound, TrackingError, answering, connect
+from lstm.tracking.server import TrackingError, answering, connect
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -148,12 +148,9 @@ class Tracker:
         target = folder / name
         with answering(self.uri), tempfile.TemporaryDirectory() as temporary:
             root = self._client.get_run(run_id).info.artifact_uri
-            try:
-                path = mlflow.artifacts.download_artifacts(
-                    artifact_uri=f"{root}/{name}", dst_path=temporary, tracking_uri=self.uri
-                )
-            except OSError as error:
-                raise NotFound(f"run {run_id}: no artifact {name}: {error}.") from error
+            path = mlflow.artifacts.download_artifacts(
+                artifact_uri=f"{root}/{name}", dst_path=temporary, tracking_uri=self.uri
+            )
             write_atomically(target, Path(path).read_bytes())
         return target
 

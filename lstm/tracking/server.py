@@ -19,7 +19,7 @@ from data.errors import NightcastError
 with warnings.catch_warnings():
     # MLflow warns about its own type hints while it is imported; nobody else can change them.
     warnings.filterwarnings("ignore", message=".*Any type hint is inferred as AnyType", category=UserWarning)
-    import mlflow.pyfunc  # noqa: F401
+    import mlflow.pyfunc  # noqa: F401  (loaded here for everybody)
 
 _MISSING = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
 
