@@ -65,6 +65,9 @@ def test_the_password_comes_from_the_environment_whatever_is_in_it(monkeypatch: 
     assert SECRET not in repr(url)
     assert SECRET in secrets
     assert redact(f"bad {SECRET}\nsecond line", secrets) == "bad ***"
+    monkeypatch.setenv("DB_HOST", "p@ss")
+    _, secrets = expand("postgresql://me:${DB_PASSWORD}@${DB_HOST}/base", LAYOUT)
+    assert redact(f"bad {SECRET}", tuple(secrets)) == "bad ***"
     monkeypatch.setenv("DATABASE_URL", "sqlite:////tmp/base.db")
     assert expand("${DATABASE_URL}", LAYOUT)[0].database == "/tmp/base.db"
 

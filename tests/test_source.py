@@ -209,6 +209,18 @@ def test_every_row_counts_once_in_the_step_the_grid_says(
     assert frame["load"].to_list() == counts.tolist()
 
 
+@pytest.mark.parametrize("frequency", ["4h", "D", "W", "W-WED", "MS"])
+def test_steps_begin_and_end_where_the_grid_says(tmp_path: Path, declare: Declare, frequency: str) -> None:
+    pl.DataFrame({"when": hours(24 * 100), "load": [1.0] * 2400}).write_parquet(tmp_path / "rows.parquet")
+    data_set = declare(
+        "rows.parquet", "parquet", frequency=frequency, time_zone="Asia/Kolkata", aggregate="sum"
+    )
+    frame = read(data_set).frame
+    steps, counts = np.unique(data_set.grid.floor(hours(2400).to_numpy()), return_counts=True)
+    assert frame["time"].to_numpy().astype("datetime64[us]").tolist() == steps.tolist()
+    assert frame["load"].to_list() == counts.tolist()
+
+
 @pytest.mark.parametrize(
     ("aggregate", "expected"),
     [

@@ -155,6 +155,11 @@ def test_the_hour_that_autumn_repeats_is_told_by_order_and_reported() -> None:
     assert (finding.count, finding.time, finding.column) == (4, "2024-10-27 02:00:00", "when")
 
 
+def test_a_file_that_begins_with_its_newest_row_has_winter_first() -> None:
+    times = ["2024-10-27 03:00", "2024-10-27 02:00", "2024-10-27 02:00", "2024-10-27 01:00"]
+    assert [time.hour for time in convert(times, "Europe/Paris")] == [2, 1, 0, 23]
+
+
 def test_each_series_has_its_own_repeated_hour() -> None:
     times = ["2024-10-27 02:00"] * 5
     utc = convert(times, "Europe/Paris", series=["a", "b", "a", "b", "c"])
