@@ -45,6 +45,7 @@ def windows(
 
     The lookback may reach back before the span, but not before the series' first row. A window also
     needs one observed target, and an observed target value in at least half of its lookback.
+    Models of different lookbacks are compared on the origins that their windows share.
 
     Args:
         stride: grid steps between two origins, counted from the span's start: the same for all series.

@@ -34,7 +34,7 @@ class TrainingConfig:
     max_epochs: int = 30
     patience: int = 5
     seed: int = 0
-    windows_per_epoch: int = 8192
+    windows_per_epoch: int = 6144
     average_decay: float = 0.98
 
     def to_dict(self) -> dict[str, Any]:
