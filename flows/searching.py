@@ -16,7 +16,7 @@ from lstm.search.study import Best, Progress
 
 logger = logging.getLogger(__name__)
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 2.0
 
 
 def create_study(night: Night, reigning: Reigning) -> None:
@@ -43,6 +43,7 @@ def wait_for_search(night: Night, workers: Workers, is_lost: Callable[[], None],
     url, name, budget = night.settings.study_url, night.identity.key, night.data_set.retrain.budget
     while True:
         done = workers.are_done()
+        study.clean(url, name)
         progress = study.progress(url, name)
         ended = progress.complete + progress.pruned + progress.failed
         stage.advance(ended, budget.trials, _note(progress))

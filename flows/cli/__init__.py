@@ -6,6 +6,8 @@ of torch, mlflow and prefect happen inside the commands, so that ``--help`` answ
 
 from __future__ import annotations
 
+import signal
+
 import typer
 
 from flows.cli.data_sets import app as data_sets
@@ -29,4 +31,6 @@ app.add_typer(data_sets, name="data")
 
 def main() -> None:
     """Entry point of the console script."""
+    # A shell starts background commands with Ctrl-C ignored; a night must still end in order when asked.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     app()
