@@ -15,7 +15,11 @@ from meter import AS_OF, HOURS, assert_refused, edit, problems, rows
 
 from data.catalog import DataSet
 from data.contract import check
+from data.errors import DataRefused
+from data.layout import layout_of
+from data.rows import tidy
 from data.snapshot import digest
+from data.source import read
 
 Declare = Callable[..., DataSet]
 
@@ -103,3 +107,24 @@ def test_infinite_values_are_refused(declare: Declare, value: str, column: str) 
         time="2024-01-03 22:00+00:00",
         remedy="leave a value empty",
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "column", "time"),
+    [
+        ({"wind": pl.lit(1)}, "wind", None),
+        ({"series": pl.lit(None, pl.String)}, None, "2024-01-01 00:00+00:00"),
+        ({"time": pl.lit(None, pl.Datetime("us", "UTC"))}, "at", None),
+        ({"other": pl.lit(1.0)}, None, None),
+    ],
+)
+def test_rows_that_break_the_schema_are_refused(
+    declare: Declare, change: dict[str, pl.Expr], column: str | None, time: str | None
+) -> None:
+    """What no reader should let through is refused all the same."""
+    declared = declare(rows())
+    frame = read(declared, AS_OF).frame.with_columns(**change)
+    with pytest.raises(DataRefused, match="breaks the rule") as refused:
+        tidy(frame, layout_of(declared), declared.grid)
+    assert refused.value.time == time
+    assert column is None or refused.value.column == column
