@@ -150,7 +150,7 @@ def test_what_cannot_be_loaded(registry: Registry, tracker: Tracker, bundle: Bun
     for file in files.iterdir():
         file.unlink()
     files.rmdir()
-    with pytest.raises(NotFound, match="No such artifact"):
+    with pytest.raises(NotFound, match="no artifact bundle in "):
         registry.load("made", version)
 
 

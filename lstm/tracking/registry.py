@@ -27,7 +27,7 @@ from lstm.promotion.ledger import Ledger
 from lstm.tracking import bundle as bundles
 from lstm.tracking.bundle import Bundle
 from lstm.tracking.forecast import quantile_columns, rows_of
-from lstm.tracking.server import NotFound, TrackingError, answering, connect
+from lstm.tracking.server import NotFound, TrackingError, answering, connect, fetch
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 NIGHT_TAG, DIGEST_TAG = "nightcast.night", "nightcast.digest"
@@ -111,10 +111,8 @@ class Registry:
                     "Remedy: set the alias `champion` to a version that was."
                 )
             source = self._client.get_model_version_download_uri(data_set, version)
-            path = mlflow.artifacts.download_artifacts(
-                artifact_uri=f"{source}/artifacts/bundle", dst_path=temporary, tracking_uri=self.uri
-            )
-            return bundles.load(Path(path), digest)
+            path = fetch(self.uri, f"{source}/artifacts/bundle", Path(temporary))
+            return bundles.load(path, digest)
 
     def aliases(self, data_set: str) -> dict[str, str]:
         """Version by alias; empty where nothing was registered yet."""

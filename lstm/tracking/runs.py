@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-import mlflow.artifacts
 from matplotlib.figure import Figure
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
@@ -19,7 +18,7 @@ from data.files import write_atomically
 from data.processes import Process, is_dead, this_process
 from lstm.promotion.identity import Identity
 from lstm.tracking.environment import environment
-from lstm.tracking.server import TrackingError, answering, connect
+from lstm.tracking.server import TrackingError, answering, connect, fetch
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -148,10 +147,7 @@ class Tracker:
         target = folder / name
         with answering(self.uri), tempfile.TemporaryDirectory() as temporary:
             root = self._client.get_run(run_id).info.artifact_uri
-            path = mlflow.artifacts.download_artifacts(
-                artifact_uri=f"{root}/{name}", dst_path=temporary, tracking_uri=self.uri
-            )
-            write_atomically(target, Path(path).read_bytes())
+            write_atomically(target, fetch(self.uri, f"{root}/{name}", Path(temporary)).read_bytes())
         return target
 
     def end(self, run_id: str, status: Status, reason: str = "") -> None:

@@ -7,8 +7,10 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
+import mlflow.artifacts
 import requests
 import sqlalchemy as sa
 from mlflow import MlflowClient
@@ -19,7 +21,7 @@ from data.errors import NightcastError
 with warnings.catch_warnings():
     # MLflow warns about its own type hints while it is imported; nobody else can change them.
     warnings.filterwarnings("ignore", message=".*Any type hint is inferred as AnyType", category=UserWarning)
-    import mlflow.pyfunc  # noqa: F401  (loaded here for everybody)
+    import mlflow.pyfunc
 
 _MISSING = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
 
@@ -76,6 +78,26 @@ def answering(tracking_uri: str) -> Iterator[None]:
         raise TrackingError(_shown(tracking_uri, f"{tracking_uri}: {error.message}")) from cause
     except (requests.RequestException, sa.exc.DBAPIError) as error:
         raise _unreachable(tracking_uri, error) from _cause(tracking_uri, error)
+
+
+def fetch(tracking_uri: str, artifact_uri: str, folder: Path) -> Path:
+    """Download an artifact, a file or a folder, into a folder. Returns its path there.
+
+    Raises:
+        NotFound: there is no such artifact.
+        TrackingError, TrackingUnreachable: as of `answering`.
+    """
+    parent, _, name = artifact_uri.rpartition("/")
+    with answering(tracking_uri):
+        # A failed download does not say whether the artifact is missing or its server is away; a list does.
+        held = mlflow.artifacts.list_artifacts(artifact_uri=parent, tracking_uri=tracking_uri)
+        if name not in [artifact.path.rpartition("/")[2] for artifact in held]:
+            raise NotFound(_shown(tracking_uri, f"{tracking_uri}: no artifact {name} in {parent}"))
+        return Path(
+            mlflow.artifacts.download_artifacts(
+                artifact_uri=artifact_uri, dst_path=str(folder), tracking_uri=tracking_uri
+            )
+        )
 
 
 def _unreachable(tracking_uri: str, error: Exception) -> TrackingUnreachable:
