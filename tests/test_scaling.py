@@ -96,6 +96,24 @@ def test_missing_values_hold_the_newest_before_them_in_their_own_series(make_pan
     assert np.isfinite(scaled.values).all()
 
 
+def test_scaled_values_are_standardised_by_series_and_column(make_panel: MakePanel) -> None:
+    panel = make_panel(steps=40, series=("a", "b"), covariates=("wind",), first_steps=(0, 10))
+    scaler = Scaler.fit(panel, 39)
+    scaled = scaler.scale(panel, 1).values
+    for number, rows in enumerate((slice(0, 40), slice(40, 70))):
+        expected = (panel.values[rows] - scaler.loc_SC[number]) / scaler.scale_SC[number]
+        np.testing.assert_allclose(scaled[rows], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_targets_are_scaled_as_the_panel_is(make_panel: MakePanel) -> None:
+    panel = make_panel(steps=40, series=("a", "b"), covariates=("wind",))
+    scaler = Scaler.fit(panel, 39)
+    series = np.repeat([0, 1], 40)
+    scaled = scaler.scale_target(panel.values[:, 0], series)
+    np.testing.assert_allclose(scaled, scaler.scale(panel, 1).values[:, 0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(scaler.target(series)[1], scaler.scale_SC[series, 0])
+
+
 def test_standardised_before_the_cast_to_float32(make_panel: MakePanel) -> None:
     panel = make_panel(steps=50)
     far = replace(panel, values=panel.values + 1e9)
