@@ -56,12 +56,12 @@ class SearchSpace(Settings):
     """What the search may choose. Lists are choices; low and high are a range."""
 
     cell: tuple[Cell, ...] = Field(("lstm", "gru"), min_length=1)
-    hidden_size: tuple[Annotated[int, Field(ge=1)], ...] = Field((32, 64, 128), min_length=1)
+    hidden_size: tuple[Annotated[int, Field(ge=1)], ...] = Field((32, 64), min_length=1)
     num_layers: tuple[Annotated[int, Field(ge=1, le=8)], ...] = Field((1, 2), min_length=1)
     dropout: Interval = Interval(low=0.0, high=0.4)
     segment_length: tuple[Annotated[int, Field(ge=1)], ...] = Field((1,), min_length=1)
     lookback: tuple[Annotated[int, Field(ge=2)], ...] = Field((168,), min_length=1)
-    learning_rate: Interval = Interval(low=3e-4, high=5e-3)
+    learning_rate: Interval = Interval(low=1e-3, high=5e-3)
     batch_size: tuple[Annotated[int, Field(ge=1)], ...] = Field((128, 256), min_length=1)
 
     @model_validator(mode="after")
