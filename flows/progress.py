@@ -12,16 +12,11 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
+from rich.console import Console, RenderableType
+from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
+from rich.progress_bar import ProgressBar
+from rich.table import Column, Table
+from rich.text import Text
 
 
 class Watcher(Protocol):
@@ -33,8 +28,8 @@ class Watcher(Protocol):
     def advance(self, stage: str, done: int, total: int, note: str) -> None:
         """`done` of `total` pieces of the stage are done."""
 
-    def end(self, stage: str, seconds: float, note: str) -> None:
-        """The stage is over."""
+    def end(self, stage: str, seconds: float, note: str, ok: bool) -> None:
+        """The stage is over; not `ok` where an error ended it."""
 
 
 class Nobody:
@@ -46,55 +41,103 @@ class Nobody:
     def advance(self, stage: str, done: int, total: int, note: str) -> None:
         """Ignore."""
 
-    def end(self, stage: str, seconds: float, note: str) -> None:
+    def end(self, stage: str, seconds: float, note: str, ok: bool) -> None:
         """Ignore."""
 
 
 class Terminal:
-    """Live bars on a terminal; one line a finished stage where there is none."""
+    """Live lines on a terminal, with a bar where pieces are counted; elsewhere one line a finished stage.
+
+    Attributes:
+        announced: seconds of the stages that nobody ended: each lasts until the next one begins.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._bars = Progress(
-            SpinnerColumn(finished_text="[green]✓"),
-            TextColumn("{task.description:<10}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("[dim]{task.fields[note]}"),
+        self._lines = Progress(
+            _Mark(),
+            TextColumn("{task.description:<8}"),
+            _Seconds(),
+            _Rest(table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
             console=console,
+            expand=True,
             disable=not console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._current: str | None = None
+        self._running: tuple[str, float] | None = None
+        self.announced: dict[str, float] = {}
 
     def __enter__(self) -> Terminal:
-        self._bars.start()
+        self._lines.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._end_announced(ok=kind is None)
+        self._lines.stop()
 
     def begin(self, stage: str) -> None:
         """A spinner for the stage; one that was announced before and never ended is over."""
-        if self._current is not None:
-            self.end(self._current, 0.0, "")
-        self._current = stage
-        self._tasks[stage] = self._bars.add_task(stage, total=1, note="")
+        self._end_announced()
+        self._running = stage, time.monotonic()
+        self._tasks[stage] = self._lines.add_task(stage, total=None, note="", seconds=None, ok=True)
 
     def advance(self, stage: str, done: int, total: int, note: str) -> None:
         """The stage's bar and note."""
         if stage in self._tasks:
-            self._bars.update(self._tasks[stage], completed=min(done, total), total=total, note=note)
+            self._lines.update(self._tasks[stage], completed=min(done, total), total=total, note=note)
 
-    def end(self, stage: str, seconds: float, note: str) -> None:
-        """A full bar, or a plain line."""
-        self._current = None
+    def end(self, stage: str, seconds: float, note: str, ok: bool = True) -> None:
+        """A line that stays."""
+        self._running = None
         if stage in self._tasks:
-            bar = self._bars.tasks[self._tasks[stage]]
-            self._bars.update(self._tasks[stage], completed=bar.total, note=note or bar.fields["note"])
+            self._lines.update(
+                self._tasks[stage], completed=1, total=1, note=note, seconds=seconds, ok=ok, refresh=True
+            )
         if not self._console.is_terminal:
-            self._console.print(f"{stage:<10} {seconds:6.1f} s  {note}", highlight=False, soft_wrap=True)
+            line = f"{stage:<8} {seconds:6.1f} s  {note if ok else _ended_by_error(note)}".rstrip()
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def _end_announced(self, ok: bool = True) -> None:
+        if self._running is not None:
+            stage, began = self._running
+            self.announced[stage] = round(time.monotonic() - began, 2)
+            self.end(stage, self.announced[stage], "", ok)
+
+
+class _Mark(SpinnerColumn):
+    """A spinner, then how it ended."""
+
+    def render(self, task: Task) -> RenderableType:
+        if task.fields["seconds"] is None:
+            return super().render(task)
+        return Text("✓", style="green") if task.fields["ok"] else Text("✗", style="red")
+
+
+class _Seconds(ProgressColumn):
+    """The stage's seconds, running or measured."""
+
+    def render(self, task: Task) -> Text:
+        measured = task.fields["seconds"]
+        return Text(f"{(task.elapsed or 0.0) if measured is None else measured:6.1f} s", style="cyan")
+
+
+class _Rest(ProgressColumn):
+    """A bar while pieces are being counted, and the note."""
+
+    def render(self, task: Task) -> RenderableType:
+        note = Text(task.fields["note"], style="dim", no_wrap=True, overflow="ellipsis")
+        if task.fields["seconds"] is not None:
+            return note if task.fields["ok"] else Text(_ended_by_error(note.plain), style="red")
+        if task.total is None:
+            return note
+        line = Table.grid(padding=(0, 1, 0, 0))
+        bar = ProgressBar(total=task.total, completed=task.completed, width=16)
+        line.add_row(bar, f"{task.completed:.0f}/{task.total:.0f}", note)
+        return line
+
+
+def _ended_by_error(note: str) -> str:
+    return f"{note}, ended by an error" if note else "ended by an error"
 
 
 _watcher: ContextVar[Watcher] = ContextVar("watcher", default=Nobody())  # noqa: B039
@@ -135,8 +178,10 @@ class Stages:
         watcher = _watcher.get()
         watcher.begin(name)
         started = time.monotonic()
+        ok = False
         try:
             yield stage
+            ok = True
         finally:
             self.seconds[name] = round(time.monotonic() - started, 2)
-            watcher.end(name, self.seconds[name], stage.note)
+            watcher.end(name, self.seconds[name], stage.note, ok)

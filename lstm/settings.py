@@ -5,20 +5,28 @@ What belongs to a data set (horizon, budget, margins) is in the catalog, not her
 
 from __future__ import annotations
 
+import difflib
 import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from data.catalog import SHIPPED
+from data.errors import NightcastError
+
+PREFIX = "NIGHTCAST_"
 
 TELEMETRY_OFF = {
     "DO_NOT_TRACK": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
 }
+
+
+class SettingsError(NightcastError):
+    """The environment holds a setting that cannot be used; names the variable and the remedy."""
 
 
 class Settings(BaseSettings):
@@ -33,7 +41,7 @@ class Settings(BaseSettings):
         workers: local search processes; unset means one a core, at most four.
     """
 
-    model_config = SettingsConfigDict(env_prefix="NIGHTCAST_", env_ignore_empty=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, hide_input_in_errors=True)
 
     home: Path = Path(".nightcast")
     catalog: Path = SHIPPED
@@ -98,6 +106,31 @@ class Settings(BaseSettings):
         if self.database_url is not None:
             return self.database_url.get_secret_value()
         return f"sqlite:///{self.root / f'{name}.db'}"
+
+
+def load_settings() -> Settings:
+    """The settings of the environment.
+
+    Raises:
+        SettingsError: a value is wrong, or a variable with the prefix is no setting. No value is shown: one
+            may hold a password.
+    """
+    known = sorted(PREFIX + name.upper() for name in Settings.model_fields)
+    for name in os.environ:
+        if name.startswith(PREFIX) and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            remedy = f"did you mean {near[0]}?" if near else f"the settings are {', '.join(known)}"
+            raise SettingsError(f"{name}: unknown setting; {remedy}")
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = [f"{_variable(str(e['loc'][0]))}: {e['msg']}" for e in error.errors(include_input=False)]
+        raise SettingsError("\n".join(wrong)) from error
+
+
+def _variable(field: str) -> str:
+    """The environment variable of a field, which pydantic names by its alias where it has one."""
+    return PREFIX + field.upper().removeprefix(PREFIX)
 
 
 def silence_telemetry() -> None:

@@ -1,23 +1,27 @@
 """The command `nightcast`: a thin command for each flow and for what a person does between nights.
 
-Exit status: 0 done (promoted, kept, skipped), 1 refused or failed with the reason, 2 wrong usage. Imports
-of torch, mlflow and prefect happen inside the commands, so that ``--help`` answers at once.
+Exit status: 0 done (promoted, kept, skipped), 1 refused or failed with the reason, 2 wrong usage. Whatever
+takes long to import is imported inside the commands, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
 
 import signal
+import sys
 
 import typer
 
 from flows.cli.data_sets import app as data_sets
 from flows.cli.models import forecast, retire, rollback
 from flows.cli.nights import demo, history, retrain
+from flows.cli.output import Commands, keep_stdout_for_answers
 from flows.cli.servers import deploy, doctor, up
 
 app = typer.Typer(
     name="nightcast",
-    help="Forecasts that keep themselves fresh: every night a challenger, judged before it is promoted.",
+    cls=Commands,
+    help="Forecasts that keep themselves fresh: every night a challenger, judged before it is promoted.\n\n"
+    "Example: nightcast demo",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -33,4 +37,6 @@ def main() -> None:
     """Entry point of the console script."""
     # A shell starts background commands with Ctrl-C ignored; a night must still end in order when asked.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if "--json" in sys.argv:
+        keep_stdout_for_answers()
     app()

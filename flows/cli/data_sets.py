@@ -7,20 +7,20 @@ from typing import Annotated
 
 import typer
 
-from data.catalog import load_catalog
-from flows.cli.output import AsJson, DataSetName, console, emit, prepare, reports_errors, table
+from flows.cli.output import AsJson, DataSetName, console, emit, prepare, table
 
 app = typer.Typer(help="The catalog's data sets: list, check, add.", no_args_is_help=True)
 
 
 @app.command("list")
-@reports_errors
 def list_data_sets(as_json: AsJson = False) -> None:
     """The data sets of the catalog.
 
     Example: nightcast data list
     """
     settings = prepare()
+    from data.catalog import load_catalog
+
     catalog = load_catalog(settings.catalog)
     if as_json:
         emit({name: data_set.model_dump(mode="json") for name, data_set in catalog.data_sets.items()})
@@ -43,17 +43,17 @@ def list_data_sets(as_json: AsJson = False) -> None:
 
 
 @app.command()
-@reports_errors
 def check(name: DataSetName, as_json: AsJson = False) -> None:
-    """Read a data set, hold it against its contract, and print what was found. Changes nothing.
+    """Hold a data set against its contract. Changes nothing.
 
     Example: nightcast data check household_power
     """
+    settings = prepare()
+    from data.catalog import load_catalog
     from data.contract import check as check_contract
     from data.contract import resolve_as_of
     from data.splits import split
 
-    settings = prepare()
     data_set = load_catalog(settings.catalog).get(name)
     checked = check_contract(data_set, resolve_as_of(data_set))
     panel = checked.panel
@@ -97,7 +97,6 @@ def check(name: DataSetName, as_json: AsJson = False) -> None:
 
 
 @app.command()
-@reports_errors
 def add(
     file: Annotated[Path, typer.Argument(help="A CSV or Parquet file, one row a step (and series).")],
     name: Annotated[str | None, typer.Option(help="The data set's name; else made from the file's.")] = None,
@@ -107,9 +106,9 @@ def add(
 
     Example: nightcast data add sales.csv --name sales
     """
+    settings = prepare()
     from data.guess import add as add_entry
 
-    settings = prepare()
     data_set = add_entry(settings.catalog, file, name)
     if as_json:
         emit(data_set.model_dump(mode="json"))

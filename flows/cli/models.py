@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from data.catalog import load_catalog
-from flows.cli.output import AsJson, DataSetName, console, emit, prepare, quiet_stdout, reports_errors, table
+from flows.cli.output import AsJson, DataSetName, console, emit, prepare, table
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.table import Table
+
+    from lstm.promotion.ledger import Ledger
+    from lstm.settings import Settings
+    from lstm.tracking.registry import Registry
 
 
-@reports_errors
 def forecast(
     name: DataSetName,
     picture: Annotated[Path | None, typer.Option(help="Where to write the picture (PNG).")] = None,
@@ -25,19 +27,18 @@ def forecast(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """The champion's forecast from the newest data: a table, and a picture.
+    """The champion's forecast, as a table and a picture.
 
     Example: nightcast forecast household_power
     """
     settings = prepare()
-    load_catalog(settings.catalog).get(name)
-    with quiet_stdout(as_json):
-        from flows.forecasting import make_forecast, write_picture, write_request
+    _known(settings, name)
+    from flows.forecasting import make_forecast, write_picture, write_request
 
-        made = make_forecast(settings, name)
-        path = write_picture(made, picture or settings.forecasts / name / "newest.png")
-        if request is not None:
-            write_request(made, request)
+    made = make_forecast(settings, name)
+    path = write_picture(made, picture or settings.forecasts / name / "newest.png")
+    if request is not None:
+        write_request(made, request)
     if as_json:
         emit({**made.to_dict(), "picture": str(path)})
         return
@@ -51,7 +52,6 @@ def forecast(
     console.print(f"[dim]Picture: {path}[/]", highlight=False, soft_wrap=True)
 
 
-@reports_errors
 def rollback(
     name: DataSetName,
     reason: Annotated[str, typer.Option(help="Why; kept in the ledger.")] = "by hand",
@@ -62,47 +62,55 @@ def rollback(
     Example: nightcast rollback household_power --reason "forecasts too low since Monday"
     """
     settings = prepare()
-    load_catalog(settings.catalog).get(name)
-    with quiet_stdout(as_json):
-        from lstm.promotion.ledger import Ledger
-        from lstm.tracking.registry import Registry
-
-        ledger = Ledger(settings.ledger_url)
-        registry = Registry(settings.mlflow_uri)
-        registry.sync(name, ledger)
-        champion = ledger.rollback(name, reason)
-        registry.sync(name, ledger)
+    _known(settings, name)
+    ledger, registry = _stores(settings)
+    registry.sync(name, ledger)
+    champion = ledger.rollback(name, reason)
+    registry.sync(name, ledger)
     if as_json:
         emit({"data_set": name, "champion": champion.version, "previous": champion.previous})
         return
     console.print(f"[bold]{name}[/]: version {champion.version} is the champion again.", highlight=False)
 
 
-@reports_errors
 def retire(
     name: DataSetName,
     reason: Annotated[str, typer.Option(help="Why; kept in the ledger.")] = "by hand",
     as_json: AsJson = False,
 ) -> None:
-    """Leave a data set without a champion: the next night promotes a first one. Rollback undoes it.
+    """Leave a data set without a champion. Rollback undoes it.
 
     Example: nightcast retire household_power --reason "the horizon is 48 hours now"
     """
     settings = prepare()
-    load_catalog(settings.catalog).get(name)
-    with quiet_stdout(as_json):
-        from lstm.promotion.ledger import Ledger
-        from lstm.tracking.registry import Registry
-
-        ledger = Ledger(settings.ledger_url)
-        registry = Registry(settings.mlflow_uri)
-        registry.sync(name, ledger)
-        ledger.retire(name, reason)
-        registry.sync(name, ledger)
+    _known(settings, name)
+    ledger, registry = _stores(settings)
+    registry.sync(name, ledger)
+    ledger.retire(name, reason)
+    registry.sync(name, ledger)
     if as_json:
         emit({"data_set": name, "champion": None})
         return
     console.print(f"[bold]{name}[/] has no champion now.", highlight=False)
+
+
+def _known(settings: Settings, name: str) -> None:
+    """Check the name before anything that takes long is imported.
+
+    Raises:
+        UnknownDataSet: the catalog has no such data set.
+    """
+    from data.catalog import load_catalog
+
+    load_catalog(settings.catalog).get(name)
+
+
+def _stores(settings: Settings) -> tuple[Ledger, Registry]:
+    from lstm.promotion.ledger import Ledger
+    from lstm.tracking.registry import Registry
+
+    settings.root.mkdir(parents=True, exist_ok=True)
+    return Ledger(settings.ledger_url), Registry(settings.mlflow_uri)
 
 
 def _rows(frame: pd.DataFrame) -> Table:

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
+import textwrap
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
+from rich.padding import Padding
 
-from data.catalog import load_catalog
-from data.retrain import Budget
-from flows.cli.output import (
-    AsJson,
-    DataSetName,
-    console,
-    emit,
-    prepare,
-    quiet_stdout,
-    reports_errors,
-    stderr,
-    table,
-)
-from lstm.settings import Settings
+from flows.cli.output import AsJson, DataSetName, console, emit, prepare, stderr, table
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
+    from data.catalog import DataSet
+    from data.retrain import Budget
     from flows.night import Outcome
+    from lstm.promotion.records import Entry
+    from lstm.settings import Settings
 
 DEMO = "household_power"
 DEMO_DAYS_BEFORE_END = 7
@@ -34,28 +27,29 @@ DEMO_DAYS_BEFORE_END = 7
 FROM_CATALOG = "catalog"
 NEWEST = "newest"
 
+COLORS = {"promoted": "green", "refused": "red", "failed": "red"}
+REASON = 240
+"""Longest reason that the history shows; `--json` has all of it."""
+
 Trials = Annotated[str, typer.Option(help="Trials of the search: a number, or the catalog's.", metavar="N")]
 Minutes = Annotated[str, typer.Option(help="Minutes of searching: a number, or the catalog's.", metavar="N")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Search workers; one a core when not given.")]
 
 
-@reports_errors
 def demo(workers: Workers = None, as_json: AsJson = False) -> None:
-    """One night on the sample data, a week before its end, and what happened.
+    """One night on the sample data, a week before its end.
 
     Example: nightcast demo
     """
     settings = prepare()
-    with quiet_stdout(as_json):
-        from data.source import newest_time
+    from data.catalog import load_catalog
+    from data.source import newest_time
 
-        end = newest_time(load_catalog(settings.catalog).get(DEMO)).astype(datetime)
-        as_of = end.replace(tzinfo=UTC) - timedelta(days=DEMO_DAYS_BEFORE_END)
-        outcome = _run(settings, DEMO, as_of, None, workers, None)
-    _show(settings, outcome, as_json)
+    end = newest_time(load_catalog(settings.catalog).get(DEMO)).astype(datetime)
+    as_of = end.replace(tzinfo=UTC) - timedelta(days=DEMO_DAYS_BEFORE_END)
+    _show(settings, _run(settings, DEMO, as_of, None, workers, None), as_json)
 
 
-@reports_errors
 def retrain(
     name: DataSetName,
     as_of: Annotated[
@@ -72,40 +66,39 @@ def retrain(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """One night of one data set, run here: check, search, train, judge, promote, forecast.
+    """One night, run here, from newest data to forecast.
 
     Example: nightcast retrain household_power --trials 12 --minutes 5
     """
     settings = prepare()
+    from data.catalog import load_catalog
+
     data_set = load_catalog(settings.catalog).get(name)
-    budget = _budget(data_set.retrain.budget, trials, minutes)
-    moment = _moment(as_of)
-    with quiet_stdout(as_json):
-        outcome = _run(settings, name, moment, budget, workers, pool)
-    _show(settings, outcome, as_json)
+    moment, budget = _moment(as_of), _budget(data_set.retrain.budget, trials, minutes)
+    _show(settings, _run(settings, name, moment, budget, workers, pool), as_json)
 
 
-@reports_errors
 def history(
     name: Annotated[
-        str | None, typer.Argument(help="A data set; all when not given.", metavar="[DATA_SET]")
+        str | None, typer.Argument(help="A data set; all when not given.", metavar="DATA_SET")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many decisions.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """The ledger: the newest decisions, and the champions.
+    """The champions, and the newest decisions.
 
     Example: nightcast history household_power
     """
     settings = prepare()
+    from data.catalog import load_catalog
+
     catalog = load_catalog(settings.catalog)
     names = [catalog.get(name).name] if name else sorted(catalog.data_sets)
-    with quiet_stdout(as_json):
-        from lstm.promotion.ledger import Ledger
+    from lstm.promotion.ledger import Ledger
 
-        ledger = Ledger(settings.ledger_url)
-        entries = ledger.decisions(name, limit)
-        champions = {one: ledger.champion(one) for one in names}
+    ledger = Ledger(settings.ledger_url)
+    entries = ledger.decisions(name, limit)
+    champions = {one: ledger.champion(one) for one in names}
     if as_json:
         emit(
             {
@@ -115,18 +108,37 @@ def history(
         )
         return
     for one, champion in champions.items():
-        serving = f"version {champion.version}" if champion else "no champion yet"
-        console.print(f"[bold]{one}[/]: {serving}", highlight=False)
-    rows = table("decided (UTC)", "data set", "what", "version", "why")
+        serving = "no champion"
+        if champion is not None:
+            before = f"; before it: version {champion.previous}" if champion.previous else ""
+            serving = f"version {champion.version} serves since {_local(champion.decided_at)}{before}"
+        console.print(f"[bold]{one}[/]  {serving}", highlight=False)
     for entry in entries:
-        rows.add_row(
-            entry.decided_at[:16].replace("T", " "),
-            entry.data_set,
-            entry.kind,
-            entry.version or "-",
-            escape(entry.reason),
-        )
-    console.print(rows)
+        _print_entry(entry, catalog.data_sets.get(entry.data_set))
+
+
+def _print_entry(entry: Entry, data_set: DataSet | None) -> None:
+    """One decision: when and what, and below it why."""
+    what = [_local(entry.decided_at), f"[{COLORS.get(entry.kind, 'yellow')}]{entry.kind:<11}[/]"]
+    what += [f"[bold]{entry.data_set}[/]", *([f"version {entry.version}"] if entry.version else [])]
+    night = f"[dim]Night as of {_as_of(entry.night, data_set)}.[/] " if entry.night else ""
+    reason = textwrap.shorten(entry.reason.partition("\n")[0], REASON, placeholder=" …")
+    console.print()
+    console.print("  ".join(what), highlight=False, soft_wrap=True)
+    console.print(Padding(night + escape(reason), (0, 0, 0, 2)), highlight=False)
+
+
+def _local(text: str) -> str:
+    """A moment of the ledger in this machine's time, to the minute."""
+    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def _as_of(night: str, data_set: DataSet | None) -> str:
+    """A night's as-of, in the data set's time zone while the catalog has it."""
+    import numpy as np
+
+    moment = datetime.strptime(night.split(".")[1], "%Y%m%dT%H%M%SZ")  # noqa: DTZ007
+    return data_set.grid.format(np.datetime64(moment, "us")) if data_set else f"{moment:%Y-%m-%d %H:%M}Z"
 
 
 def _run(
@@ -138,6 +150,8 @@ def _run(
     pool: str | None,
 ) -> Outcome:
     """Run the flow in this process, under the watch of the terminal."""
+    from dataclasses import replace
+
     from flows.progress import Terminal, watched_by
 
     # Prefect's own server makes its folder, but not the one above it.
@@ -153,7 +167,8 @@ def _run(
     result = state.result(raise_on_failure=False)
     if isinstance(result, BaseException):
         raise result
-    return Outcome(**result)
+    outcome = Outcome(**result)
+    return replace(outcome, seconds={**terminal.announced, **outcome.seconds})
 
 
 def _show(settings: Settings, outcome: Outcome, as_json: bool) -> None:
@@ -169,29 +184,27 @@ def _show(settings: Settings, outcome: Outcome, as_json: bool) -> None:
 def _print(settings: Settings, outcome: Outcome) -> None:
     console.print()
     if outcome.scores:
-        rows = table("on the judge windows, standardised", "MAE", "MSE", "pinball", "coverage", numbers=4)
+        rows = table("on the judge windows", "MAE", "MSE", "pinball", "coverage", numbers=4)
         for forecaster, scores in outcome.scores.items():
-            style = "bold" if forecaster == "challenger" else None
             numbers = [_number(scores.get(key)) for key in ("mae", "mse", "pinball", "coverage")]
+            style = "bold" if forecaster == "challenger" else None
             rows.add_row(forecaster.replace("_", " "), *numbers, style=style)
         console.print(rows)
+        console.print("[dim]errors in standard deviations of the target[/]", highlight=False)
         console.print()
-    color = "green" if outcome.ending == "promoted" else "yellow" if outcome.is_good else "red"
+    color = COLORS.get(outcome.ending, "yellow")
     console.print(f"[bold {color}]{outcome.ending}[/]  {escape(outcome.reason)}", highlight=False)
     for finding in outcome.findings:
         console.print(f"[dim]• {escape(finding)}[/]", highlight=False)
     console.print()
-    where = [
-        ("forecast", f"nightcast forecast {outcome.data_set}"),
-        ("history", f"nightcast history {outcome.data_set}"),
-    ]
+    where = [("history", f"nightcast history {outcome.data_set}")]
+    if outcome.champion is not None:
+        where.insert(0, ("forecast", f"nightcast forecast {outcome.data_set}"))
     if settings.tracking_uri is None:
-        where.append(("see it", "nightcast up"))
-    where.append(("runs", outcome.tracking_uri))
-    rows = table("where to look", "")
-    for label, command in where:
-        rows.add_row(label, escape(command))
-    console.print(rows, soft_wrap=True)
+        where.append(("browser", "nightcast up"))
+    where.append(("MLflow run", outcome.run_link or f"{outcome.run_id} in {outcome.tracking_uri}"))
+    for label, what in where:
+        console.print(f"{label:<10}  {escape(what)}", highlight=False, soft_wrap=True)
 
 
 def _number(value: object) -> str:
@@ -200,16 +213,20 @@ def _number(value: object) -> str:
 
 def _budget(declared: Budget, trials: str, minutes: str) -> Budget | None:
     """The catalog's budget with what was given; None where nothing was."""
-    if trials == FROM_CATALOG and minutes == FROM_CATALOG:
+    given = {
+        name: value for name, value in (("trials", trials), ("minutes", minutes)) if value != FROM_CATALOG
+    }
+    if not given:
         return None
+    from pydantic import ValidationError
+
     try:
-        return Budget(
-            trials=declared.trials if trials == FROM_CATALOG else int(trials),
-            minutes=declared.minutes if minutes == FROM_CATALOG else float(minutes),
-        )
-    except ValueError as error:
+        return type(declared).model_validate({**declared.model_dump(), **given})
+    except ValidationError as error:
+        name = str(error.errors()[0]["loc"][0])
+        number = "a whole number above 0" if name == "trials" else "a number above 0"
         raise typer.BadParameter(
-            "trials and minutes must be numbers above 0", param_hint="--trials"
+            f"{given[name]!r} is not {number}; `{FROM_CATALOG}` takes the catalog's", param_hint=f"--{name}"
         ) from error
 
 

@@ -1,102 +1,131 @@
-"""What every command shares: errors and exit status, one JSON object on standard output, tables."""
+"""What every command shares: errors and exit status, one JSON object on standard output, tables.
+
+Typer and rich alone are imported here, so that ``--help`` answers at once; the rest of the house comes in
+when a command runs.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import wraps
-from typing import Annotated, Any, ParamSpec, TypeVar
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperGroup
 
 from data.errors import CatalogError, NightcastError
-from lstm.settings import Settings, silence_telemetry
 
-P = ParamSpec("P")
-R = TypeVar("R")
+if TYPE_CHECKING:
+    from lstm.settings import Settings
 
 AsJson = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")
+    bool,
+    typer.Option("--json", help="Print one JSON object on standard output, nothing else."),
 ]
 DataSetName = Annotated[str, typer.Argument(help="The data set's name in the catalog.", metavar="DATA_SET")]
 
 console = Console()
 stderr = Console(stderr=True)
 
+_answers: ContextVar[TextIO | None] = ContextVar("answers", default=None)
+
+_TITLES = {
+    "CatalogError": "Wrong catalog",
+    "DataRefused": "Refused",
+    "SettingsError": "Wrong setting",
+    "UnknownDataSet": "Unknown data set",
+}
+
+
+class Commands(TyperGroup):
+    """The root of the commands: an expected error ends as a sentence and an exit status."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Read the root's own options."""
+        with _reporting("--json" in args):
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        with _reporting("--json" in ctx.args):
+            return super().invoke(ctx)
+
 
 def prepare() -> Settings:
     """Settings, and the environment of the tools below, before any of them is imported.
 
-    Without a server of its own, Prefect keeps its state in Nightcast's home; its chatter stays in its
-    logs, since the command shows progress itself.
+    Without a server of its own, Prefect keeps its state in Nightcast's home; its chatter and MLflow's stay
+    off the terminal, since the command shows progress itself.
+
+    Raises:
+        SettingsError: a variable of the environment has a wrong value.
     """
+    from lstm.settings import load_settings, silence_telemetry
+
     silence_telemetry()
-    settings = Settings()
+    settings = load_settings()
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     if "PREFECT_API_URL" not in os.environ:
         os.environ.setdefault("PREFECT_HOME", str(settings.root / "prefect"))
     return settings
 
 
-def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn an expected error into a sentence and an exit status; anything else stays a traceback."""
+def keep_stdout_for_answers() -> None:
+    """Give standard output to `emit` alone, until the process ends.
 
-    @wraps(command)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return command(*args, **kwargs)
-        except NightcastError as error:
-            if kwargs.get("as_json"):
-                emit({"error": str(error), "kind": type(error).__name__})
-            stderr.print(f"[bold red]{_title(error)}[/]", highlight=False)
-            stderr.print(str(error), highlight=False, markup=False, soft_wrap=True)
-            raise typer.Exit(2 if isinstance(error, CatalogError) else 1) from error
-
-    return wrapped
+    Whatever else writes there, even a child process or C code, writes to standard error.
+    """
+    _answers.set(os.fdopen(os.dup(1), "w", encoding="utf-8"))
+    os.dup2(2, 1)
 
 
 def emit(value: Mapping[str, Any]) -> None:
     """One JSON object, alone on standard output."""
-    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False, default=str) + "\n")
-    sys.stdout.flush()
+    stream = _answers.get() or sys.stdout
+    stream.write(json.dumps(value, indent=2, allow_nan=False, default=str) + "\n")
+    stream.flush()
 
 
-@contextmanager
-def quiet_stdout(active: bool) -> Iterator[None]:
-    """Send everything that anybody prints to standard error, even child processes and C code."""
-    if not active:
-        yield
-        return
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
-
-
-def table(*columns: str, title: str | None = None, numbers: int = 0) -> Table:
-    """A plain table; its last `numbers` columns are right-aligned."""
-    made = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+def table(*columns: str, numbers: int = 0, fixed: Sequence[str] = ()) -> Table:
+    """A plain table; its last `numbers` columns are right-aligned, and `fixed` ones never wrap."""
+    made = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for position, column in enumerate(columns):
         is_number = position >= len(columns) - numbers
-        made.add_column(column, justify="right" if is_number else "left", no_wrap=is_number)
+        made.add_column(
+            column, justify="right" if is_number else "left", no_wrap=is_number or column in fixed
+        )
     return made
 
 
-def _title(error: NightcastError) -> str:
-    return {
-        "DataRefused": "Refused",
-        "CatalogError": "Wrong catalog",
-        "UnknownDataSet": "Unknown data set",
-    }.get(type(error).__name__, "Failed")
+@contextmanager
+def _reporting(as_json: bool) -> Iterator[None]:
+    """Turn an expected error into a sentence and an exit status; anything else stays a traceback."""
+    try:
+        yield
+    except (typer.Exit, typer.Abort):
+        raise
+    except typer.TyperException as error:
+        # Typer prints wrong usage itself; called without a command it prints the help, and has no message.
+        if as_json:
+            emit({"error": error.format_message(), "kind": "WrongUsage"})
+        raise
+    except NightcastError as error:
+        kind = type(error).__name__
+        if as_json:
+            emit({"error": str(error), "kind": kind})
+        stderr.print(f"[bold red]{_TITLES.get(kind, 'Failed')}[/]", highlight=False)
+        stderr.print(str(error), highlight=False, markup=False, soft_wrap=True)
+        raise typer.Exit(2 if isinstance(error, CatalogError) else 1) from error
+    except BaseException as error:
+        if as_json:
+            emit({"error": str(error), "kind": type(error).__name__})
+        raise

@@ -12,23 +12,23 @@ from typing import Annotated, Literal
 
 import typer
 
-from data.catalog import load_catalog
 from data.errors import NightcastError
-from flows.cli.output import AsJson, console, emit, prepare, quiet_stdout, reports_errors, stderr, table
+from flows.cli.output import AsJson, console, emit, prepare, stderr, table
 
 
-@reports_errors
 def up(
     prefect_port: Annotated[int, typer.Option(help="Port of the Prefect server.")] = 4200,
     mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow server.")] = 5000,
 ) -> None:
-    """Prefect and MLflow servers, deployments and workers on this machine, until Ctrl-C.
+    """Servers, deployments and workers on this machine, until Ctrl-C.
 
     Example: nightcast up
     """
     settings = prepare()
-    load_catalog(settings.catalog)
+    from data.catalog import load_catalog
     from flows.stack import Addresses, stack
+
+    load_catalog(settings.catalog)
 
     addresses = Addresses(prefect_port, mlflow_port)
     signal.signal(signal.SIGTERM, _interrupt)
@@ -48,22 +48,21 @@ def up(
         stderr.print("Ended.", highlight=False)
 
 
-@reports_errors
 def deploy(
     search_pool: Annotated[
         str | None, typer.Option(help="A further work pool whose workers search, as in `retrain --pool`.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Apply prefect.yaml and the catalog's schedules to the Prefect server of PREFECT_API_URL.
+    """Apply prefect.yaml and the catalog's schedules to PREFECT_API_URL.
 
     Example: nightcast deploy --search-pool gpu
     """
     settings = prepare()
-    with quiet_stdout(as_json):
-        from flows.deploy import deploy as apply
+    from data.catalog import load_catalog
+    from flows.deploy import deploy as apply
 
-        names = apply(load_catalog(settings.catalog), search_pool)
+    names = apply(load_catalog(settings.catalog), search_pool)
     if as_json:
         emit({"deployments": names})
         return
@@ -71,25 +70,21 @@ def deploy(
         console.print(f"[green]✓[/] {name}", highlight=False)
 
 
-@reports_errors
 def doctor(as_json: AsJson = False) -> None:
-    """Is this machine fit for a night? Versions, device, disk, and every store, opened.
+    """Is this machine fit for a night? Device, disk, every store.
 
     Example: nightcast doctor
     """
     settings = prepare()
-    with quiet_stdout(as_json):
-        checks = {
-            "python": platform.python_version,
-            "catalog": lambda: (
-                f"{len(load_catalog(settings.catalog).data_sets)} data sets, {settings.catalog}"
-            ),
-            "home": lambda: f"{settings.root}, {_free_gigabytes(settings.root.parent):.0f} GB free",
-            "device": lambda: _device(settings.device),
-            "ledger": lambda: _ledger(settings.ledger_url),
-            "mlflow": lambda: _mlflow(settings.mlflow_uri, settings.artifacts),
-        }
-        results = {name: _attempt(check) for name, check in checks.items()}
+    checks = {
+        "python": platform.python_version,
+        "catalog": lambda: _catalog(settings.catalog),
+        "home": lambda: f"{settings.root}, {_free_gigabytes(settings.root.parent):.0f} GB free",
+        "device": lambda: _device(settings.device),
+        "ledger": lambda: _ledger(settings.ledger_url),
+        "mlflow": lambda: _mlflow(settings.mlflow_uri, settings.artifacts),
+    }
+    results = {name: _attempt(check) for name, check in checks.items()}
     healthy = all(ok for ok, _ in results.values())
     if as_json:
         emit({"healthy": healthy, **{name: text for name, (_, text) in results.items()}})
@@ -107,6 +102,12 @@ def _attempt(check: Callable[[], str]) -> tuple[bool, str]:
         return True, check()
     except NightcastError as error:
         return False, str(error)
+
+
+def _catalog(path: Path) -> str:
+    from data.catalog import load_catalog
+
+    return f"{len(load_catalog(path).data_sets)} data sets, {path}"
 
 
 def _free_gigabytes(folder: Path) -> float:
