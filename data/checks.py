@@ -60,24 +60,35 @@ def _not_stale(panel: Panel, data_set: DataSet) -> None:
 
 
 def _missing(panel: Panel) -> list[Finding]:
-    """One finding a column: how many values are missing, the first, and the longest gap."""
+    """What is missing, from when, and the longest gap; columns that miss the same steps are one finding."""
     missing, steps = ~panel.observed, _steps(panel)
+    alike: dict[bytes, list[int]] = {}
+    for column in range(len(panel.columns)):
+        alike.setdefault(missing[:, column].tobytes(), []).append(column)
     findings = []
-    for column, name in enumerate(panel.columns):
-        rows = np.flatnonzero(missing[:, column])
+    for columns in alike.values():
+        rows = np.flatnonzero(missing[:, columns[0]])
         if rows.size:
-            runs = [gaps(missing[panel.rows(number), column]) for number in range(len(panel.series))]
+            runs = [gaps(missing[panel.rows(number), columns[0]]) for number in range(len(panel.series))]
             longest = max(int((lasts - firsts + 1).max(initial=0)) for firsts, lasts in runs)
+            single = len(columns) == 1
+            where = "" if single else f" in {_list(panel, columns)}"
             findings.append(
                 Finding(
-                    f"steps without a value, masked; the longest gap is {longest}",
+                    f"steps without a value{where}, masked; the longest gap is {longest}",
                     series=_owner(panel, int(rows[0])),
-                    column=name,
+                    column=panel.columns[columns[0]] if single else None,
                     time=_time(panel, int(steps[rows[0]])),
                     count=rows.size,
                 )
             )
     return findings
+
+
+def _list(panel: Panel, columns: list[int]) -> str:
+    if len(columns) == len(panel.columns):
+        return f"all {len(columns)} columns"
+    return f"{len(columns)} columns ({', '.join(panel.columns[column] for column in columns)})"
 
 
 def _gaps(panel: Panel, data_set: DataSet, splits: Splits) -> list[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from hypothesis import strategies as st
 from meter import AS_OF, HOURS, assert_refused, edit, problems, rows, without
 
 from data.catalog import DataSet
-from data.checks import gaps
+from data.checks import _missing, gaps
 from data.contract import check
+from data.panel import Panel
 
 Declare = Callable[..., DataSet]
 
@@ -52,6 +54,26 @@ def test_missing_values_name_the_first_series_and_the_longest_gap(declare: Decla
     assert problems(check(declare(edit(frame, HOURS + 50, load=None), series="site"), AS_OF)) == [
         "steps without a value, masked; the longest gap is 3 "
         "(series b, column load, first at 2024-01-02 06:00+00:00, 6 times)"
+    ]
+
+
+def test_columns_that_miss_the_same_steps_are_one_finding(declare: Declare) -> None:
+    frame = without(rows(), 30, 32)
+    assert problems(check(declare(frame), AS_OF)) == [
+        "steps without a value in all 2 columns, masked; the longest gap is 3 "
+        "(first at 2024-01-02 06:00+00:00, 3 times)"
+    ]
+
+
+def test_columns_that_miss_the_same_steps_are_named_beside_others(make_panel: Callable[..., Panel]) -> None:
+    panel = make_panel(steps=50, covariates=("wind", "sun"))
+    values = panel.values.copy()
+    values[10:12, 1:] = np.nan
+    values[20, 0] = np.nan
+    assert [str(finding) for finding in _missing(replace(panel, values=values))] == [
+        "steps without a value, masked; the longest gap is 1 (column load, first at 2024-01-01 20:00+00:00)",
+        "steps without a value in 2 columns (wind, sun), masked; the longest gap is 2 "
+        "(first at 2024-01-01 10:00+00:00, 2 times)",
     ]
 
 
