@@ -136,6 +136,20 @@ def test_trials_hang_below_the_night(tracker: Tracker) -> None:
     assert all(run.data.tags["nightcast.night"] == NIGHT.key for run in runs)
 
 
+def test_a_trial_without_a_run_leaves_the_run_before_alone(tracker: Tracker) -> None:
+    """Where MLflow refuses its run, the trial fails, and the worker still says that it ended."""
+    recorder = TrialRecorder(tracker, tracker.start_night(NIGHT))
+    recorder.started(0, {"hidden_size": 8})
+    first = recorder._run
+    recorder.ended(0, "finished", 0.4, "")
+    with pytest.raises(TrackingError):
+        recorder.started(1, {"hidden?size": 8})
+    recorder.ended(1, "failed", None, "TrackingError")
+    run = tracker.run(first)
+    assert (run.info.status, run.data.tags["nightcast.state"]) == ("FINISHED", "finished")
+    assert run.data.tags["nightcast.reason"] == ""
+
+
 def test_threads_share_a_tracker(tracker: Tracker) -> None:
     night = tracker.start_night(NIGHT)
 

@@ -257,6 +257,7 @@ class TrialRecorder:
 
     def started(self, number: int, params: Mapping[str, Any]) -> None:
         """Open the trial's run."""
+        self._run = ""
         self._run = self._tracker.start_trial(self._night_run, number, params)
         self._waiting, self._flushed = [], time.monotonic()
 
@@ -268,7 +269,12 @@ class TrialRecorder:
             self._flush()
 
     def ended(self, number: int, state: str, value: float | None, reason: str) -> None:
-        """Close the trial's run: finished, pruned (MLflow's KILLED) or failed, with the reason."""
+        """Close the trial's run: finished, pruned (MLflow's KILLED) or failed, with the reason.
+
+        A trial whose run could not be opened has none to close.
+        """
+        if not self._run:
+            return
         if value is not None:
             self._waiting.append(_metric("value", value, 0))
         self._flush()
