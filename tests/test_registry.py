@@ -189,6 +189,27 @@ def test_an_alias_moved_by_hand_is_a_decision(registry: Registry, ledger: Ledger
     assert registry.aliases("made") == {"champion": second, "previous": third}
 
 
+def test_a_promotion_while_another_process_syncs_was_not_made_by_hand(
+    registry: Registry, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A forecast syncs without the night's lease: the night may promote at any moment in between."""
+    first, second = versions(registry, 2)
+    promote(ledger, first, None)
+    registry.sync("made", ledger)
+    night, read = Registry(registry.uri), registry.aliases
+
+    def read_and_wait(data_set: str) -> dict[str, str]:
+        found = read(data_set)
+        promote(ledger, second, first)
+        night.sync("made", ledger)
+        return found
+
+    monkeypatch.setattr(registry, "aliases", read_and_wait)
+    registry.sync("made", ledger)
+    assert champion(ledger) == second
+    assert [entry.kind for entry in ledger.decisions("made")] == ["promoted"] * 2
+
+
 def test_an_alias_set_by_hand_before_the_first_champion(registry: Registry, ledger: Ledger) -> None:
     (version,) = versions(registry, 1)
     registry.set_alias("made", "champion", version)

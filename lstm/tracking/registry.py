@@ -158,12 +158,14 @@ class Registry:
             NotFound: the registry lost the champion's version.
             ChampionChanged: a night promoted in the meantime; call again.
         """
+        # In this order: a night that promotes and moves the alias in between leaves `found` at `noted`.
+        noted = ledger.alias(data_set)
         found = self.aliases(data_set)
         champion = ledger.champion(data_set)
         wanted = None if champion is None else champion.version
         moved = found.get(CHAMPION)
         done = []
-        if moved is not None and moved not in (wanted, ledger.alias(data_set)):
+        if moved is not None and moved not in (wanted, noted):
             reason = f"The alias `champion` was moved by hand from {wanted or 'none'} to {moved}."
             ledger.adopt(data_set, moved, wanted, reason)
             done.append(reason)
