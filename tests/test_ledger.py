@@ -351,7 +351,11 @@ def test_urls_that_cannot_be_used(tmp_path: Path) -> None:
         Ledger("postgresql://me:secret@127.0.0.1:1/base")
     assert "secret" not in str(caught.value)
     assert "***@127.0.0.1:1/base" in str(caught.value)
-    for url, words in (("nonsense", "not one"), ("mysql://h/b", "not mysql"), ("sqlite://", "in memory")):
+    for url, words in (
+        ("nonsense", "NIGHTCAST_DATABASE_URL"),
+        ("mysql://h/b", "not mysql"),
+        ("sqlite://", "in memory"),
+    ):
         with pytest.raises(LedgerError, match=words):
             Ledger(url)
     (tmp_path / "file").touch()

@@ -104,7 +104,7 @@ class Database:
         try:
             self._url = sa.make_url(url)
         except sa.exc.ArgumentError as error:
-            raise LedgerError("The ledger's URL is not one. Remedy: check NIGHTCAST_LEDGER_URL.") from error
+            raise LedgerError("The ledger's URL is not one. Remedy: check NIGHTCAST_DATABASE_URL.") from error
         if self._url.drivername == "postgresql":
             self._url = self._url.set(drivername="postgresql+psycopg")
         self.dialect = self._url.get_backend_name()
