@@ -143,7 +143,14 @@ def end(night: Night, ending: Ending, reason: str, details: Mapping[str, Any] | 
     seconds = dict(night.stages.seconds)
     run = begin(night)
     full = {**(details or {}), "seconds": seconds, "run_id": run}
-    night.ledger.end_night(night.identity, ending, reason, full)
+    stands = night.ledger.end_night(night.identity, ending, reason, full)
+    if stands.ending is not None and stands.ending != ending:
+        # A night that has promoted stays promoted, whatever fails afterwards.
+        ending, reason, full = (
+            stands.ending,
+            f"{stands.reason} Afterwards: {reason}",
+            {**stands.details, **full},
+        )
     night.tracker.log_metrics(run, {f"seconds/{stage}": value for stage, value in seconds.items()})
     night.tracker.log_tags(run, {"nightcast.ending": ending})
     night.tracker.end(run, "FINISHED" if ending in FINAL else "FAILED", reason)

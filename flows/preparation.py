@@ -14,6 +14,7 @@ from data.snapshot import save as save_snapshot
 from data.splits import Splits, split
 from flows.night import Night, Outcome, begin, end
 from flows.worker import JOB_FILE, Job
+from lstm.training.device import choose_device
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def _params(night: Night, prepared: Prepared) -> dict[str, Any]:
         "budget_trials": retrain.budget.trials,
         "budget_minutes": retrain.budget.minutes,
         "seed": retrain.seed,
+        "device": str(choose_device(night.settings.device)),
     }
 
 
