@@ -72,6 +72,7 @@ def begin_run(night: Night, prepared: Prepared) -> None:
     run = begin(night)
     path = night.settings.snapshots / f"{prepared.digest}.parquet"
     params = _params(night, prepared)
+    tracker.log_tags(run, {"nightcast.device": str(choose_device(night.settings.device))})
     tracker.log_params(run, params)
     tracker.log_data(run, data_set.name, prepared.digest, path.name, params)
     job = Job(data_set=data_set, snapshot=prepared.digest, study=night.identity.key)
@@ -93,7 +94,6 @@ def _params(night: Night, prepared: Prepared) -> dict[str, Any]:
         "budget_trials": retrain.budget.trials,
         "budget_minutes": retrain.budget.minutes,
         "seed": retrain.seed,
-        "device": str(choose_device(night.settings.device)),
     }
 
 
