@@ -63,7 +63,7 @@ class Frequency:
             raise ValueError(f"frequency {self.text!r} is a day; write D, which follows the local calendar")
         try:
             ZoneInfo(self.time_zone)
-        except (ZoneInfoNotFoundError, ValueError) as error:
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:  # OSError: a folder, such as Europe
             raise ValueError(
                 f"unknown time zone {self.time_zone!r}; use an IANA name, as in Europe/Paris"
             ) from error

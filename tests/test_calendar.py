@@ -211,7 +211,7 @@ def test_unknown_frequencies_are_refused(text: str, problem: str) -> None:
         Frequency(text)
 
 
-@pytest.mark.parametrize("zone", ["Europe/Atlantis", "", "../../etc/passwd", "CEST"])
+@pytest.mark.parametrize("zone", ["Europe", "Europe/Atlantis", "", "../../etc/passwd", "CEST"])
 def test_unknown_zones_are_refused(zone: str) -> None:
     with pytest.raises(ValueError, match="unknown time zone"):
         Frequency("h", zone)
