@@ -49,7 +49,8 @@ def resolve_as_of(data_set: DataSet, now: datetime | None = None) -> np.datetime
     """The grid step at which the past ends: the last complete one.
 
     With the wall clock, the last step that ended `publication_delay` before now; with `clock: data`, the
-    step of the newest row.
+    step of the newest row. Where rows are aggregated, that step may still miss some: it counts as complete
+    where a next row, as far from the newest as that is from the one before, would lie in the next step.
 
     Args:
         data_set: the data set.
@@ -61,7 +62,12 @@ def resolve_as_of(data_set: DataSet, now: datetime | None = None) -> np.datetime
     """
     grid = data_set.grid
     if data_set.clock == "data":
-        return _floor(grid, newest_time(data_set))
+        newest = newest_time(data_set)
+        step = _floor(grid, newest)
+        if data_set.aggregate is None:
+            return step
+        following = newest + (newest - newest_time(data_set, before=newest))
+        return step if following >= grid.shift(step, 1) else grid.shift(step, -1)
     now = now or datetime.now(UTC)
     if now.tzinfo is None:
         raise ValueError(f"now needs a time zone, found {now}")

@@ -82,18 +82,27 @@ def read(data_set: DataSet, until: np.datetime64 | None = None) -> Reading:
     return Reading(rows, tuple(opened.findings), opened.columns)
 
 
-def newest_time(data_set: DataSet) -> np.datetime64:
+def newest_time(data_set: DataSet, before: np.datetime64 | None = None) -> np.datetime64:
     """The newest row's time (UTC, microseconds).
+
+    Args:
+        data_set: the catalog entry.
+        before: rows at or after this time (UTC) are left out.
 
     Raises:
         DataRefused: as `read`.
     """
     layout = layout_of(data_set)
     with _opened(data_set, layout) as opened:
-        newest = normalise(opened.frame, layout).select(pl.col("time").max())
-        time = newest.collect(engine="streaming").to_series()
+        frame = normalise(opened.frame, layout)
+        if before is not None:
+            frame = frame.filter(pl.col("time") < _utc(before))
+        time = frame.select(pl.col("time").max()).collect(engine="streaming").to_series()
     if time.item() is None:
-        layout.refuse("The source holds no rows.", remedy="check the source; is the last export whole?")
+        when = "" if before is None else f" before {data_set.grid.format(before)}"
+        layout.refuse(
+            f"The source holds no rows{when}.", remedy="check the source; is the last export whole?"
+        )
     return np.datetime64(time.to_numpy()[0], "us")
 
 

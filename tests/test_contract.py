@@ -208,6 +208,19 @@ def test_as_of_of_a_file_is_its_newest_step(declare: Declare) -> None:
     assert resolve_as_of(declare(edit(rows(), -1, at="2024-01-05 23:40:00"), aggregate="mean")) == AS_OF
 
 
+def test_an_aggregated_file_ends_with_its_last_whole_step(declare: Declare) -> None:
+    """An export made at 5:10 holds ten minutes of the hour from 5 on: their sum is no hour's."""
+
+    def minutes(count: int) -> DataSet:
+        times = [datetime(2024, 1, 1) + timedelta(minutes=minute) for minute in range(count)]  # noqa: DTZ001
+        frame = pl.DataFrame({"at": times, "load": 1.0, "wind": 2.0}).with_columns(pl.col("at").cast(str))
+        return declare(frame, aggregate="sum")
+
+    assert resolve_as_of(minutes(5 * 60 + 10)) == np.datetime64("2024-01-01T04", "us")
+    assert resolve_as_of(minutes(5 * 60)) == np.datetime64("2024-01-01T04", "us")
+    assert resolve_as_of(minutes(5 * 60 - 1)) == np.datetime64("2024-01-01T03", "us")
+
+
 def test_as_of_is_now_by_default(declare: Declare) -> None:
     as_of = resolve_as_of(declare(rows(), clock="wall")).astype("datetime64[us]").item()
     age = datetime.now(UTC).replace(tzinfo=None) - as_of
