@@ -154,7 +154,7 @@ def _opened(data_set: DataSet, layout: Layout) -> Iterator[_Opened]:
     try:
         with tempfile.TemporaryDirectory(prefix="nightcast-") as folder:
             opened = _open(data_set, layout, Path(folder))
-            if layout.series and data_set.exclude:
+            if layout.series in opened.columns and data_set.exclude:
                 series = pl.col(layout.series).cast(pl.String)
                 kept = opened.frame.filter(series.is_in(data_set.exclude).not_() | series.is_null())
                 opened = _Opened(kept, opened.findings, opened.columns)
@@ -178,7 +178,11 @@ def _open(data_set: DataSet, layout: Layout, folder: Path) -> _Opened:
     frame = _concat([file.frame for file in files], paths, layout)
     findings = [finding for file in files for finding in file.findings]
     frame = frame.filter(pl.any_horizontal(pl.all().is_not_null()))  # an empty line is no row
-    present = [column for column in layout.values if column in frame.collect_schema().names()]
+    names = frame.collect_schema().names()
+    if layout.series in names:
+        text = pl.col(layout.series).str.strip_chars()
+        frame = frame.with_columns(pl.when(text != "").then(text).alias(layout.series))
+    present = [column for column in layout.values if column in names]
     frame = delimited.numbers(frame, present, layout, findings)
     return _Opened(frame, findings, _columns([file.kinds for file in files], layout))
 

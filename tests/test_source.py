@@ -186,6 +186,23 @@ def test_excluded_series_are_left_out_before_anything_is_checked(tmp_path: Path,
     assert read(data_set).frame["series"].to_list() == ["1", "3"]
 
 
+def test_a_lost_series_column_is_named_whether_or_not_ids_are_excluded(
+    tmp_path: Path, declare: Declare
+) -> None:
+    (tmp_path / "rows.csv").write_text("when,meter,load\n2024-01-01,a,1\n")
+    with pytest.raises(DataRefused, match="missing") as caught:
+        read(declare(series="id", exclude=["b"]))
+    assert caught.value.column == "id"
+
+
+def test_blanks_around_an_id_make_no_other_series(tmp_path: Path, declare: Declare) -> None:
+    (tmp_path / "rows.csv").write_text("when, id, load\n2024-01-01, a, 1\n2024-01-02,a ,2\n2024-01-02, b,3\n")
+    assert read(declare(series="id", exclude=["b"])).frame["series"].to_list() == ["a", "a"]
+    (tmp_path / "rows.csv").write_text("when,id,load\n2024-01-01,a,1\n2024-01-02, ,2\n")
+    with pytest.raises(DataRefused, match="no series id"):
+        read(declare(series="id"))
+
+
 frequencies = st.sampled_from(["15min", "h", "6h", "D", "W", "W-WED", "MS"])
 zones = st.sampled_from(["UTC", "Europe/Paris", "Asia/Kolkata", "America/New_York"])
 stamps = st.lists(
