@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import polars as pl
@@ -59,11 +61,21 @@ def _store(connection: sqlalchemy.Connection, query: str, folder: Path) -> list[
     names = list(result.keys())
     paths: list[Path] = []
     while (rows := result.fetchmany(BATCH_ROWS)) or not paths:
-        columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in names]
-        series = [pl.Series(name, column, strict=False) for name, column in zip(names, columns, strict=True)]
         paths.append(folder / f"{len(paths):06d}.parquet")
-        pl.DataFrame(series).write_parquet(paths[-1])
+        _frame(names, rows).write_parquet(paths[-1])
     return paths
+
+
+def _frame(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> pl.DataFrame:
+    """Rows as columns; values that only Python knows, such as `uuid.UUID`, as their text."""
+    columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in names]
+    series = []
+    for name, column in zip(names, columns, strict=True):
+        values = pl.Series(name, column, strict=False)
+        if values.dtype == pl.Object:
+            values = pl.Series(name, [None if value is None else str(value) for value in column], pl.String)
+        series.append(values)
+    return pl.DataFrame(series)
 
 
 def expand(url: str, layout: Layout) -> tuple[sqlalchemy.URL, tuple[str, ...]]:

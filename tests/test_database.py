@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import traceback
+import uuid
 from pathlib import Path
 from urllib.parse import quote
 
@@ -55,6 +56,16 @@ def test_an_empty_result_still_has_its_columns(base: str, tmp_path: Path) -> Non
 def test_mixed_numbers_are_numbers(base: str, tmp_path: Path) -> None:
     (batch,) = run(base, "select 1 as load union all select 1.5 union all select null", tmp_path / "out")
     assert sorted(batch["load"].drop_nulls().cast(pl.Float64)) == [1.0, 1.5]
+
+
+def test_what_only_python_knows_is_kept_as_text(tmp_path: Path) -> None:
+    """PostgreSQL's ids come as `uuid.UUID`, and a query may well select columns that nobody uses."""
+    ids = [uuid.UUID(int=number) for number in range(2)]
+    frame = database._frame(["id", "load", "blob"], [(ids[0], 1.5, object()), (ids[1], None, None)])
+    frame.write_parquet(tmp_path / "rows.parquet")
+    assert frame["id"].to_list() == [str(one) for one in ids]
+    assert frame["load"].to_list() == [1.5, None]
+    assert frame["blob"].null_count() == 1
 
 
 def test_the_password_comes_from_the_environment_whatever_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
