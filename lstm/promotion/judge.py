@@ -115,11 +115,19 @@ def judge(
     rivals = [challenger] if champion is None else [challenger, champion]
     chosen = windows(
         panel,
-        _unseen(panel, splits.judge, rivals),
+        _unseen(panel, splits.judge, rivals, horizon),
         lookback=max(season, *(rival.lookback for rival in rivals)),
         horizon=horizon,
         series=_shared(panel, rivals),
     )
+    if not len(chosen):
+        raise DataRefused(
+            f"no window of {horizon} steps can be judged: none has an observed target after enough history.",
+            data_set=panel.data_set,
+            column=panel.target,
+            time=panel.frequency.format(panel.frequency.shift(panel.start, splits.judge.first)),
+            remedy="wait until newer data has come, or shorten retrain.search_space.lookback in the catalog.",
+        )
     loc_W, scale_W = scaler.target(chosen.series)
     bench = Bench(
         windows=chosen,
@@ -136,24 +144,25 @@ def judge(
     return Verdict(bench, forecasts, {name: bench.score(made) for name, made in forecasts.items()})
 
 
-def _unseen(panel: Panel, span: Span, rivals: Sequence[Candidate]) -> Span:
+def _unseen(panel: Panel, span: Span, rivals: Sequence[Candidate], horizon: int) -> Span:
     """The part of the judge span after everything that any rival's training saw.
 
     Raises:
-        DataRefused: less than half of the span is left.
+        DataRefused: less than half of the span is left, or less than a horizon.
     """
     last = max(rival.seen_until for rival in rivals)
     seen = int(panel.frequency.steps_between(panel.start, np.asarray([last]))[0])
-    unseen = Span(max(span.first, seen + 1), span.last)
-    if 2 * len(unseen) < len(span):
+    first = max(span.first, seen + 1)
+    left = max(span.last - first + 1, 0)
+    if 2 * left < len(span) or left < horizon:
         raise DataRefused(
             f"the champion's training reaches to {panel.frequency.format(last)}, into the judge span: "
-            f"{max(len(unseen), 0)} of {len(span)} steps are left to judge on.",
+            f"{left} of {len(span)} steps are left to judge on.",
             data_set=panel.data_set,
             time=panel.frequency.format(panel.frequency.shift(panel.start, span.first)),
             remedy="wait until newer data has come, or retire the champion.",
         )
-    return unseen
+    return Span(first, span.last)
 
 
 def _shared(panel: Panel, rivals: Sequence[Candidate]) -> list[int]:
