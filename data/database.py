@@ -113,9 +113,20 @@ def expand(url: str, layout: Layout) -> tuple[sqlalchemy.URL, tuple[str, ...]]:
     return full, tuple(sorted(filter(None, secrets), key=len, reverse=True))
 
 
+def parse(url: str) -> sqlalchemy.URL:
+    """A URL as SQLAlchemy reads it; plain ``postgresql://`` means psycopg, the driver that comes with us.
+
+    Raises:
+        sqlalchemy.exc.ArgumentError, ValueError: not a URL.
+    """
+    parsed = sqlalchemy.make_url(url)
+    is_plain = parsed.drivername == "postgresql"
+    return parsed.set(drivername="postgresql+psycopg") if is_plain else parsed
+
+
 def _parsed(url: str) -> sqlalchemy.URL | None:
     try:
-        return sqlalchemy.make_url(url)
+        return parse(url)
     except (ArgumentError, ValueError):
         return None
 

@@ -95,6 +95,13 @@ def test_a_password_in_the_catalog_is_refused_and_not_repeated() -> None:
     assert "hunter2" not in str(refused.value)
 
 
+def test_postgresql_means_the_driver_that_is_installed() -> None:
+    url, _ = expand("postgresql://me@host/base", LAYOUT)
+    assert url.drivername == "postgresql+psycopg"
+    url, _ = expand("postgresql+asyncpg://me@host/base", LAYOUT)
+    assert url.drivername == "postgresql+asyncpg"
+
+
 @pytest.mark.parametrize(
     "url",
     [

@@ -410,8 +410,9 @@ def test_a_study_that_is_not_there_names_the_remedy(url):
         study.best(url, NAME)
 
 
-def test_a_password_is_never_shown():
-    url = "postgresql+psycopg://me:hush@127.0.0.1:1/base"
+@pytest.mark.parametrize("dialect", ["postgresql", "postgresql+psycopg"])
+def test_a_password_is_never_shown(dialect):
+    url = f"{dialect}://me:hush@127.0.0.1:1/base"
     assert "hush" not in shown(url)
     for use in (prepare, lambda one: study.progress(one, NAME)):
         with pytest.raises(SearchFailed) as caught:

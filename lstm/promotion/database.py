@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from data.database import parse
 from data.errors import NightcastError
 
 SCHEMA_VERSION = 1
@@ -102,11 +103,9 @@ class Database:
 
     def __init__(self, url: str) -> None:
         try:
-            self._url = sa.make_url(url)
+            self._url = parse(url)
         except sa.exc.ArgumentError as error:
             raise LedgerError("The ledger's URL is not one. Remedy: check NIGHTCAST_DATABASE_URL.") from error
-        if self._url.drivername == "postgresql":
-            self._url = self._url.set(drivername="postgresql+psycopg")
         self.dialect = self._url.get_backend_name()
         if self.dialect not in ("sqlite", "postgresql"):
             raise LedgerError(f"{self}: the ledger needs SQLite or PostgreSQL, not {self.dialect}.")

@@ -15,10 +15,11 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from data.database import parse
 from data.errors import NightcastError
 
 HEARTBEAT_SECONDS = 15
@@ -79,12 +80,12 @@ def prepare(url: str) -> None:
 
 def shown(url: str) -> str:
     """The URL without its password."""
-    return make_url(url).render_as_string(hide_password=True)
+    return parse(url).render_as_string(hide_password=True)
 
 
 def _check_tables(url: str) -> None:
     """Ask before Optuna does, which would leave a connection behind where there is nothing."""
-    engine = create_engine(url, poolclass=NullPool)
+    engine = create_engine(parse(url), poolclass=NullPool)
     try:
         found = inspect(engine).has_table("studies")
     except SQLAlchemyError as error:
@@ -103,14 +104,15 @@ def _connect(
 ) -> optuna.storages.RDBStorage:
     # What happened to a trial is told by the worker, in our words and once.
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    is_sqlite = make_url(url).get_backend_name() == "sqlite"
+    full = parse(url)
+    is_sqlite = full.get_backend_name() == "sqlite"
     own: dict[str, Any] = (
         {"connect_args": {"timeout": _BUSY_SECONDS}} if is_sqlite else {"pool_pre_ping": True}
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         storage = optuna.storages.RDBStorage(
-            url,
+            full.render_as_string(hide_password=False),
             {**own, **(engine or {})},
             heartbeat_interval=HEARTBEAT_SECONDS,
             grace_period=GRACE_SECONDS,
