@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from data.retrain import Budget, Duration, Retrain, Settings, default_seasons, d
 
 SHIPPED = Path(__file__).with_name("catalog.yaml")
 NAME = r"^[a-z][a-z0-9_]{0,62}$"
+
+_PLACEHOLDER = re.compile(r"\$\{\w+\}")
+_SECRET_KEYS = re.compile(r"[?&][^=&]*(?:passw|pwd|secret|token)[^=&]*=[^&]", re.IGNORECASE)
 
 Role = Literal["past", "ignore"]
 Aggregate = Literal["mean", "sum", "min", "max", "last"]
@@ -37,6 +41,18 @@ class Query(Settings):
     kind: Literal["sql"]
     url: str = Field(description="SQLAlchemy URL, as in postgresql+psycopg://me:${DB_PASSWORD}@host/base")
     query: str
+
+    @field_validator("url")
+    @classmethod
+    def _without_secrets(cls, url: str) -> str:
+        """A password that stands in the URL would be copied wherever the data set is written to."""
+        bare = _PLACEHOLDER.sub("", url)
+        login = bare.partition("://")[2].rpartition("@")[0]
+        if (not login.startswith("/") and login.partition(":")[2]) or _SECRET_KEYS.search(bare):
+            raise ValueError(
+                "holds a password; write ${DB_PASSWORD} in its place, and set DB_PASSWORD where nights run"
+            )
+        return url
 
 
 class Gaps(Settings):
@@ -95,7 +111,11 @@ class DataSet(Settings):
             return {"retrain": {"horizon": 1, "validation": "1d", "judge": "1d"}, "seasons": [2], **raw}
         retrain = raw.get("retrain") or {}
         if isinstance(retrain, dict):
-            retrain = {**defaults(frequency), **retrain}
+            filled = defaults(frequency)
+            space = retrain.get("search_space", {})
+            if isinstance(space, dict):
+                space = filled["search_space"].with_keys(space)
+            retrain = {**filled, **retrain, "search_space": space}
         return {"seasons": default_seasons(frequency), **raw, "retrain": retrain}
 
     @model_validator(mode="after")
@@ -174,16 +194,41 @@ def load_catalog(path: Path = SHIPPED) -> Catalog:
         CatalogError: the file is missing, not YAML, or a key is wrong; names file, key and remedy.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise CatalogError(
             f"{path}: no such catalog. Remedy: `nightcast data add FILE` writes one"
         ) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise CatalogError(f"{path}: cannot be read as YAML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise CatalogError(f"{path}: not UTF-8 text. Remedy: save it as UTF-8") from error
+    except OSError as error:
+        raise CatalogError(
+            f"{path}: cannot be read: {error.strerror}. Remedy: name a file that can, in NIGHTCAST_CATALOG"
+        ) from error
+    raw = parse_yaml(path, text)
+    if raw is None:
+        raise CatalogError(f"{path}: empty. Remedy: `nightcast data add FILE` writes a first entry")
     if not isinstance(raw, dict):
         raise CatalogError(f"{path}: expected data set names at the top level, found {type(raw).__name__}")
     return Catalog(path, {str(name): parse_data_set(path, str(name), entry) for name, entry in raw.items()})
+
+
+def parse_yaml(path: Path, text: str) -> object:
+    """A catalog's plain values.
+
+    Raises:
+        CatalogError: not YAML; names file, line and column, and quotes nothing: a line may hold a secret.
+    """
+    try:
+        return yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        problem = f"{where}{error.problem}"
+    except yaml.YAMLError as error:
+        problem = str(error).splitlines()[0]
+    # Refused outside the block, so that YAML's own error, which quotes the line, is not chained.
+    raise CatalogError(f"{path}: cannot be read as YAML: {problem}. Remedy: repair that line")
 
 
 def parse_data_set(path: Path, name: str, entry: object) -> DataSet:
@@ -197,20 +242,30 @@ def parse_data_set(path: Path, name: str, entry: object) -> DataSet:
     try:
         return DataSet.model_validate({**entry, "name": name, "folder": path.resolve().parent})
     except ValidationError as error:
-        raise CatalogError("\n".join(_explain(path, name, dict(e)) for e in error.errors())) from error
+        problems = [_explain(path, name, dict(e)) for e in error.errors()]
+        raise CatalogError("\n".join(problems)) from error
 
 
 def _explain(path: Path, name: str, error: dict[str, Any]) -> str:
     """One validation error as file, key, what is wrong and the remedy."""
     location = [str(part) for part in error["loc"]]
     key = ".".join([name, *location])
+    if location == ["name"]:
+        return f"{path}: {name!r}: a name is lower-case letters, digits and _, and begins with a letter"
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(location[-1], _known_keys(), n=1)
         remedy = f"did you mean {near[0]!r}?" if near else "remove it"
         return f"{path}: {key}: unknown key; {remedy}"
     if error["type"] == "missing":
         return f"{path}: {key}: missing; add it"
-    return f"{path}: {key}: {error['msg'].removeprefix('Value error, ')} (found {error['input']!r})"
+    return f"{path}: {key}: {error['msg'].removeprefix('Value error, ')}{_found(error['input'])}"
+
+
+def _found(value: object) -> str:
+    """The wrong value where it is a plain one; a URL, or a block that may hold one, is shown nowhere."""
+    if isinstance(value, Mapping | list | tuple) or "://" in str(value):
+        return ""
+    return f" (found {value!r})"
 
 
 def _known_keys() -> list[str]:

@@ -17,7 +17,7 @@ from polars.exceptions import PolarsError
 
 from data import delimited
 from data.calendar import WEEKDAYS, Frequency
-from data.catalog import DataSet, parse_data_set
+from data.catalog import DataSet, parse_data_set, parse_yaml
 from data.errors import CatalogError
 from data.files import write_atomically
 from data.layout import Layout
@@ -116,10 +116,7 @@ def add(catalog: Path, path: Path, name: str | None = None) -> DataSet:
 
 def _parse(text: str, catalog: Path) -> dict[str, Any]:
     """The catalog's plain values; none where it is empty."""
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise CatalogError(f"{catalog}: cannot be read as YAML: {error}") from error
+    raw = parse_yaml(catalog, text)
     return raw if isinstance(raw, dict) else {}
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -22,7 +23,7 @@ Duration = Annotated[str, AfterValidator(_is_duration)]
 class Settings(BaseModel):
     """Base of every catalog block: immutable, and an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class Budget(Settings):
@@ -76,6 +77,19 @@ class SearchSpace(Settings):
                     raise ValueError(f"lookback {lookback} is not a multiple of segment_length {segment}")
         return self
 
+    def with_keys(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Some keys of a space, not yet validated, and this one's for the others.
+
+        Where lookbacks are given without segment lengths, those of this one stay that divide them all.
+        """
+        space = {**{name: getattr(self, name) for name in type(self).model_fields}, **given}
+        lookbacks = space["lookback"]
+        if "segment_length" not in given and isinstance(lookbacks, list | tuple):
+            whole = [steps for steps in lookbacks if isinstance(steps, int)]
+            fitting = tuple(s for s in self.segment_length if not any(steps % s for steps in whole))
+            space["segment_length"] = fitting or (1,)
+        return space
+
 
 class Retrain(Settings):
     """The nightly retrain of one data set. Every key has a default that fits the frequency.
@@ -108,8 +122,12 @@ class Retrain(Settings):
         return self
 
 
-def defaults(frequency: Frequency) -> dict[str, object]:
-    """Values of `Retrain` that fit a frequency: a day, a fortnight, eight weeks or a year ahead."""
+def defaults(frequency: Frequency) -> dict[str, Any]:
+    """Values of `Retrain` that fit a frequency: a day, a fortnight, eight weeks or a year ahead.
+
+    The rarer the steps the fewer the windows, so the smaller the batches and the more the epochs: a training
+    needs some hundreds of them to get anywhere.
+    """
     seconds = frequency.seconds
     if seconds < 86_400:
         day = 86_400 // seconds
@@ -117,13 +135,13 @@ def defaults(frequency: Frequency) -> dict[str, object]:
         space = SearchSpace(segment_length=segments, lookback=(7 * day, 14 * day))
         return {"horizon": day, "validation": "4w", "judge": "4w", "search_space": space}
     if frequency.text == "D":
-        space = SearchSpace(segment_length=(1, 7), lookback=(28, 56))
-        return {"horizon": 14, "validation": "8w", "judge": "8w", "search_space": space}
+        space = SearchSpace(segment_length=(1, 7), lookback=(28, 56), batch_size=(32, 64))
+        return {"horizon": 14, "validation": "8w", "judge": "8w", "max_epochs": 40, "search_space": space}
     if frequency.text.startswith("W"):
-        space = SearchSpace(segment_length=(1, 4), lookback=(52, 104))
-        return {"horizon": 8, "validation": "26w", "judge": "26w", "search_space": space}
-    space = SearchSpace(segment_length=(1, 3), lookback=(24, 36))
-    return {"horizon": 12, "validation": "104w", "judge": "104w", "search_space": space}
+        space = SearchSpace(segment_length=(1, 4), lookback=(52, 104), batch_size=(16, 32))
+        return {"horizon": 8, "validation": "26w", "judge": "26w", "max_epochs": 60, "search_space": space}
+    space = SearchSpace(segment_length=(1, 3), lookback=(24, 36), batch_size=(16, 32))
+    return {"horizon": 12, "validation": "104w", "judge": "104w", "max_epochs": 60, "search_space": space}
 
 
 def default_seasons(frequency: Frequency) -> tuple[int, ...]:

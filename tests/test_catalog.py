@@ -147,7 +147,7 @@ def test_a_wrong_name_suggests_the_nearest(tmp_path: Path) -> None:
     [
         (None, "no such catalog. Remedy: `nightcast data add FILE`"),
         (b"a: [", "cannot be read as YAML"),
-        (b"\xff\xfe", "cannot be read as YAML"),
+        (b"\xff\xfe", "not UTF-8 text. Remedy: save it as UTF-8"),
         (b"- a", "expected data set names at the top level, found list"),
     ],
 )
