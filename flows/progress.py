@@ -18,6 +18,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
+QUIET_SECONDS = 30.0
+"""Without a terminal, pieces are told at most this often."""
+
 
 class Watcher(Protocol):
     """Somebody who watches a night."""
@@ -46,7 +49,8 @@ class Nobody:
 
 
 class Terminal:
-    """Live lines on a terminal, with a bar where pieces are counted; elsewhere one line a finished stage.
+    """Live lines on a terminal, with a bar where pieces are counted; elsewhere one line a finished stage,
+    and now and then one of how far it is.
 
     Attributes:
         announced: seconds of the stages that nobody ended: each lasts until the next one begins.
@@ -65,6 +69,7 @@ class Terminal:
         )
         self._tasks: dict[str, TaskID] = {}
         self._running: tuple[str, float] | None = None
+        self._told = 0.0, 0
         self.announced: dict[str, float] = {}
 
     def __enter__(self) -> Terminal:
@@ -79,12 +84,17 @@ class Terminal:
         """A spinner for the stage; one that was announced before and never ended is over."""
         self._end_announced()
         self._running = stage, time.monotonic()
+        self._told = time.monotonic(), 0
         self._tasks[stage] = self._lines.add_task(stage, total=None, note="", seconds=None, ok=True)
 
     def advance(self, stage: str, done: int, total: int, note: str) -> None:
         """The stage's bar and note."""
         if stage in self._tasks:
             self._lines.update(self._tasks[stage], completed=min(done, total), total=total, note=note)
+        told, pieces = self._told
+        if not self._console.is_terminal and done > pieces and time.monotonic() - told >= QUIET_SECONDS:
+            self._told = time.monotonic(), done
+            self._say(f"  {done}/{total}  {note}")
 
     def end(self, stage: str, seconds: float, note: str, ok: bool = True) -> None:
         """A line that stays."""
@@ -94,8 +104,10 @@ class Terminal:
                 self._tasks[stage], completed=1, total=1, note=note, seconds=seconds, ok=ok, refresh=True
             )
         if not self._console.is_terminal:
-            line = f"{stage:<8} {seconds:6.1f} s  {note if ok else _ended_by_error(note)}".rstrip()
-            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+            self._say(f"{stage:<8} {seconds:6.1f} s  {note if ok else _ended_by_error(note)}")
+
+    def _say(self, line: str) -> None:
+        self._console.print(line.rstrip(), highlight=False, markup=False, soft_wrap=True)
 
     def _end_announced(self, ok: bool = True) -> None:
         if self._running is not None:

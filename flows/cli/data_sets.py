@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from flows.cli.output import AsJson, DataSetName, console, emit, prepare, table
 
@@ -25,18 +26,17 @@ def list_data_sets(as_json: AsJson = False) -> None:
     if as_json:
         emit({name: data_set.model_dump(mode="json") for name, data_set in catalog.data_sets.items()})
         return
-    rows = table("name", "target", "every", "season", "horizon", "schedule", "title")
+    rows = table("name", "target", "every", "season", "horizon", "schedule", fixed=("name", "schedule"))
     for name, data_set in catalog.data_sets.items():
         retrain = data_set.retrain
         seasons = ", ".join(map(str, data_set.seasons))
         rows.add_row(
             name,
-            data_set.target,
+            escape(data_set.target),
             data_set.frequency,
             seasons,
             str(retrain.horizon),
             retrain.schedule or "-",
-            data_set.title,
         )
     console.print(rows)
     console.print(f"[dim]{catalog.path}[/]", highlight=False, soft_wrap=True)
@@ -83,8 +83,8 @@ def check(name: DataSetName, as_json: AsJson = False) -> None:
     missing = int((~panel.observed[:, 0]).sum())
     series = f"{len(panel.series)} series, " if panel.series != ("",) else ""
     console.print(
-        f"[bold]{name}[/]: {series}{len(panel.values):,} rows of {panel.frequency.text}, "
-        f"{missing:,} without {panel.target}",
+        f"[bold]{name}[/]  {series}{len(panel.values):,} rows every {panel.frequency.text}, "
+        f"{missing:,} without {escape(panel.target)}",
         highlight=False,
     )
     rows = table("span", "first target", "last target")
@@ -92,7 +92,7 @@ def check(name: DataSetName, as_json: AsJson = False) -> None:
         rows.add_row(span, first, last)
     console.print(rows)
     for finding in checked.findings:
-        console.print(f"[yellow]•[/] {finding}", highlight=False, soft_wrap=True)
+        console.print(f"[yellow]•[/] {escape(str(finding))}", highlight=False, soft_wrap=True)
     console.print("[green]Fit for a night.[/]")
 
 
@@ -115,9 +115,10 @@ def add(
         return
     console.print(f"Added [bold]{data_set.name}[/] to {settings.catalog}", highlight=False, soft_wrap=True)
     rows = table("key", "value")
-    for key in ("time", "target", "series", "frequency", "time_zone", "seasons"):
-        rows.add_row(key, str(getattr(data_set, key)))
-    rows.add_row("past covariates", ", ".join(data_set.covariates) or "none")
+    for key in ("time", "target", "series", "frequency", "time_zone", "clock"):
+        rows.add_row(key, escape(str(getattr(data_set, key) or "none")))
+    rows.add_row("past covariates", escape(", ".join(data_set.covariates) or "none"))
+    rows.add_row("seasons", ", ".join(map(str, data_set.seasons)))
     rows.add_row("horizon", str(data_set.retrain.horizon))
     console.print(rows)
     console.print(

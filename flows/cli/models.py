@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from flows.cli.output import AsJson, DataSetName, console, emit, prepare, table
 
@@ -123,5 +124,5 @@ def _rows(frame: pd.DataFrame) -> Table:
         bar = "█" * round(16 * abs(record["q0.5"]) / largest)
         numbers = [f"{record[level]:.4g}" for level in levels]
         when = str(record["time"])[:16].replace("T", " ")
-        rows.add_row(*([str(record["series"])] if several else []), when, f"[cyan]{bar}[/]", *numbers)
+        rows.add_row(*([escape(str(record["series"]))] if several else []), when, f"[cyan]{bar}[/]", *numbers)
     return rows
