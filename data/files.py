@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from data.processes import Process, is_dead, this_process
+
+_TEMPORARY = re.compile(r"^\.(?P<process>.+:\d+:\d+\.\d+)\.[0-9a-f]{8}\..+\.tmp$")
 
 
 @contextmanager
@@ -20,7 +25,7 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: the folder cannot be written, or the block wrote nothing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = path.with_name(f".{this_process()}.{uuid.uuid4().hex[:8]}.{path.name}.tmp")
     try:
         yield temporary
         _flush(temporary)
@@ -38,6 +43,21 @@ def write_atomically(path: Path, data: bytes) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_bytes(data)
+
+
+def remove_leftovers(folder: Path) -> tuple[Path, ...]:
+    """Remove the temporary files, in a folder and below it, of processes of this host that were killed.
+
+    Returns:
+        What was removed.
+    """
+    removed = []
+    for path in folder.rglob(".*.tmp"):
+        found = _TEMPORARY.match(path.name)
+        if found and is_dead(Process.parse(found["process"])):
+            path.unlink(missing_ok=True)
+            removed.append(path)
+    return tuple(removed)
 
 
 def _flush(path: Path) -> None:

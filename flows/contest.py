@@ -139,12 +139,12 @@ def promote(
     Raises:
         ChampionChanged: the champion is not the one that the challenger was compared with.
     """
-    details = result_of(prepared, verdict, version)
+    details = result_of(night, prepared, verdict, version)
     night.ledger.promote(night.identity, version, reigning.version, decision.reason, details)
     night.registry.sync(night.data_set.name, night.ledger)
 
 
-def result_of(prepared: Prepared, verdict: Verdict, version: str | None) -> dict[str, Any]:
+def result_of(night: Night, prepared: Prepared, verdict: Verdict, version: str | None) -> dict[str, Any]:
     """What the ledger keeps of a judged night, JSON-safe."""
     return {
         "digest": prepared.digest,
@@ -152,6 +152,7 @@ def result_of(prepared: Prepared, verdict: Verdict, version: str | None) -> dict
         "findings": prepared.findings,
         "scores": {name: scores.to_dict() for name, scores in verdict.scores.items()},
         "model_version": version,
+        "run_id": night.run_id,
     }
 
 

@@ -21,11 +21,15 @@ from flows.progress import Stages
 from lstm.promotion.identity import Identity
 from lstm.promotion.ledger import Ledger
 from lstm.promotion.records import FINAL, Ending
+from lstm.promotion.records import Night as Past
 from lstm.settings import Settings
 from lstm.tracking.registry import Registry
 from lstm.tracking.runs import Tracker
+from lstm.tracking.server import TrackingError
 
 logger = logging.getLogger(__name__)
+
+ENDING_TAG = "nightcast.ending"
 
 
 @dataclass
@@ -126,9 +130,18 @@ def earlier_result(night: Night) -> Outcome | None:
     if past is None or not past.is_final:
         return None
     night.registry.sync(night.data_set.name, night.ledger)
+    _mend_run(night, past)
     reason = f"This night has been run before, and nothing has changed since: {past.ending}. {past.reason}"
     night.ledger.end_night(night.identity, "skipped", reason)
     return _outcome(night, "skipped", reason, past.details)
+
+
+def _mend_run(night: Night, past: Past) -> None:
+    """A night that was killed after it had promoted left its MLflow run unfinished."""
+    run = past.details.get("run_id")
+    if run is not None and night.tracker.run(run).info.status != "FINISHED":
+        night.tracker.log_tags(run, {ENDING_TAG: str(past.ending)})
+        night.tracker.end(run, "FINISHED", past.reason)
 
 
 def begin(night: Night) -> str:
@@ -139,24 +152,45 @@ def begin(night: Night) -> str:
 
 
 def end(night: Night, ending: Ending, reason: str, details: Mapping[str, Any] | None = None) -> Outcome:
-    """Give the night its ending, in the ledger and on its MLflow run."""
+    """Give the night its ending, in the ledger and on its MLflow run.
+
+    A night that has promoted stays promoted, whatever happens to it afterwards; its reason then says both.
+    """
     seconds = dict(night.stages.seconds)
-    run = begin(night)
-    full = {**(details or {}), "seconds": seconds, "run_id": run}
+    full = {**(details or {}), "seconds": seconds, "run_id": _run_of(night, ending)}
     stands = night.ledger.end_night(night.identity, ending, reason, full)
     if stands.ending is not None and stands.ending != ending:
-        # A night that has promoted stays promoted, whatever fails afterwards.
-        ending, reason, full = (
-            stands.ending,
-            f"{stands.reason} Afterwards: {reason}",
-            {**stands.details, **full},
-        )
-    night.tracker.log_metrics(run, {f"seconds/{stage}": value for stage, value in seconds.items()})
-    night.tracker.log_tags(run, {"nightcast.ending": ending})
-    night.tracker.end(run, "FINISHED" if ending in FINAL else "FAILED", reason)
+        ending, reason = stands.ending, f"{stands.reason} Afterwards: {reason}"
+        full = {**stands.details, **full}
+    if night.run_id is not None:
+        _end_run(night, night.run_id, ending, reason, seconds)
     if ending in FINAL:
-        shutil.rmtree(night.settings.checkpoints / night.identity.key, ignore_errors=True)
+        # The lease is held: no other night of this data set will go on from a checkpoint of its own.
+        for folder in night.settings.checkpoints.glob(f"{night.data_set.name}.*"):
+            shutil.rmtree(folder, ignore_errors=True)
     return _outcome(night, ending, reason, full)
+
+
+def _run_of(night: Night, ending: Ending) -> str | None:
+    """The night's MLflow run. One that has failed gets its row in the ledger even if MLflow is away."""
+    try:
+        return begin(night)
+    except TrackingError:
+        if ending in FINAL:
+            raise
+        logger.warning("%s: no MLflow run", night.identity.key, exc_info=True)
+        return None
+
+
+def _end_run(night: Night, run: str, ending: Ending, reason: str, seconds: Mapping[str, float]) -> None:
+    try:
+        night.tracker.log_metrics(run, {f"seconds/{stage}": value for stage, value in seconds.items()})
+        night.tracker.log_tags(run, {ENDING_TAG: ending})
+        night.tracker.end(run, "FINISHED" if ending in FINAL else "FAILED", reason)
+    except TrackingError:
+        if ending in FINAL:
+            raise
+        logger.warning("%s: its MLflow run could not be ended", night.identity.key, exc_info=True)
 
 
 def describe(error: BaseException) -> str:

@@ -96,8 +96,8 @@ def _steps(night: Night, held: Lease, workers: int | None, pool: str | None) -> 
             held.check()
             if decision.ending == "promoted":
                 promote(night, prepared, version, decision, verdict, reigning)
-        report(night, prepared, challenger, verdict)
-    details = contest.result_of(prepared, verdict, version)
+        report(night, prepared, challenger, verdict, decision)
+    details = contest.result_of(night, prepared, verdict, version)
     return end(night, decision.ending, decision.reason, details)
 
 
@@ -130,8 +130,13 @@ def search(night: Night, reigning: Reigning, held: Lease, workers: int | None, p
     """The best trial of the study, once its workers have spent the budget."""
     with night.stages.stage("search") as stage:
         searching.create_study(night, reigning)
-        with _workers(night, workers, pool) as running:
-            best = searching.wait_for_search(night, running, held.check, stage)
+        if not searching.is_over(night):
+            try:
+                with _workers(night, workers, pool) as running:
+                    searching.wait_for_search(night, running, held.check, stage)
+            finally:
+                searching.tidy(night)
+        best = searching.best(night)
     get_run_logger().info("Best trial %d: loss %.4f, %s", best.number, best.value, best.params)
     return best
 
@@ -188,10 +193,13 @@ def promote(
 
 
 @task(cache_policy=NO_CACHE, task_run_name="forecast and report")
-def report(night: Night, prepared: Prepared, challenger: Challenger, verdict: Verdict) -> None:
-    """The newest forecast, and the pictures on the night's run."""
+def report(
+    night: Night, prepared: Prepared, challenger: Challenger, verdict: Verdict, decision: Decision
+) -> None:
+    """Pictures on the night's run, and the newest forecast unless the night is refused."""
     with night.stages.stage("report"):
-        reporting.store_forecast(night, prepared)
+        if decision.ending != "refused":
+            reporting.store_forecast(night, prepared)
         reporting.draw(night, prepared, challenger, verdict)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 
 from flows.contest import Reigning
@@ -30,34 +29,53 @@ def create_study(night: Night, reigning: Reigning) -> None:
     study.create(night.settings.study_url, night.identity.key, retrain.budget, retrain.seed, first)
 
 
-def wait_for_search(night: Night, workers: Workers, is_lost: Callable[[], None], stage: Stage) -> Best:
-    """Wait until the workers have spent the budget; the best trial.
+def wait_for_search(night: Night, workers: Workers, is_lost: Callable[[], None], stage: Stage) -> None:
+    """Wait until the workers have spent the budget. One that is killed meanwhile is replaced.
 
     Args:
         is_lost: raises where the night may not go on.
 
     Raises:
         WorkersFailed: every worker ended in an error before a trial finished.
-        SearchFailed: no trial finished.
     """
     url, name, budget = night.settings.study_url, night.identity.key, night.data_set.retrain.budget
     while True:
-        done = workers.are_done()
+        done = workers.wait(POLL_SECONDS)
         study.clean(url, name)
         progress = study.progress(url, name)
         ended = progress.complete + progress.pruned + progress.failed
         stage.advance(ended, budget.trials, _note(progress))
-        if done:
-            break
         is_lost()
-        time.sleep(POLL_SECONDS)
+        if not progress.spent and (count := workers.replace_killed()):
+            logger.warning("%d search workers were killed; as many others take their place", count)
+        elif done:
+            break
     stage.note = _note(progress)
     errors = workers.errors()
     if errors and not progress.complete:
         raise WorkersFailed("every search worker ended in an error.\n" + "\n".join(errors))
     for error in errors:
         logger.warning("a search worker ended in an error: %s", error)
-    return study.best(url, name)
+
+
+def best(night: Night) -> Best:
+    """The best trial of the night's study.
+
+    Raises:
+        SearchFailed: no trial finished.
+    """
+    return study.best(night.settings.study_url, night.identity.key)
+
+
+def is_over(night: Night) -> bool:
+    """True where an earlier attempt at this night has spent the budget."""
+    return study.progress(night.settings.study_url, night.identity.key).spent
+
+
+def tidy(night: Night) -> None:
+    """End what workers that were killed left running: trials, and their MLflow runs."""
+    study.clean(night.settings.study_url, night.identity.key)
+    night.tracker.sweep(night.data_set.name)
 
 
 def _note(progress: Progress) -> str:

@@ -7,10 +7,8 @@ another machine.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
-import threading
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -19,6 +17,7 @@ from data.catalog import DataSet
 from data.panel import Panel
 from data.snapshot import load
 from data.splits import split
+from flows import leash
 from lstm.search.objective import SearchTask
 from lstm.search.worker import work
 from lstm.settings import Settings, silence_telemetry
@@ -75,18 +74,6 @@ def _snapshot(tracker: Tracker, night_run: str, digest: str, folder: Path) -> Pa
     return load(path)
 
 
-def _obey_the_leash() -> None:
-    """End this process when its parent is gone.
-
-    The parent holds the other end of standard input and never writes: the end of the file means that it
-    ended, however it ended.
-    """
-    # Unbuffered: a thread inside a buffered read cannot be left behind when the interpreter ends.
-    while os.read(sys.stdin.fileno(), 1024):
-        continue
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
 def _terminate(*_: object) -> None:
     raise SystemExit(128 + signal.SIGTERM)
 
@@ -95,7 +82,7 @@ def main(night_run: str) -> None:
     """A local worker process, on its parent's leash."""
     silence_telemetry()
     signal.signal(signal.SIGTERM, _terminate)
-    threading.Thread(target=_obey_the_leash, name="leash", daemon=True).start()
+    leash.obey()
     run_worker(night_run, Settings())
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -20,13 +18,21 @@ from prefect.client.schemas.filters import (
     WorkPoolFilter,
     WorkPoolFilterName,
 )
+from prefect.client.schemas.objects import State
 from prefect.deployments import run_deployment
 from prefect.states import Cancelling
 
 from data.errors import NightcastError
+from flows import leash
 
 PATIENCE = 20.0
 """Seconds that a worker gets to end its trial before it is killed."""
+
+LOOK_SECONDS = 0.1
+"""Seconds between two looks at whether a local worker has ended."""
+
+SPARE = 3
+"""Workers that may be started in the place of killed ones, for each that a night asked for."""
 
 
 class WorkersFailed(NightcastError):
@@ -36,8 +42,11 @@ class WorkersFailed(NightcastError):
 class Workers(Protocol):
     """Workers that have been started."""
 
-    def are_done(self) -> bool:
-        """True once every worker has ended."""
+    def wait(self, seconds: float) -> bool:
+        """Wait so long, or until every worker has ended. Returns whether they have."""
+
+    def replace_killed(self) -> int:
+        """Start another worker for each that was killed, up to a limit; returns how many were started."""
 
     def errors(self) -> list[str]:
         """Why workers that have ended in an error did so."""
@@ -47,72 +56,97 @@ class LocalWorkers:
     """Worker processes of this machine, each on the leash of its standard input."""
 
     def __init__(self, night_run: str, count: int, logs: Path) -> None:
-        logs.mkdir(parents=True, exist_ok=True)
-        self._logs = [logs / f"worker-{number}.log" for number in range(count)]
+        self._night_run = night_run
+        self._logs = logs
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._spare = count * SPARE
+        self._replaced = 0
         try:
-            for path in self._logs:
-                self._processes.append(_start(night_run, path))
+            for _ in range(count):
+                self._start()
         except BaseException:
             self.stop()
             raise
 
-    def are_done(self) -> bool:
-        """True once every process has ended."""
-        return all(process.poll() is not None for process in self._processes)
+    def wait(self, seconds: float) -> bool:
+        """Wait so long, or until every process has ended."""
+        deadline = time.monotonic() + seconds
+        while not (done := self._are_done()) and time.monotonic() < deadline:
+            time.sleep(LOOK_SECONDS)
+        return done
+
+    def replace_killed(self) -> int:
+        """Start another process for each that a signal ended."""
+        killed = sum((process.poll() or 0) < 0 for process in self._processes)
+        count = min(killed - self._replaced, self._spare - self._replaced)
+        for _ in range(count):
+            self._start()
+            self._replaced += 1
+        return count
 
     def errors(self) -> list[str]:
         """The last lines of each process that ended in an error."""
-        ended = zip(self._processes, self._logs, strict=True)
-        return [_tail(log) for process, log in ended if process.poll() not in (None, 0)]
+        ended = enumerate(self._processes)
+        return [leash.tail(self._log(number)) for number, process in ended if process.poll() not in (None, 0)]
 
     def stop(self) -> None:
         """Ask every process to end, wait, and kill what stays."""
-        for process in self._processes:
-            assert process.stdin is not None
-            process.stdin.close()
-        deadline = time.monotonic() + PATIENCE
-        for process in self._processes:
-            try:
-                process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        leash.release(self._processes, PATIENCE)
+
+    def _are_done(self) -> bool:
+        return all(process.poll() is not None for process in self._processes)
+
+    def _log(self, number: int) -> Path:
+        return self._logs / f"worker-{number}.log"
+
+    def _start(self) -> None:
+        process = leash.start(
+            "flows.worker",
+            self._night_run,
+            log=self._log(len(self._processes)),
+            environment={"OMP_NUM_THREADS": "1"},
+        )
+        self._processes.append(process)
 
 
 class PoolWorkers:
     """Runs of the deployment ``search/worker`` in a work pool, children of this flow run."""
 
     def __init__(self, night_run: str, count: int, pool: str) -> None:
+        self._night_run = night_run
         self._runs: list[UUID] = []
+        self._spare = count * SPARE
+        self._replaced = 0
         with get_client(sync_client=True) as client:
-            deployment = _search_deployment(client, pool)
+            self._deployment = _search_deployment(client, pool)
         try:
-            for number in range(count):
-                run = run_deployment(
-                    deployment,
-                    parameters={"night_run": night_run},
-                    flow_run_name=f"search worker {number + 1} of {count}",
-                    timeout=0,
-                )
-                self._runs.append(run.id)  # type: ignore[union-attr]
+            for _ in range(count):
+                self._start()
         except BaseException:
             self.stop()
             raise
 
-    def are_done(self) -> bool:
-        """True once every run is in a final state."""
-        with get_client(sync_client=True) as client:
-            states = [client.read_flow_run(run).state for run in self._runs]
-        return all(state is not None and state.is_final() for state in states)
+    def wait(self, seconds: float) -> bool:
+        """Wait so long, or less where every run is in a final state. Asks the server once."""
+        done = all(state is not None and state.is_final() for state in self._states())
+        if not done:
+            time.sleep(seconds)
+        return done
+
+    def replace_killed(self) -> int:
+        """Start another run for each that crashed."""
+        crashed = sum(state is not None and state.is_crashed() for state in self._states())
+        count = min(crashed - self._replaced, self._spare - self._replaced)
+        for _ in range(count):
+            self._start()
+            self._replaced += 1
+        return count
 
     def errors(self) -> list[str]:
         """The message of each run that failed or crashed."""
-        with get_client(sync_client=True) as client:
-            states = [client.read_flow_run(run).state for run in self._runs]
         return [
             f"{state.name}: {state.message}"
-            for state in states
+            for state in self._states()
             if state is not None and (state.is_failed() or state.is_crashed())
         ]
 
@@ -123,6 +157,19 @@ class PoolWorkers:
                 state = client.read_flow_run(run).state
                 if state is None or not state.is_final():
                     client.set_flow_run_state(run, Cancelling(message="The night has ended."), force=True)
+
+    def _states(self) -> list[State[Any] | None]:
+        with get_client(sync_client=True) as client:
+            return [client.read_flow_run(run).state for run in self._runs]
+
+    def _start(self) -> None:
+        run = run_deployment(
+            self._deployment,
+            parameters={"night_run": self._night_run},
+            flow_run_name=f"search worker {len(self._runs) + 1}",
+            timeout=0,
+        )
+        self._runs.append(run.id)  # type: ignore[union-attr]
 
 
 @contextmanager
@@ -147,24 +194,6 @@ def pool_workers(night_run: str, count: int, pool: str) -> Iterator[Workers]:
         yield workers
     finally:
         workers.stop()
-
-
-def _start(night_run: str, log: Path) -> subprocess.Popen[bytes]:
-    """A worker in a session of its own: a Ctrl-C reaches the night alone, which then stops its workers."""
-    with log.open("wb") as output:
-        return subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "flows.worker", night_run],
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-
-
-def _tail(log: Path, lines: int = 15) -> str:
-    text = log.read_text(errors="replace").strip().splitlines()
-    return "\n".join([f"{log}:", *text[-lines:]])
 
 
 def _search_deployment(client: SyncPrefectClient, pool: str) -> UUID:

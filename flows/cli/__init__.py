@@ -37,6 +37,12 @@ def main() -> None:
     """Entry point of the console script."""
     # A shell starts background commands with Ctrl-C ignored; a night must still end in order when asked.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _terminate)
     if "--json" in sys.argv:
         keep_stdout_for_answers()
     app()
+
+
+def _terminate(number: int, _: object) -> None:
+    """Leave in order: what was begun is ended, and child processes are stopped, on the way out."""
+    raise SystemExit(128 + number)

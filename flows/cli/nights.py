@@ -152,18 +152,22 @@ def _run(
     """Run the flow in this process, under the watch of the terminal."""
     from dataclasses import replace
 
+    from flows import embedded
     from flows.progress import Terminal, watched_by
 
     # Prefect's own server makes its folder, but not the one above it.
     settings.root.mkdir(parents=True, exist_ok=True)
+    server = embedded.start(settings.root)
     with Terminal(stderr) as terminal, watched_by(terminal):
         terminal.begin("start")
         from flows.night import Outcome
         from flows.retrain import retrain as flow
+        from flows.sweep import signed
 
-        state: State[Any] = flow(
-            data_set=name, as_of=as_of, budget=budget, workers=workers, pool=pool, return_state=True
-        )
+        with server.used(), signed():
+            state: State[Any] = flow(
+                data_set=name, as_of=as_of, budget=budget, workers=workers, pool=pool, return_state=True
+            )
     result = state.result(raise_on_failure=False)
     if isinstance(result, BaseException):
         raise result

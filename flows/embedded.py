@@ -1,0 +1,115 @@
+"""A Prefect server for one command where there is no other: it starts beside it and ends with it.
+
+The temporary server that Prefect starts by itself shares the terminal with the command: a Ctrl-C ends it
+first, and the night cannot say how it ended. It also outlives a command that is killed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+from data.errors import NightcastError
+from flows import leash
+
+START_SECONDS = 120.0
+STOP_SECONDS = 10.0
+
+
+class ServerFailed(NightcastError):
+    """The temporary Prefect server did not start."""
+
+
+class Server:
+    """A Prefect server that is starting or up, on a port that the system chose.
+
+    Attributes:
+        url: of its API.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+            descriptor = listener.fileno()
+            self.process = leash.start(
+                __name__,
+                str(descriptor),
+                log=log,
+                environment={"PREFECT_SERVER_UI_ENABLED": "false"},
+                pass_fds=(descriptor,),
+            )
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Flows inside the block run against it, once it answers.
+
+        Raises:
+            ServerFailed: it ended, or was silent for too long; shows its log's end.
+        """
+        self._wait()
+        from prefect.settings import PREFECT_API_URL, temporary_settings
+
+        with temporary_settings({PREFECT_API_URL: self.url}):
+            yield
+
+    def stop(self) -> None:
+        """End it."""
+        leash.release([self.process], STOP_SECONDS)
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not _answers(f"{self.url}/health"):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise ServerFailed(f"Prefect's temporary server did not start.\n{leash.tail(self._log)}")
+            time.sleep(0.1)
+
+
+class Elsewhere:
+    """A Prefect server that PREFECT_API_URL names."""
+
+    used = staticmethod(nullcontext)
+
+
+def start(home: Path) -> Server | Elsewhere:
+    """A Prefect server for the rest of this process; the one that PREFECT_API_URL names where it is set.
+
+    Call it before importing what takes long: it starts meanwhile, and is waited for by `used`.
+    """
+    if "PREFECT_API_URL" in os.environ:
+        return Elsewhere()
+    made = Server(home / "logs" / "prefect.log")
+    # Prefect sends its last logs and events when the interpreter ends. What was registered first ends last.
+    atexit.register(made.stop)
+    return made
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310
+            return bool(response.status == 200)
+    except (urllib.error.URLError, TimeoutError, ConnectionError):
+        return False
+
+
+def main(descriptor: int) -> None:
+    """The server's process: it listens on a socket that its parent opened."""
+    leash.obey()
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    app = create_app(ephemeral=True, final=True)
+    with socket.socket(fileno=descriptor) as listener:
+        uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
