@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from data.panel import Panel
 from data.splits import Span
 from lstm.models.forecaster import ForecasterConfig
 from lstm.scaling import ScaledPanel, Scaler
-from lstm.training.checkpoint import CheckpointError, EpochLoss
+from lstm.training.checkpoint import EpochLoss
 from lstm.training.fit import Fit, TrainingDiverged, fit
 from lstm.training.predict import predict
 from lstm.training.recipe import TrainingConfig
@@ -162,16 +163,30 @@ def test_a_finished_training_is_returned_without_training(sample: Sample, tmp_pa
     assert path.stat().st_mtime_ns == written
 
 
-def test_a_checkpoint_of_another_training_or_a_damaged_one_is_refused(sample: Sample, tmp_path: Path) -> None:
+def test_a_checkpoint_that_is_damaged_or_of_another_training_costs_only_time(
+    sample: Sample, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another seed, other windows, fewer epochs, other data of the same shape: none may carry on from it."""
     path = tmp_path / "checkpoint.safetensors"
-    sample.fit(checkpoint=path, epochs=1)
-    with pytest.raises(CheckpointError, match="another training"):
-        sample.fit(replace(TRAINING, seed=9), checkpoint=path)
-    with pytest.raises(CheckpointError, match="another training"):
-        sample.fit(validated=False, checkpoint=path)
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(CheckpointError, match="delete it"):
-        sample.fit(checkpoint=path)
+    sample.fit(checkpoint=path, epochs=2)
+    kept = path.read_bytes()
+    values = sample.scaled.values + np.float32(0.5)
+    options: list[dict[str, Any]] = [
+        {"training": replace(TRAINING, seed=9), "epochs": 2},
+        {"validated": False, "epochs": 2},
+        {"epochs": 1},
+        {"epochs": 2},
+        {"epochs": 2},
+    ]
+    for number, each in enumerate(options):
+        path.write_bytes(kept[:-100] if number == 3 else kept)
+        if number == 4:
+            sample.scaled = replace(sample.scaled, values=values)
+        caplog.clear()
+        again = sample.fit(checkpoint=path, **each)
+        assert "starts over" in caplog.text
+        assert same(again.state, sample.fit(**each).state)
+        assert len(again.history) == each["epochs"]
 
 
 def test_a_loss_that_is_no_number_ends_the_training(sample: Sample) -> None:

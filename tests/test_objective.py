@@ -295,7 +295,7 @@ def test_a_broken_checkpoint_costs_only_time(make_task, caplog):
     task = make_task(trials=1)
     task.checkpoints.mkdir()
     task.checkpoint(0).write_bytes(b"torn")
-    with caplog.at_level(logging.WARNING, "lstm.search"):
+    with caplog.at_level(logging.WARNING, "lstm.training"):
         work(task, Recorder())
     assert "starts over" in caplog.text
     assert rows(task)[0].curve == rows(whole)[0].curve

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,17 +15,14 @@ from optuna.trial import TrialState
 from data.catalog import DataSet
 from data.panel import Integers, Panel
 from data.splits import Span, Splits
-from lstm.models.forecaster import ForecasterConfig
 from lstm.scaling import ScaledPanel, Scaler
 from lstm.search import places
 from lstm.search.space import suggest
-from lstm.training.checkpoint import CheckpointError, EpochLoss
+from lstm.training.checkpoint import EpochLoss
 from lstm.training.device import Wanted, choose_device
-from lstm.training.fit import Fit, OnEpoch, fit
-from lstm.training.recipe import Recipe, TrainingConfig
+from lstm.training.fit import OnEpoch, fit
+from lstm.training.recipe import Recipe
 from lstm.windows import Windows, windows
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -126,44 +122,20 @@ def train_trial(
         if time.monotonic() > deadline and _has_finished_one(trial.study):
             raise optuna.TrialPruned(f"the search's time was over at epoch {epoch}")
 
-    result = _fit(task, model, training, task.checkpoint(number), losses, report)
+    result = fit(
+        model,
+        training,
+        task.scaled,
+        task.windows(task.splits.train, model.lookback),
+        task.validation(model.lookback),
+        device=choose_device(task.device),
+        checkpoint=task.checkpoint(number),
+        on_epoch=report,
+    )
     assert result.best_loss is not None
     recipe = Recipe(model, training, result.best_epoch)
     trial.set_user_attr(places.RECIPE, recipe.to_dict())
     return result.best_loss
-
-
-def _fit(
-    task: SearchTask,
-    model: ForecasterConfig,
-    training: TrainingConfig,
-    checkpoint: Path,
-    losses: list[float],
-    on_epoch: OnEpoch,
-) -> Fit:
-    """Train, on from a checkpoint that can be used."""
-
-    def run() -> Fit:
-        return fit(
-            model,
-            training,
-            task.scaled,
-            task.windows(task.splits.train, model.lookback),
-            task.validation(model.lookback),
-            device=choose_device(task.device),
-            checkpoint=checkpoint,
-            on_epoch=on_epoch,
-        )
-
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        return run()
-    except CheckpointError as error:
-        # Damaged, or of another version: only time is lost.
-        logger.warning("%s; the trial starts over", error)
-        checkpoint.unlink(missing_ok=True)
-        losses.clear()
-        return run()
 
 
 def _has_finished_one(study: optuna.Study) -> bool:

@@ -94,15 +94,14 @@ def load_checkpoint(
     Raises:
         CheckpointError: the file cannot be read, or is of another format or training.
     """
-    remedy = "Remedy: delete it; the training then starts over"
     try:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {})["training"])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"checkpoint {path}: cannot be read: {error}. {remedy}") from error
+        raise CheckpointError(f"checkpoint {path}: cannot be read: {error}") from error
     if header["format"] != _FORMAT or header["identity"] != json.loads(json.dumps(identity)):
-        raise CheckpointError(f"checkpoint {path}: belongs to another training or version. {remedy}")
+        raise CheckpointError(f"checkpoint {path}: belongs to another training or version")
     for name, module in modules.items():
         module.load_state_dict(_under(tensors, name))
     state: dict[int, dict[str, Tensor]] = {}

@@ -5,11 +5,15 @@ Axes: B batch, H horizon steps, Q quantiles.
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,11 +24,19 @@ from data.errors import NightcastError
 from lstm.models.forecaster import ForecasterConfig, build
 from lstm.scaling import ScaledPanel
 from lstm.training.batches import Batches
-from lstm.training.checkpoint import EpochLoss, Progress, load_checkpoint, save_checkpoint
+from lstm.training.checkpoint import (
+    CheckpointError,
+    EpochLoss,
+    Progress,
+    load_checkpoint,
+    save_checkpoint,
+)
 from lstm.training.loss import pinball_loss
 from lstm.training.recipe import TrainingConfig
 from lstm.training.schedule import learning_rate
 from lstm.windows import Windows
+
+logger = logging.getLogger(__name__)
 
 OnEpoch = Callable[[int, EpochLoss], None]
 
@@ -70,21 +82,25 @@ def fit(
 
     Args:
         epochs: where to stop at the latest; `training.max_epochs` by default.
-        checkpoint: a file written after each epoch, and resumed from where it exists.
+        checkpoint: a file written after each epoch, and resumed from where it exists. One that is damaged,
+            or of another training (other arguments, data among them), costs only time: it is said and
+            replaced.
         on_epoch: called with the number of epochs trained (from 1) and their losses, after the checkpoint
             is written; on resuming also for the epochs before. What it raises ends the training.
 
     Raises:
         TrainingDiverged: the loss is not finite.
-        CheckpointError: the checkpoint is damaged, or of another training.
         ValueError: no training or validation windows.
     """
     if not len(train) or (validation is not None and not len(validation)):
         raise ValueError("no windows to train on, or none to validate on")
     last = training.max_epochs if epochs is None else epochs
-    trainer = _Trainer(config, training, panel, train, validation, device)
+    trainer = _Trainer(config, training, panel, train, validation, device, last)
     if checkpoint is not None and checkpoint.exists():
-        trainer.load(checkpoint)
+        try:
+            trainer.load(checkpoint)
+        except CheckpointError as error:
+            logger.warning("%s; the training starts over", error)
     history = trainer.progress.history
     for epoch, losses in enumerate(history, start=1):
         if on_epoch is not None:
@@ -110,6 +126,7 @@ class _Trainer:
         train: Windows,
         validation: Windows | None,
         device: torch.device,
+        last: int,
     ) -> None:
         self.training = training
         self.device = device
@@ -126,16 +143,30 @@ class _Trainer:
         self.optimizer = _optimizer(self.model, training)
         self.levels_Q = torch.tensor(config.quantiles, device=device)
         self.progress = Progress()
-        self._identity = {
-            "model": config.to_dict(),
-            "training": training.to_dict(),
-            "windows": [len(train), len(validation) if validation is not None else 0],
-        }
+        self._arguments = (config, training, panel, train, validation, last)
 
     @property
     def is_patience_spent(self) -> bool:
         waited = len(self.progress.history) - self.progress.best_epoch
         return self.validation is not None and waited >= self.training.patience
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What a training must share with a checkpoint to go on from it: every argument, the data too."""
+        config, training, panel, train, validation, last = self._arguments
+        chosen = [train] if validation is None else [train, validation]
+        arrays = [panel.values, panel.observed, panel.calendar]
+        arrays += [part for some in chosen for part in (some.origins, some.steps)]
+        digest = hashlib.sha256()
+        for array in arrays:
+            digest.update(str(array.shape).encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return {
+            "model": config.to_dict(),
+            "training": training.to_dict(),
+            "data": digest.hexdigest(),
+            "epochs": last,
+        }
 
     def train_epoch(self) -> None:
         """One epoch, its validation, and the best weights if these are they."""
@@ -156,10 +187,10 @@ class _Trainer:
             progress.best = {key: value.detach().cpu().clone() for key, value in state.items()}
 
     def save(self, path: Path) -> None:
-        save_checkpoint(path, self._identity, self.progress, self._modules(), self.optimizer)
+        save_checkpoint(path, self.identity, self.progress, self._modules(), self.optimizer)
 
     def load(self, path: Path) -> None:
-        self.progress = load_checkpoint(path, self._identity, self._modules(), self.optimizer)
+        self.progress = load_checkpoint(path, self.identity, self._modules(), self.optimizer)
 
     def _modules(self) -> dict[str, nn.Module]:
         return {"model": self.model, "average": self.average}
