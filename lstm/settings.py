@@ -115,12 +115,13 @@ def load_settings() -> Settings:
         SettingsError: a value is wrong, or a variable with the prefix is no setting. No value is shown: one
             may hold a password.
     """
-    known = sorted(PREFIX + name.upper() for name in Settings.model_fields)
-    for name in os.environ:
-        if name.startswith(PREFIX) and name not in known:
+    known = sorted(name.upper() for name in Settings.model_fields)
+    for name in (variable.removeprefix(PREFIX) for variable in os.environ if variable.startswith(PREFIX)):
+        if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            remedy = f"did you mean {near[0]}?" if near else f"the settings are {', '.join(known)}"
-            raise SettingsError(f"{name}: unknown setting; {remedy}")
+            listed = ", ".join(PREFIX + one for one in known)
+            remedy = f"did you mean {PREFIX}{near[0]}?" if near else f"the settings are {listed}"
+            raise SettingsError(f"{PREFIX}{name}: unknown setting; {remedy}")
     try:
         return Settings()
     except ValidationError as error:
