@@ -8,13 +8,14 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from data.calendar import Frequency
+from data.calendar import Frequency, duration
 from data.errors import CatalogError, UnknownDataSet
 from data.retrain import Budget, Duration, Retrain, Settings, default_seasons, defaults
 
@@ -103,10 +104,10 @@ class DataSet(Settings):
     @classmethod
     def _fill_defaults(cls, raw: Any) -> Any:
         """Defaults that depend on the frequency; a wrong frequency is reported by its own check."""
-        if not isinstance(raw, dict) or not isinstance(raw.get("frequency"), str):
+        if not isinstance(raw, dict):
             return raw
         try:
-            frequency = Frequency(raw["frequency"])
+            frequency = Frequency(str(raw.get("frequency")))
         except ValueError:
             return {"retrain": {"horizon": 1, "validation": "1d", "judge": "1d"}, "seasons": [2], **raw}
         retrain = raw.get("retrain") or {}
@@ -120,17 +121,30 @@ class DataSet(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        Frequency(self.frequency, self.time_zone)
         roles = [self.time, self.target, *([self.series] if self.series else []), *self.columns]
         twice = {column for column in roles if roles.count(column) > 1}
         if twice:
             raise ValueError(f"column {min(twice)!r} has two roles")
-        for span in ("validation", "judge"):
-            if self.grid.steps(getattr(self.retrain, span)) < self.retrain.horizon:
+        step = timedelta(seconds=self.grid.seconds)
+        for name in ("train", "validation", "judge"):
+            span = getattr(self.retrain, name)
+            if span is not None and -(-duration(span) // step) < self.retrain.horizon:
                 raise ValueError(
-                    f"retrain.{span} is shorter than the horizon of {self.retrain.horizon} steps"
+                    f"retrain.{name} is shorter than the horizon of {self.retrain.horizon} steps"
                 )
         return self
+
+    @field_validator("frequency")
+    @classmethod
+    def _is_frequency(cls, text: str) -> str:
+        Frequency(text)
+        return text
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_time_zone(cls, text: str) -> str:
+        Frequency("h", text)
+        return text
 
     @field_validator("columns")
     @classmethod

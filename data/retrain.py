@@ -131,7 +131,9 @@ def defaults(frequency: Frequency) -> dict[str, Any]:
     seconds = frequency.seconds
     if seconds < 86_400:
         day = 86_400 // seconds
-        segments = (day,) if day <= 48 else (day // 4, day)
+        # A quarter of a day, or the next smaller part that days are a multiple of.
+        quarter = next(steps for steps in range(max(day // 4, 1), 0, -1) if day % steps == 0)
+        segments = (day,) if day <= 48 else (quarter, day)
         space = SearchSpace(segment_length=segments, lookback=(7 * day, 14 * day))
         return {"horizon": day, "validation": "4w", "judge": "4w", "search_space": space}
     if frequency.text == "D":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.calendar import Frequency
-from data.catalog import SHIPPED, DataSet, load_catalog, parse_data_set
+from data.catalog import SHIPPED, DataSet, Query, load_catalog, parse_data_set
 from data.errors import CatalogError, UnknownDataSet
 from data.retrain import Budget, Interval, Margins, Retrain, SearchSpace, default_seasons, defaults
 
@@ -93,15 +94,17 @@ def test_roles_of_columns() -> None:
         ({"retrain": {"horizon": "day"}}, "made.retrain.horizon: Input should be a valid integer"),
         ({"retrain": {"horizon": 0}}, "made.retrain.horizon: Input should be greater than or equal to 1"),
         ({"retrain": {"judge": "3h"}}, "retrain.judge is shorter than the horizon of 24 steps"),
+        ({"retrain": {"train": "23h"}}, "retrain.train is shorter than the horizon of 24 steps"),
+        ({"frequency": "D", "retrain": {"judge": "3h"}}, "retrain.judge is shorter than the horizon of 14"),
         ({"retrain": {"judge": "soon"}}, "'soon' is not a duration"),
         ({"retrain": {"quantiles": [0.5, 0.1]}}, "quantiles must rise strictly"),
         ({"retrain": {"quantiles": [0.1, 0.9]}}, "quantiles must hold 0.5"),
         ({"retrain": {"margins": {"champion": 1}}}, "made.retrain.margins.champion"),
         ({"retrain": ["horizon"]}, "made.retrain"),
-        ({"frequency": "7min"}, "frequency '7min' does not divide a day"),
+        ({"frequency": "7min"}, "made.frequency: frequency '7min' does not divide a day"),
         ({"frequency": "hourly"}, "unknown frequency 'hourly'"),
         ({"frequency": 1}, "made.frequency: Input should be a valid string"),
-        ({"time_zone": "Mars/Base"}, "unknown time zone 'Mars/Base'"),
+        ({"time_zone": "Mars/Base"}, "made.time_zone: unknown time zone 'Mars/Base'"),
         ({"seasons": [1]}, "made.seasons.0"),
         ({"staleness": "often"}, "'often' is not a duration"),
         ({"aggregate": "median"}, "made.aggregate"),
@@ -112,6 +115,137 @@ def test_roles_of_columns() -> None:
 )
 def test_every_mistake_is_named_with_file_and_key(keys: dict[str, Any], text: str) -> None:
     assert text in refused(**keys)
+
+
+KEYS = st.sampled_from(sorted(DataSet.model_fields.keys() - {"name", "folder"}))
+WRONG = st.one_of(st.integers(-9, -1), st.just([[]]), st.just({"qqqq": 1}), st.just("\x00"), st.booleans())
+
+
+@given(key=KEYS, value=WRONG)
+def test_whatever_is_wrong_is_named_with_file_and_key(key: str, value: object) -> None:
+    """Some of these values are right for some of the keys."""
+    try:
+        parse(**{key: value})
+    except CatalogError as error:
+        for line in str(error).splitlines():
+            assert line.startswith("home/catalog.yaml: made")
+            assert key in line or "two roles" in line
+            assert "pydantic" not in line
+
+
+@given(key=st.sampled_from(sorted(Retrain.model_fields)), value=WRONG)
+def test_whatever_is_wrong_in_the_retrain_block_is_too(key: str, value: object) -> None:
+    try:
+        parse(retrain={key: value})
+    except CatalogError as error:
+        for line in str(error).splitlines():
+            assert line.startswith(("home/catalog.yaml: made.retrain", "home/catalog.yaml: made: retrain"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg://me:hunter2@db/base",
+        "postgresql+psycopg://me:hun/ter2#@db:5432/base",
+        "postgresql+psycopg://me:${DB_PASSWORD}hunter2@db/base",
+        "postgresql+psycopg://:hunter2@db/base",
+        "postgresql+psycopg://me:p@hunter2@db/base",
+        "postgresql+psycopg://me@db/base?sslmode=require&password=hunter2",
+        "mssql+pyodbc://me@db/base?driver=ODBC&PWD=hunter2",
+    ],
+)
+def test_a_written_out_password_is_refused_and_shown_nowhere(url: str, tmp_path: Path) -> None:
+    source = {"kind": "sql", "url": url, "query": "select 1"}
+    path = tmp_path / "catalog.yaml"
+    path.write_text(yaml.safe_dump({"made": {**ENTRY, "source": source}}))
+    with pytest.raises(
+        CatalogError, match=r"made.source.sql.url: holds a password; write \$\{DB_PASS"
+    ) as error:
+        load_catalog(path)
+    assert "hunter2" not in "".join(traceback.format_exception(error.value))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg://me:${DB_PASSWORD}@db:5432/base?sslmode=require",
+        "postgresql+psycopg://me@db/base?password=${DB_PASSWORD}&sslmode=require",
+        "postgresql+psycopg://${USER}:${DB_PASSWORD}@db/base",
+        "postgresql+psycopg://db:5432/base",
+        "sqlite:///meters.db",
+        "sqlite:////var/lib/at@home:1/meters.db",
+        "${DATABASE_URL}",
+    ],
+)
+def test_other_urls_are_taken_as_they_are(url: str) -> None:
+    source = parse(source={"kind": "sql", "url": url, "query": "select 1"}).source
+    assert isinstance(source, Query)
+    assert source.url == url
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"source": "postgresql://me:hunter2@db/base"},
+        {"source": {"kind": "sqll", "url": "postgresql://me:hunter2@db/base", "query": "select 1"}},
+        {"source": {"kind": "sql", "ulr": "postgresql://me:hunter2@db/base", "query": "select 1"}},
+        {"source": {"kind": "sql", "url": ["postgresql://me:hunter2@db/base"], "query": "select 1"}},
+        {"source": {"kind": "sql", "url": "postgresql://me:hunter2@db/base"}, "columns": {"load": "past"}},
+        {"password": "hunter2"},
+    ],
+)
+def test_no_mistake_beside_a_password_shows_it(wrong: dict[str, Any]) -> None:
+    with pytest.raises(CatalogError) as error:
+        parse(**wrong)
+    assert "hunter2" not in "".join(traceback.format_exception(error.value))
+
+
+def test_broken_yaml_names_the_place_and_quotes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.yaml"
+    path.write_text("made:\n  source: {url: 'postgresql://me:hunter2@db/base'\n  time: when\n")
+    with pytest.raises(CatalogError, match=r"cannot be read as YAML: line 3, column 3: .* Remedy") as error:
+        load_catalog(path)
+    assert "hunter2" not in "".join(traceback.format_exception(error.value))
+
+
+def test_numbers_are_finite() -> None:
+    assert "made.retrain.budget.minutes: Input should be a finite number" in refused(
+        retrain={"budget": {"minutes": float("inf")}}
+    )
+    assert "finite" in refused(retrain={"search_space": {"dropout": {"low": 0.0, "high": float("nan")}}})
+
+
+def test_some_keys_of_the_search_space_leave_the_others() -> None:
+    monthly = parse(frequency="MS", retrain={"search_space": {"cell": ["gru"]}}).retrain.search_space
+    plain = parse(frequency="MS").retrain.search_space
+    assert monthly == plain.model_copy(update={"cell": ("gru",)})
+    assert plain.lookback == (24, 36)
+
+
+@given(lookback=st.lists(st.integers(2, 500), min_size=1, max_size=3))
+def test_lookbacks_keep_the_segment_lengths_that_divide_them(lookback: list[int]) -> None:
+    space = parse(frequency="D", retrain={"search_space": {"lookback": lookback}}).retrain.search_space
+    assert space.lookback == tuple(lookback)
+    whole_weeks = all(steps % 7 == 0 for steps in lookback)
+    assert space.segment_length == ((1, 7) if whole_weeks else (1,))
+    hourly = parse(retrain={"search_space": {"lookback": lookback}}).retrain.search_space
+    assert hourly.segment_length == ((24,) if all(steps % 24 == 0 for steps in lookback) else (1,))
+
+
+@given(
+    frequency=st.sampled_from([f"{n}min" for n in range(1, 721) if 1440 % n == 0] + ["h", "2h", "8h", "D"])
+    | st.sampled_from(["W", "W-MON", "W-TUE", "W-WED", "W-THU", "W-FRI", "W-SAT", "W-SUN", "MS"]),
+    zone=st.sampled_from(["UTC", "Europe/Paris", "America/St_Johns", "Asia/Kathmandu"]),
+)
+def test_the_defaults_of_every_frequency_validate(frequency: str, zone: str) -> None:
+    data_set = parse(frequency=frequency, time_zone=zone)
+    retrain = data_set.retrain
+    assert min(data_set.grid.steps(s) for s in (retrain.validation, retrain.judge)) >= retrain.horizon
+    assert min(retrain.search_space.lookback) >= retrain.horizon
+    assert (
+        parse_data_set(Path("home/catalog.yaml"), "made", data_set.model_dump(mode="json", exclude={"name"}))
+        == data_set
+    )
 
 
 def test_a_missing_key_and_all_mistakes_at_once() -> None:
@@ -125,7 +259,9 @@ def test_a_missing_key_and_all_mistakes_at_once() -> None:
 
 def test_names_and_entries_have_a_form() -> None:
     for name in ("Load", "1st", "a-b", "x" * 64, ""):
-        with pytest.raises(CatalogError, match="name"):
+        with pytest.raises(
+            CatalogError, match=f"c.yaml: '{name}': a name is lower-case letters, digits and _"
+        ):
             parse_data_set(Path("c.yaml"), name, ENTRY)
     with pytest.raises(CatalogError, match="expected keys and values, found list"):
         parse_data_set(Path("c.yaml"), "made", [])
@@ -148,6 +284,7 @@ def test_a_wrong_name_suggests_the_nearest(tmp_path: Path) -> None:
         (None, "no such catalog. Remedy: `nightcast data add FILE`"),
         (b"a: [", "cannot be read as YAML"),
         (b"\xff\xfe", "not UTF-8 text. Remedy: save it as UTF-8"),
+        (b"# nothing yet", "empty. Remedy: `nightcast data add FILE` writes a first entry"),
         (b"- a", "expected data set names at the top level, found list"),
     ],
 )
@@ -161,25 +298,69 @@ def test_a_broken_catalog_names_its_file(tmp_path: Path, content: bytes | None, 
     assert problem in str(error.value)
 
 
-@given(st.sampled_from(["title", "licence"]), st.text(max_size=5))
-def test_words_are_no_part_of_the_identity(key: str, text: str) -> None:
-    assert parse(**{key: text}).config_hash("1") == parse().config_hash("1")
+CHANGES: list[dict[str, Any]] = [
+    {"source": {"kind": "csv", "path": "other.csv"}},
+    {"source": {"kind": "parquet", "path": "load.csv"}},
+    {"time": "then"},
+    {"target": "heat"},
+    {"series": "place"},
+    {"columns": {"heat": "past"}},
+    {"columns": {"heat": "ignore"}},
+    {"columns": {"heat": "past", "wind": "past"}},
+    {"exclude": ["north"]},
+    {"frequency": "2h"},
+    {"seasons": [24]},
+    {"seasons": [168, 24]},
+    {"time_zone": "Europe/Paris"},
+    {"clock": "data"},
+    {"publication_delay": "2h"},
+    {"staleness": "4d"},
+    {"aggregate": "mean"},
+    {"gaps": {"longest": "8d"}},
+    {"non_negative": True},
+    {"retrain": {"horizon": 23}},
+    {"retrain": {"train": "52w"}},
+    {"retrain": {"validation": "5w"}},
+    {"retrain": {"judge": "5w"}},
+    {"retrain": {"embargo": 1}},
+    {"retrain": {"quantiles": [0.1, 0.5, 0.9]}},
+    {"retrain": {"max_epochs": 29}},
+    {"retrain": {"seed": 1}},
+    {"retrain": {"search_space": {"cell": ["rnn"]}}},
+    {"retrain": {"search_space": {"dropout": {"low": 0.0, "high": 0.1}}}},
+    {"retrain": {"budget": {"trials": 3}}},
+    {"retrain": {"budget": {"minutes": 3}}},
+    {"retrain": {"margins": {"champion": 0.01}}},
+    {"retrain": {"margins": {"seasonal_naive": 0.01}}},
+]
 
 
-def test_the_identity_is_what_changes_a_nights_result() -> None:
-    plain = parse().config_hash("1")
-    elsewhere = parse_data_set(Path("elsewhere/catalog.yaml"), "made", ENTRY).config_hash("1")
-    assert plain == elsewhere == parse(retrain={"schedule": "0 4 * * *"}).config_hash("1")
-    others = [
-        parse().config_hash("2"),
-        parse(target="heat").config_hash("1"),
-        parse(columns={"heat": "past"}).config_hash("1"),
-        parse(retrain={"seed": 1}).config_hash("1"),
-        parse(time_zone="Europe/Paris").config_hash("1"),
-        parse().with_budget(Budget(trials=3)).config_hash("1"),
-    ]
-    assert len({plain, *others}) == 7
-    assert len(plain) == 12
+def test_the_identity_is_everything_that_changes_a_nights_result() -> None:
+    hashes = [parse(**change).config_hash("1") for change in [{}, *CHANGES]]
+    assert len({*hashes, parse().config_hash("2")}) == len(CHANGES) + 2
+    assert {len(text) for text in hashes} == {12}
+    assert {key for change in CHANGES for key in change} == DataSet.model_fields.keys() - {
+        "name",
+        "folder",
+        "title",
+        "licence",
+    }
+    assert {key for change in CHANGES for key in change.get("retrain", ())} == Retrain.model_fields.keys() - {
+        "schedule"
+    }
+
+
+@given(title=st.text(max_size=9), licence=st.text(max_size=9), hour=st.none() | st.integers(0, 23))
+def test_words_schedule_and_folder_are_no_part_of_the_identity(
+    title: str, licence: str, hour: int | None
+) -> None:
+    schedule = None if hour is None else f"0 {hour} * * *"
+    entry = {**ENTRY, "title": title, "licence": licence, "retrain": {"schedule": schedule}}
+    elsewhere = parse_data_set(Path("elsewhere/catalog.yaml"), "made", entry)
+    assert elsewhere.config_hash("1") == parse().config_hash("1")
+    assert parse_data_set(Path("home/catalog.yaml"), "other", ENTRY).config_hash("1") != parse().config_hash(
+        "1"
+    )
 
 
 def test_another_budget_changes_nothing_else() -> None:
