@@ -32,7 +32,9 @@ def build_panel(layout: Layout, frequency: Frequency, frame: pl.DataFrame, as_of
     steps = frequency.steps_between(start, times)
     if steps.max() >= n_steps:
         raise ValueError(f"a row at {frequency.format(times.max())} is later than {frequency.format(as_of)}")
-    ids, series = np.unique(frame["series"].to_numpy().astype(str), return_inverse=True)
+    ids = frame["series"].unique().sort()
+    # By number: as NumPy texts, the ids would take many times the memory of the values.
+    series = frame["series"].cast(pl.Enum(ids)).to_physical().cast(pl.Int64).to_numpy()
     first_steps = np.full(len(ids), n_steps, dtype=np.int64)
     np.minimum.at(first_steps, series, steps)
     offsets = np.concatenate([[0], np.cumsum(n_steps - first_steps)]).astype(np.int64)
@@ -43,7 +45,7 @@ def build_panel(layout: Layout, frequency: Frequency, frame: pl.DataFrame, as_of
         frequency=frequency,
         target=layout.target,
         covariates=layout.covariates,
-        series=tuple(str(name) for name in ids),
+        series=tuple(ids),
         start=start,
         first_steps=first_steps,
         offsets=offsets,
