@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from matplotlib.figure import Figure
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
@@ -118,14 +117,11 @@ class Tracker:
         with answering(self.uri):
             self._client.log_text(run_id, text, name)
 
-    def log_picture(self, run_id: str, picture: Figure | bytes, name: str) -> None:
-        """Upload a picture (`lstm.tracking.report`), or a PNG's bytes."""
+    def log_picture(self, run_id: str, picture: bytes, name: str) -> None:
+        """Upload a picture, the bytes of a PNG (`lstm.tracking.report`)."""
         with answering(self.uri), tempfile.TemporaryDirectory() as temporary:
             path = Path(temporary) / Path(name).name
-            if isinstance(picture, bytes):
-                path.write_bytes(picture)
-            else:
-                picture.savefig(path)
+            path.write_bytes(picture)
             folder = Path(name).parent.as_posix()
             self._client.log_artifact(run_id, str(path), None if folder == "." else folder)
 
