@@ -20,7 +20,7 @@ from data.retrain import Budget
 from flows.progress import Stages
 from lstm.promotion.identity import Identity
 from lstm.promotion.ledger import Ledger
-from lstm.promotion.records import FINAL, Ending
+from lstm.promotion.records import GOOD, Ending
 from lstm.promotion.records import Night as Past
 from lstm.settings import Settings
 from lstm.tracking.registry import Registry
@@ -41,6 +41,8 @@ class Night:
         identity: what makes it this night and no other.
         stages: the seconds that each stage took.
         run_id: the MLflow run, once it has begun.
+        study: the name of the search's study, once the data is known: the identity and the start of the
+            snapshot's digest, since a later attempt may see corrected data.
     """
 
     settings: Settings
@@ -52,6 +54,7 @@ class Night:
     registry: Registry
     stages: Stages = field(default_factory=Stages)
     run_id: str | None = None
+    study: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class Outcome:
     @property
     def is_good(self) -> bool:
         """True for promoted, kept and skipped."""
-        return self.ending in FINAL
+        return self.ending in GOOD
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe."""
@@ -164,7 +167,7 @@ def end(night: Night, ending: Ending, reason: str, details: Mapping[str, Any] | 
         full = {**stands.details, **full}
     if night.run_id is not None:
         _end_run(night, night.run_id, ending, reason, seconds)
-    if ending in FINAL:
+    if ending in GOOD:
         # The lease is held: no other night of this data set will go on from a checkpoint of its own.
         for folder in night.settings.checkpoints.glob(f"{night.data_set.name}.*"):
             shutil.rmtree(folder, ignore_errors=True)
@@ -176,7 +179,7 @@ def _run_of(night: Night, ending: Ending) -> str | None:
     try:
         return begin(night)
     except TrackingError:
-        if ending in FINAL:
+        if ending in GOOD:
             raise
         logger.warning("%s: no MLflow run", night.identity.key, exc_info=True)
         return None
@@ -186,9 +189,9 @@ def _end_run(night: Night, run: str, ending: Ending, reason: str, seconds: Mappi
     try:
         night.tracker.log_metrics(run, {f"seconds/{stage}": value for stage, value in seconds.items()})
         night.tracker.log_tags(run, {ENDING_TAG: ending})
-        night.tracker.end(run, "FINISHED" if ending in FINAL else "FAILED", reason)
+        night.tracker.end(run, "FINISHED" if ending in GOOD else "FAILED", reason)
     except TrackingError:
-        if ending in FINAL:
+        if ending in GOOD:
             raise
         logger.warning("%s: its MLflow run could not be ended", night.identity.key, exc_info=True)
 

@@ -46,6 +46,7 @@ def prepare(night: Night) -> Prepared:
     ledger.save_seen(night.identity, checked.seen.to_json())
     panel = checked.panel
     path = save_snapshot(panel, night.settings.snapshots)
+    night.study = f"{night.identity.key}.{path.stem[:12]}"
     return Prepared(
         panel=panel,
         splits=split(panel, night.data_set.retrain),
@@ -71,23 +72,21 @@ def begin_run(night: Night, prepared: Prepared) -> None:
     data_set, tracker = night.data_set, night.tracker
     run = begin(night)
     path = night.settings.snapshots / f"{prepared.digest}.parquet"
-    params = _params(night, prepared)
     tracker.log_tags(run, {"nightcast.device": str(choose_device(night.settings.device))})
-    tracker.log_params(run, params)
-    tracker.log_data(run, data_set.name, prepared.digest, path.name, params)
-    job = Job(data_set=data_set, snapshot=prepared.digest, study=night.identity.key)
+    tracker.log_params(run, _params(night))
+    profile = {"series": len(prepared.panel.series), "rows": len(prepared.panel.values)}
+    tracker.log_data(run, data_set.name, prepared.digest, path.name, profile)
+    job = Job(data_set=data_set, snapshot=prepared.digest, study=night.study)
     tracker.log_text(run, job.model_dump_json(indent=1), JOB_FILE)
     tracker.log_artifact(run, path)
 
 
-def _params(night: Night, prepared: Prepared) -> dict[str, Any]:
-    """What a person looks for first, on the night's run."""
-    retrain, panel = night.data_set.retrain, prepared.panel
+def _params(night: Night) -> dict[str, Any]:
+    """What a person looks for first, on the night's run. The same for every attempt: MLflow changes none."""
+    retrain = night.data_set.retrain
     return {
         "data_set": night.data_set.name,
         "as_of": night.data_set.grid.format(night.as_of),
-        "series": len(panel.series),
-        "rows": len(panel.values),
         "horizon": retrain.horizon,
         "validation": retrain.validation,
         "judge": retrain.judge,

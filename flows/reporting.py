@@ -26,7 +26,7 @@ def store_forecast(night: Night, prepared: Prepared) -> None:
 def draw(night: Night, prepared: Prepared, challenger: Challenger, verdict: Verdict) -> None:
     """Pictures on the night's run: judge windows, error by step, the study, loss curves."""
     name, bench = night.data_set.name, verdict.bench
-    url, study_name = night.settings.study_url, night.identity.key
+    url, study_name = night.settings.study_url, night.study
     trials = study.trials(url, study_name)
     made = verdict.forecasts["challenger"]
     steps = {forecaster: scores.mae_by_step for forecaster, scores in verdict.scores.items()}

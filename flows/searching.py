@@ -26,7 +26,7 @@ def create_study(night: Night, reigning: Reigning) -> None:
     if reigning.bundle is not None:
         params = params_of(reigning.bundle.recipe)
         first += [params] if contains(retrain.search_space, params) else []
-    study.create(night.settings.study_url, night.identity.key, retrain.budget, retrain.seed, first)
+    study.create(night.settings.study_url, night.study, retrain.budget, retrain.seed, first)
 
 
 def wait_for_search(night: Night, workers: Workers, is_lost: Callable[[], None], stage: Stage) -> None:
@@ -38,7 +38,7 @@ def wait_for_search(night: Night, workers: Workers, is_lost: Callable[[], None],
     Raises:
         WorkersFailed: every worker ended in an error before a trial finished.
     """
-    url, name, budget = night.settings.study_url, night.identity.key, night.data_set.retrain.budget
+    url, name, budget = night.settings.study_url, night.study, night.data_set.retrain.budget
     while True:
         done = workers.wait(POLL_SECONDS)
         study.clean(url, name)
@@ -64,17 +64,17 @@ def best(night: Night) -> Best:
     Raises:
         SearchFailed: no trial finished.
     """
-    return study.best(night.settings.study_url, night.identity.key)
+    return study.best(night.settings.study_url, night.study)
 
 
 def is_over(night: Night) -> bool:
     """True where an earlier attempt at this night has spent the budget."""
-    return study.progress(night.settings.study_url, night.identity.key).spent
+    return study.progress(night.settings.study_url, night.study).spent
 
 
 def tidy(night: Night) -> None:
     """End what workers that were killed left running: trials, and their MLflow runs."""
-    study.clean(night.settings.study_url, night.identity.key)
+    study.clean(night.settings.study_url, night.study)
     night.tracker.sweep(night.data_set.name)
 
 

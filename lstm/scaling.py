@@ -58,17 +58,17 @@ class Scaler:
     scale_SC: Floats
 
     @classmethod
-    def fit(cls, panel: Panel, last_step: int) -> Scaler:
-        """Mean and standard deviation of what was observed up to and including a grid step.
+    def fit(cls, panel: Panel, last_step: int, first_step: int = 0) -> Scaler:
+        """Mean and standard deviation of what was observed between two grid steps, both included.
 
         A constant column gets scale 1; one with nothing observed gets location 0 and scale 1.
         """
         count = len(panel.series)
         loc, scale = np.zeros((count, len(panel.columns))), np.ones((count, len(panel.columns)))
         for number in range(count):
-            first = int(panel.offsets[number])
-            rows = max(last_step + 1 - int(panel.first_steps[number]), 0)
-            values = panel.values[first : min(first + rows, int(panel.offsets[number + 1]))]
+            begins = int(panel.first_steps[number])
+            rows = slice(max(first_step - begins, 0), max(last_step + 1 - begins, 0))
+            values = panel.values[panel.rows(number)][rows]
             for column in range(len(panel.columns)):
                 seen = values[~np.isnan(values[:, column]), column]
                 if len(seen):

@@ -184,3 +184,21 @@ def test_the_future_never_changes_the_past(make_panel: MakePanel, step: int, fac
         assert np.array_equal(before.forecasts[name][early], after.forecasts[name][early])
     assert np.array_equal(before.bench.scale_W, after.bench.scale_W)
     assert np.array_equal(before.bench.naive_scale_W, after.bench.naive_scale_W)
+
+
+def test_a_season_longer_than_the_training_span_costs_no_night(make_panel: MakePanel) -> None:
+    """The contract asks for the search's lookback only, so the linear baseline makes do with that."""
+    data_set = declared().model_copy(update={"seasons": (SEASON, 10_000)})
+    verdict, _ = tried(make_panel(steps=700), data_set=data_set)
+    assert verdict.scores["linear"].finite
+
+
+def test_windows_are_thinned_evenly_where_they_are_too_many(
+    make_panel: MakePanel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, _ = tried(make_panel(steps=700))
+    monkeypatch.setattr("lstm.promotion.judge._MOST_WINDOWS", 50)
+    thin, _ = tried(make_panel(steps=700))
+    assert 25 <= len(thin.bench.windows) <= 50
+    assert len(set(np.diff(thin.bench.windows.steps))) == 1
+    assert set(thin.bench.windows.origins) <= set(whole.bench.windows.origins)

@@ -137,6 +137,14 @@ def test_skipping_leaves_the_result_and_a_row(url: str) -> None:
     assert ledger.end_night(NEXT, "skipped", "Nothing new.").ending == "skipped"
 
 
+def test_a_skipped_night_is_run_again_when_its_data_comes_late(url: str) -> None:
+    ledger = Ledger(url)
+    ledger.begin_night(NIGHT)
+    assert not ledger.end_night(NIGHT, "skipped", "Nothing new.").is_final
+    assert ledger.begin_night(NIGHT).ending is None
+    assert ledger.end_night(NIGHT, "kept", "Not better.").is_final
+
+
 def test_final_ending_stays(url: str) -> None:
     ledger = Ledger(url)
     promoted(ledger, NIGHT, "1", None)

@@ -154,3 +154,12 @@ def test_json_gives_the_same_bits_back(make_panel: MakePanel) -> None:
     assert (back.series, back.columns) == (scaler.series, scaler.columns)
     np.testing.assert_array_equal(back.loc_SC, scaler.loc_SC)
     np.testing.assert_array_equal(back.scale_SC, scaler.scale_SC)
+
+
+def test_only_the_steps_between_first_and_last_are_seen(make_panel: Callable[..., Panel]) -> None:
+    panel = make_panel(steps=60, series=("a", "b"), first_steps=(0, 25))
+    scaler = Scaler.fit(panel, 39, 20)
+    for number, begins in enumerate((0, 25)):
+        values = panel.values[panel.rows(number)][max(20 - begins, 0) : 40 - begins, 0]
+        assert scaler.loc_SC[number, 0] == pytest.approx(values.mean())
+        assert scaler.scale_SC[number, 0] == pytest.approx(values.std())

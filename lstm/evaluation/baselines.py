@@ -17,8 +17,10 @@ from data.panel import Floats, Integers, Panel
 from lstm.scaling import Scaler
 from lstm.windows import Windows, targets
 
-# More training windows than this do not move a few hundred coefficients, but cost memory.
+# More training windows than this do not move a few hundred coefficients, but cost memory; and so many
+# inputs of all windows together.
 _MOST_WINDOWS = 20_000
+_MOST_INPUTS = 10_000_000
 
 
 def seasonal_naive(panel: Panel, windows: Windows, horizon: int, season: int) -> Floats:
@@ -102,7 +104,7 @@ def fit_linear(panel: Panel, train: Windows, lookback: int, horizon: int) -> Lin
     if not len(train):
         raise ValueError("no training window: the linear baseline has nothing to learn from")
     scaler = Scaler.fit(panel, int(train.steps.max()) + horizon)
-    thin = slice(None, None, -(-len(train) // _MOST_WINDOWS))
+    thin = slice(None, None, -(-len(train) // min(_MOST_WINDOWS, max(1, _MOST_INPUTS // lookback))))
     origins = train.origins[thin]
     chosen = Windows(origins, train.series[thin], train.steps[thin])
     z_N = _filled_target(scaler, panel)

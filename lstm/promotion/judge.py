@@ -25,6 +25,9 @@ from lstm.evaluation.scores import Scores, score
 from lstm.scaling import Scaler
 from lstm.windows import Windows, targets, windows
 
+# More judge windows than this do not move a mean, but cost memory.
+_MOST_WINDOWS = 50_000
+
 Forecast = Callable[[Panel, Windows], Floats]
 """From a panel and windows to y_WHQ in the target's own units."""
 
@@ -111,15 +114,11 @@ def judge(
     Raises:
         DataRefused: there is not enough left to judge on.
     """
-    horizon, season = data_set.retrain.horizon, max(data_set.seasons)
+    horizon = data_set.retrain.horizon
     rivals = [challenger] if champion is None else [challenger, champion]
-    chosen = windows(
-        panel,
-        _unseen(panel, splits.judge, rivals, horizon),
-        lookback=max(season, *(rival.lookback for rival in rivals)),
-        horizon=horizon,
-        series=_shared(panel, rivals),
-    )
+    lookback = max(_linear_lookback(data_set), *(rival.lookback for rival in rivals))
+    span, series = _unseen(panel, splits.judge, rivals, horizon), _shared(panel, rivals)
+    chosen = _thinned(panel, span, lookback, horizon, series)
     if not len(chosen):
         raise DataRefused(
             f"no window of {horizon} steps can be judged: none has an observed target after enough history.",
@@ -181,13 +180,25 @@ def _shared(panel: Panel, rivals: Sequence[Candidate]) -> list[int]:
     return shared
 
 
+def _thinned(panel: Panel, span: Span, lookback: int, horizon: int, series: Sequence[int]) -> Windows:
+    """Every window of a span, or every n-th origin where they are more than memory should hold."""
+    every = windows(panel, span, lookback, horizon, series=series)
+    stride = -(-len(every) // _MOST_WINDOWS)
+    return every if stride <= 1 else windows(panel, span, lookback, horizon, stride, series)
+
+
+def _linear_lookback(data_set: DataSet) -> int:
+    """The longest season that a training window of the data set is sure to hold."""
+    return min(max(data_set.seasons), max(data_set.retrain.search_space.lookback))
+
+
 def _baselines(
     panel: Panel, splits: Splits, data_set: DataSet, scaler: Scaler, chosen: Windows
 ) -> dict[str, Floats]:
     """Seasonal naive and linear forecasts, with quantiles from their residuals on the validation span."""
     horizon, levels = data_set.retrain.horizon, data_set.retrain.quantiles
-    season, lookback = data_set.seasons[0], max(data_set.seasons)
-    validation = windows(panel, splits.validation, lookback, horizon)
+    season, lookback = data_set.seasons[0], _linear_lookback(data_set)
+    validation = _thinned(panel, splits.validation, lookback, horizon, range(len(panel.series)))
     linear = fit_linear(panel, windows(panel, splits.train, lookback, horizon), lookback, horizon)
     points: dict[str, Callable[[Windows], Floats]] = {
         "seasonal_naive": lambda some: seasonal_naive(panel, some, horizon, season),

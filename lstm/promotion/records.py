@@ -11,8 +11,10 @@ from lstm.promotion.identity import Identity
 Ending = Literal["promoted", "kept", "skipped", "refused", "failed"]
 Kind = Literal["promoted", "kept", "skipped", "refused", "failed", "adopted", "rolled back", "retired"]
 
-# A refused or failed night may be run again under the same identity; these have a result.
-FINAL: tuple[Ending, ...] = ("promoted", "kept", "skipped")
+# These have a result. Any other night may be run again under the same identity: the data may have come late.
+FINAL: tuple[Ending, ...] = ("promoted", "kept")
+# Nights that did what they should.
+GOOD: tuple[Ending, ...] = (*FINAL, "skipped")
 
 
 @dataclass(frozen=True)

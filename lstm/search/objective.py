@@ -49,8 +49,9 @@ class SearchTask:
 
     @cached_property
     def scaled(self) -> ScaledPanel:
-        """The panel, scaled by what was observed up to the end of the training span."""
-        scaler = Scaler.fit(self.panel, self.splits.train.last)
+        """The panel, scaled by what was observed in the training span."""
+        train = self.splits.train
+        scaler = Scaler.fit(self.panel, train.last, train.first)
         return scaler.scale(self.panel, self.data_set.retrain.horizon)
 
     def windows(self, span: Span, lookback: int) -> Windows:

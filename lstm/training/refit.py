@@ -44,7 +44,7 @@ def refit(
         TrainingDiverged: the loss is not finite.
         ValueError: the span holds no window.
     """
-    scaler = Scaler.fit(panel, span.last)
+    scaler = Scaler.fit(panel, span.last, span.first)
     config = recipe.model
     fitted = fit(
         config,
