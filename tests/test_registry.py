@@ -84,7 +84,6 @@ def champion(ledger: Ledger) -> str | None:
 
 def test_registering_and_loading(registry: Registry, tracker: Tracker, bundle: Bundle, panel: Panel) -> None:
     run = tracker.start_night(NIGHT)
-    assert registry.find(NIGHT) is None
     assert registry.aliases("made") == {}
     version = registry.register(bundle, NIGHT, run, panel, {"nightcast.trial": "3"})
     assert version == "1"
@@ -108,20 +107,11 @@ def test_a_night_registers_its_bundle_once(
     assert [registry.register(bundle, NIGHT, run, panel) for _ in range(2)] == ["1", "1"]
     # Trained again with another result: a version of its own, and the one that the night then means.
     assert registry.register(replace(bundle, serves="judged"), NIGHT, run, panel) == "2"
-    assert registry.find(NIGHT) == "2"
+    assert registry.aliases("made")["challenger"] == "2"
     assert registry.register(bundle, NIGHT, run, panel) == "1"
-    assert registry.find(NEXT) is None
+    assert registry.aliases("made")["challenger"] == "1"
     assert registry.register(bundle, NEXT, run, panel) == "3"
-    assert (registry.find(NIGHT), registry.find(NEXT)) == ("2", "3")
-
-
-def test_tags_can_follow(registry: Registry) -> None:
-    (version,) = versions(registry, 1)
-    registry.tag("made", version, {"nightcast.ending": "kept", "b": "1"})
-    tags = MlflowClient(registry.uri, registry.uri).get_model_version("made", version).tags
-    assert tags == {"nightcast.ending": "kept", "b": "1"}
-    with pytest.raises(NotFound):
-        registry.tag("made", "9", {"a": "b"})
+    assert registry.aliases("made")["challenger"] == "3"
 
 
 def test_what_cannot_be_loaded(registry: Registry, tracker: Tracker, bundle: Bundle, panel: Panel) -> None:

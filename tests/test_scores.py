@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lstm.evaluation.scores import Scores, score
+from lstm.evaluation.scores import score
 
 LEVELS = (0.1, 0.5, 0.9)
 nan = float("nan")
@@ -108,21 +108,11 @@ def test_float32_forecasts_of_large_targets_keep_their_digits():
     assert plain(y, forecast, (0.5,)).mae == 1.0
 
 
-def test_json_and_back():
+def test_json_knows_no_nan():
     y, forecast = made()
     y[:, 1] = nan
     scores = plain(y, forecast)
-    text = json.dumps(scores.to_dict(), allow_nan=False)
-    back = Scores.from_dict(json.loads(text))
-    assert back.to_dict() == scores.to_dict()
-    assert back.mae == scores.mae
-    assert math.isnan(back.mae_by_step[1])
-    assert back.mae_by_step[0] == scores.mae_by_step[0]
-    assert back.finite is True
-
-
-def test_scores_that_miss_a_key_are_not_read():
-    raw = plain(*made()).to_dict()
-    del raw["mae"]
-    with pytest.raises(KeyError):
-        Scores.from_dict(raw)
+    raw = json.loads(json.dumps(scores.to_dict(), allow_nan=False))
+    assert raw["mae"] == scores.mae
+    assert raw["mae_by_step"][:2] == [scores.mae_by_step[0], None]
+    assert raw["finite"] is True

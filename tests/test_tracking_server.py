@@ -94,7 +94,6 @@ def test_a_night_through_a_server(tmp_path: Path, make_panel: Callable[..., Pane
         with pytest.raises(NotFound):
             registry.load("made", "1")
         assert [registry.register(bundle, NIGHT, run, panel) for _ in range(2)] == ["1", "1"]
-        assert registry.find(NIGHT) == "1"
         loaded = registry.load("made", "1")
         np.testing.assert_array_equal(loaded.forecast(panel).values_SHQ, bundle.forecast(panel).values_SHQ)
         ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db")

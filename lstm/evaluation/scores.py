@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -50,21 +50,6 @@ class Scores:
             "mae_by_step": steps
         }
 
-    @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> Scores:
-        """The inverse of `to_dict`, with NaN for None.
-
-        Raises:
-            KeyError: a key is missing.
-        """
-        names = ("mae", "mse", "rmse", "mase", "pinball", "coverage")
-        return cls(
-            **{name: _float(raw[name]) for name in names},
-            windows=int(raw["windows"]),
-            finite=bool(raw["finite"]),
-            mae_by_step=tuple(_float(value) for value in raw["mae_by_step"]),
-        )
-
 
 def score(
     y_WH: Floats,
@@ -107,7 +92,7 @@ def score(
     return Scores(
         mae=mae,
         mse=mse,
-        rmse=math.sqrt(mse),
+        rmse=metrics.rmse(z_WH, point_WH),
         mase=metrics.mase(y_WH, forecast_WHQ[..., median], naive_scale_W),
         pinball=pinball,
         coverage=metrics.coverage(z_WH, z_WHQ[..., 0], z_WHQ[..., -1]),
@@ -119,7 +104,3 @@ def score(
 
 def _number(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _float(value: float | None) -> float:
-    return float("nan") if value is None else float(value)

@@ -110,7 +110,6 @@ def create(
         study.set_user_attr("budget", budget.model_dump(mode="json"))
         if "seed" not in study.user_attrs:
             study.set_user_attr("seed", seed)
-            study.set_user_attr("started_at", time.time())
             for params in first:
                 study.enqueue_trial(dict(params), skip_if_exists=True)
     clean(storage_url, name)

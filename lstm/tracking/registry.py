@@ -87,14 +87,12 @@ class Registry:
             known = self._versions(identity)
             same = [version for version in known if version.tags[DIGEST_TAG] == digest]
             if same:
-                return str(same[0].version)
+                version = str(same[0].version)
+                # Killed in between, it may lack its alias.
+                self.set_alias(identity.data_set, CHALLENGER, version)
+                return version
             save_model(bundle, digest, folder / "bundle", example, folder / "model")
             return self._create(folder / "model", identity, run_id, {**(tags or {}), DIGEST_TAG: digest})
-
-    def find(self, identity: Identity) -> str | None:
-        """The newest version that a night registered; None where it registered none."""
-        known = self._versions(identity)
-        return str(known[0].version) if known else None
 
     def load(self, data_set: str, version: str) -> Bundle:
         """A version's bundle, checked against the digest in the version's tag.
@@ -134,16 +132,6 @@ class Registry:
                 self._client.delete_registered_model_alias(data_set, alias)
             else:
                 self._client.set_registered_model_alias(data_set, alias, version)
-
-    def tag(self, data_set: str, version: str, tags: Mapping[str, str]) -> None:
-        """Set tags of a version, such as its night's ending.
-
-        Raises:
-            NotFound: there is no such version.
-        """
-        with answering(self.uri):
-            for key, value in tags.items():
-                self._client.set_model_version_tag(data_set, version, key, value)
 
     def sync(self, data_set: str, ledger: Ledger) -> tuple[str, ...]:
         """Let the aliases follow the ledger; a champion alias that a person moved is adopted instead.
