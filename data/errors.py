@@ -15,6 +15,10 @@ class UnknownDataSet(CatalogError):
     """A data set name that the catalog does not hold; suggests the nearest one."""
 
 
+class SettingsError(NightcastError):
+    """The environment holds a setting that cannot be used; names the variable and the remedy."""
+
+
 class DataRefused(NightcastError):
     """Data that the contract refuses. Nothing has been changed.
 

@@ -14,7 +14,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from data.catalog import SHIPPED
-from data.errors import NightcastError
+from data.errors import SettingsError
 
 PREFIX = "NIGHTCAST_"
 
@@ -23,10 +23,6 @@ TELEMETRY_OFF = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
 }
-
-
-class SettingsError(NightcastError):
-    """The environment holds a setting that cannot be used; names the variable and the remedy."""
 
 
 class Settings(BaseSettings):

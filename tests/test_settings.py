@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.catalog import SHIPPED
-from lstm.settings import TELEMETRY_OFF, Settings, SettingsError, load_settings, silence_telemetry
+from data.errors import SettingsError
+from lstm.settings import TELEMETRY_OFF, Settings, load_settings, silence_telemetry
 
 SECRET = "s3cret-pa55"
 

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
-from data.errors import CatalogError, NightcastError
+from data.errors import CatalogError, NightcastError, SettingsError
 
 if TYPE_CHECKING:
     from lstm.settings import Settings
@@ -68,15 +68,31 @@ def prepare() -> Settings:
     """
     from lstm.settings import load_settings, silence_telemetry
 
+    _leave_project_run()
     silence_telemetry()
     settings = load_settings()
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING")
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    # MLflow's own patience with a server that is away is four minutes a question.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     if "PREFECT_API_URL" not in os.environ:
         os.environ.setdefault("PREFECT_HOME", str(settings.root / "prefect"))
     return settings
+
+
+def _leave_project_run() -> None:
+    """Under `mlflow run`: a night's run is its own, in the store that was chosen, if one was.
+
+    MLflow exports the run that it made for the project, and where no store was chosen its default: a
+    database in the folder of the project, away from the ledger.
+    """
+    if os.environ.pop("MLFLOW_RUN_ID", None) is None:
+        return
+    os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
+    if os.environ.get("MLFLOW_TRACKING_URI") == "sqlite:///mlflow.db":
+        del os.environ["MLFLOW_TRACKING_URI"]
 
 
 def keep_stdout_for_answers() -> None:
@@ -120,12 +136,26 @@ def _reporting(as_json: bool) -> Iterator[None]:
         raise
     except NightcastError as error:
         kind = type(error).__name__
-        if as_json:
-            emit({"error": str(error), "kind": kind})
-        stderr.print(f"[bold red]{_TITLES.get(kind, 'Failed')}[/]", highlight=False)
-        stderr.print(str(error), highlight=False, markup=False, soft_wrap=True)
-        raise typer.Exit(2 if isinstance(error, CatalogError) else 1) from error
+        _tell(as_json, kind, str(error))
+        raise typer.Exit(2 if isinstance(error, CatalogError | SettingsError) else 1) from error
+    except OSError as error:
+        # A file or folder that cannot be read or written is the user's to change.
+        if error.filename is None:
+            if as_json:
+                emit({"error": str(error), "kind": type(error).__name__})
+            raise
+        _tell(as_json, type(error).__name__, f"{error.filename}: {error.strerror}.")
+        raise typer.Exit(1) from error
     except BaseException as error:
         if as_json:
             emit({"error": str(error), "kind": type(error).__name__})
         raise
+
+
+def _tell(as_json: bool, kind: str, text: str) -> None:
+    """An error for a person, and for a program that asked for JSON."""
+    if as_json:
+        emit({"error": text, "kind": kind})
+    stderr.print(f"[bold red]{_TITLES.get(kind, 'Failed')}[/]", highlight=False)
+    # Wrapped at words for a person; a log gets a sentence a line, whatever its length.
+    stderr.print(text, highlight=False, markup=False, soft_wrap=not stderr.is_terminal)
