@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from data.calendar import Frequency, duration
 
 Cell = Literal["lstm", "gru", "rnn"]
+Normalisation = Literal["instance", "last_value", "none"]
 
 
 def _is_duration(text: str) -> str:
@@ -62,6 +63,7 @@ class SearchSpace(Settings):
     dropout: Interval = Interval(low=0.0, high=0.4)
     segment_length: tuple[Annotated[int, Field(ge=1)], ...] = Field((1,), min_length=1)
     lookback: tuple[Annotated[int, Field(ge=2)], ...] = Field((168,), min_length=1)
+    normalisation: tuple[Normalisation, ...] = Field(("instance",), min_length=1)
     learning_rate: Interval = Interval(low=1e-3, high=5e-3)
     batch_size: tuple[Annotated[int, Field(ge=1)], ...] = Field((128, 256), min_length=1)
 

@@ -82,6 +82,7 @@ def test_the_centre_is_the_middle_and_the_first_of_two():
         "num_layers": 1,
         "segment_length": 6,
         "lookback": 48,
+        "normalisation": "instance",
         "batch_size": 32,
         "dropout": 0.2,
         "learning_rate": pytest.approx(1e-3),

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from data.retrain import Cell, Normalisation
 from lstm.models.heads import HorizonHead, median_index, rising
-from lstm.models.recurrent import Cell, SegmentRecurrent
-
-Normalisation = Literal["none", "last_value", "instance"]
+from lstm.models.recurrent import SegmentRecurrent
 
 # Keeps a window without variation from being divided by nothing; standardised units.
 _LEAST_SCALE = 0.1

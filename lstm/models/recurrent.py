@@ -5,12 +5,10 @@ Axes: B batch, L lookback steps, G segments, D features a step, K hidden size.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
-Cell = Literal["lstm", "gru", "rnn"]
+from data.retrain import Cell
 
 _CELLS: dict[Cell, type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]] = {
     "lstm": nn.LSTM,

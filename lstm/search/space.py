@@ -13,7 +13,7 @@ from data.retrain import Interval, SearchSpace
 from lstm.models.forecaster import ForecasterConfig
 from lstm.training.recipe import Recipe, TrainingConfig
 
-CHOICES = ("cell", "hidden_size", "num_layers", "segment_length", "lookback", "batch_size")
+CHOICES = ("cell", "hidden_size", "num_layers", "segment_length", "lookback", "normalisation", "batch_size")
 RANGES = ("dropout", "learning_rate")
 
 
