@@ -190,7 +190,7 @@ def test_all_lookbacks_are_judged_on_the_same_targets(make_task):
 def test_the_first_parameters_are_tried_first(make_task):
     known = {
         "cell": "gru", "hidden_size": 6, "num_layers": 1, "segment_length": 12, "lookback": 24,
-        "learning_rate": 0.01, "batch_size": 64, "dropout": 0.1,
+        "learning_rate": 0.01, "batch_size": 64, "normalisation": "instance", "dropout": 0.1,
     }  # fmt: skip
     task = make_task(trials=1, first=[known])
     work(task, Recorder())
