@@ -15,7 +15,7 @@ from typing import Protocol
 from rich.console import Console, RenderableType
 from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
 from rich.progress_bar import ProgressBar
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
 QUIET_SECONDS = 30.0
@@ -62,9 +62,10 @@ class Terminal:
             _Mark(),
             TextColumn("{task.description:<8}"),
             _Seconds(),
-            _Rest(table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+            _Rest(),
             console=console,
-            expand=True,
+            # Lines end where their text does: one that fills the terminal lets a typed ^C push them down.
+            expand=False,
             disable=not console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 import yaml
 from typer.core import TyperGroup
 from typer.main import get_command
@@ -20,6 +21,7 @@ from typer.testing import CliRunner, Result
 
 from flows.cli import app
 from flows.cli.nights import DEMO, _print
+from flows.cli.output import AsJson, Commands
 from flows.night import Outcome
 from lstm.settings import Settings
 
@@ -361,3 +363,32 @@ def test_a_first_night_that_keeps_has_no_forecast_to_look_at(
     assert "refused  Stale." in told
     assert "nightcast forecast" not in told
     assert "MAE" not in told
+    assert "traceback" not in told
+    _print(shell.settings, Outcome(DEMO, "now", "failed", "ValueError: odd."))
+    assert "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL=ERROR" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [
+        (KeyboardInterrupt(), 130, "Interrupted\nThe same command takes it up again.\n"),
+        (ZeroDivisionError("odd"), 1, ""),
+        (PermissionError(13, "Permission denied", "a.png"), 1, "Failed\na.png: Permission denied.\n"),
+    ],
+)
+def test_an_unexpected_end_is_an_answer_too(error: BaseException, status: int, told: str) -> None:
+    """An error that nobody expected keeps its traceback."""
+    here = typer.Typer(cls=Commands)
+
+    @here.command()
+    def fail(as_json: AsJson = False) -> None:
+        raise error
+
+    @here.command()
+    def other() -> None: ...
+
+    done = CliRunner().invoke(here, ["fail", "--json"])
+    assert done.exit_code == status
+    assert json.loads(done.stdout)["kind"] == type(error).__name__.replace("KeyboardInterrupt", "Interrupted")
+    assert done.stderr == told
+    assert (done.exception is error) == isinstance(error, ZeroDivisionError)

@@ -130,3 +130,11 @@ def test_watching_ends_with_the_block() -> None:
     with Stages().stage("check"):
         pass
     assert text(console) == ""
+
+
+def test_a_line_ends_where_its_text_does() -> None:
+    """What is typed meanwhile, as ^C, then stays on it."""
+    console = live(80)
+    with Terminal(console) as terminal, watched_by(terminal), Stages().stage("check") as stage:
+        stage.note = "5 rows"
+    assert 0 < max(len(line) for line in re.split(r"[\r\n]+", text(console))) < 40

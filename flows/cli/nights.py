@@ -204,6 +204,10 @@ def _print(settings: Settings, outcome: Outcome) -> None:
     where = [("history", f"nightcast history {outcome.data_set}")]
     if outcome.champion is not None:
         where.insert(0, ("forecast", f"nightcast forecast {outcome.data_set}"))
+    if outcome.ending == "failed":
+        where.append(
+            ("traceback", "nightcast up, or again with PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL=ERROR")
+        )
     if settings.tracking_uri is None:
         where.append(("browser", "nightcast up"))
     where.append(("MLflow run", outcome.run_link or f"{outcome.run_id} in {outcome.tracking_uri}"))

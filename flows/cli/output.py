@@ -38,6 +38,7 @@ _answers: ContextVar[TextIO | None] = ContextVar("answers", default=None)
 _TITLES = {
     "CatalogError": "Wrong catalog",
     "DataRefused": "Refused",
+    "Interrupted": "Interrupted",
     "SettingsError": "Wrong setting",
     "UnknownDataSet": "Unknown data set",
 }
@@ -71,7 +72,7 @@ def prepare() -> Settings:
     _leave_project_run()
     silence_telemetry()
     settings = load_settings()
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING")
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     # MLflow's own patience with a server that is away is four minutes a question.
@@ -85,13 +86,14 @@ def prepare() -> Settings:
 def _leave_project_run() -> None:
     """Under `mlflow run`: a night's run is its own, in the store that was chosen, if one was.
 
-    MLflow exports the run that it made for the project, and where no store was chosen its default: a
-    database in the folder of the project, away from the ledger.
+    MLflow exports the run that it made for the project, and where no store was chosen its default: the file
+    mlflow.db of the folder where `mlflow run` was called, away from the ledger.
     """
     if os.environ.pop("MLFLOW_RUN_ID", None) is None:
         return
     os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
-    if os.environ.get("MLFLOW_TRACKING_URI") == "sqlite:///mlflow.db":
+    store = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if store.startswith("sqlite:///") and store.endswith("/mlflow.db"):
         del os.environ["MLFLOW_TRACKING_URI"]
 
 
@@ -146,6 +148,9 @@ def _reporting(as_json: bool) -> Iterator[None]:
             raise
         _tell(as_json, type(error).__name__, f"{error.filename}: {error.strerror}.")
         raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        _tell(as_json, "Interrupted", "The same command takes it up again.")
+        raise
     except BaseException as error:
         if as_json:
             emit({"error": str(error), "kind": type(error).__name__})
