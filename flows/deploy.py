@@ -19,6 +19,7 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectAlreadyExists
+from prefect.settings import get_current_settings
 
 from data.catalog import Catalog, DataSet
 from data.errors import NightcastError
@@ -44,8 +45,12 @@ def deploy(catalog: Catalog, search_pool: str | None = None) -> list[str]:
         The names of the deployments.
 
     Raises:
-        DeployFailed: not in a checkout, or `prefect deploy` refused.
+        DeployFailed: no server, not in a checkout, or `prefect deploy` refused.
     """
+    if answering_server() is None:
+        raise DeployFailed(
+            "there is no Prefect server to deploy to. Remedy: nightcast up, or export PREFECT_API_URL"
+        )
     project = PROJECT / "prefect.yaml"
     if not project.exists():
         raise DeployFailed(
@@ -62,8 +67,32 @@ def deploy(catalog: Catalog, search_pool: str | None = None) -> list[str]:
         )
     if done.returncode:
         raise DeployFailed(f"`{' '.join(command[:4])}` failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    names = {
+        f"{entry['entrypoint'].split('.')[-1]}/{entry['name']}": entry for entry in declared["deployments"]
+    }
+    for name, entry in names.items():
+        _drop_old_schedules(name, {schedule["slug"] for schedule in entry.get("schedules", ())})
     _ensure_heartbeat_automation()
-    return [f"{entry['entrypoint'].split('.')[-1]}/{entry['name']}" for entry in declared["deployments"]]
+    return list(names)
+
+
+def answering_server() -> str | None:
+    """The URL of the Prefect server, which answers; None where none is set.
+
+    Raises:
+        DeployFailed: it does not answer.
+    """
+    url = get_current_settings().api.url
+    if url is None:
+        return None
+    with get_client(sync_client=True) as client:
+        problem = client.api_healthcheck()
+    if problem is not None:
+        raise DeployFailed(
+            f"the Prefect server at {url} does not answer: {problem}. "
+            "Remedy: check that it runs, and PREFECT_API_URL"
+        )
+    return url
 
 
 def scheduled(project: Mapping[str, Any], catalog: Catalog, search_pool: str | None = None) -> dict[str, Any]:
@@ -98,11 +127,23 @@ def _ensure_pools(names: set[str]) -> None:
                 continue
 
 
+def _drop_old_schedules(deployment: str, slugs: set[str]) -> None:
+    """Drop schedules of data sets that ask for none any more: `prefect deploy` only adds and changes.
+
+    One that a person made in the user interface has no slug, and stays.
+    """
+    with get_client(sync_client=True) as client:
+        found = client.read_deployment_by_name(deployment)
+        for schedule in found.schedules:
+            if schedule.slug is not None and schedule.slug not in slugs:
+                client.delete_deployment_schedule(found.id, schedule.id)
+
+
 def _ensure_heartbeat_automation() -> None:
     """A run whose process and worker were killed says nothing more: 90 silent seconds mean a crash."""
     with get_client(sync_client=True) as client:
-        response = client.request("POST", "/automations/filter", json={"limit": 200})
-        if any(entry["name"] == LOST for entry in response.json()):
+        wanted = {"automations": {"name": {"any_": [LOST]}}}
+        if client.request("POST", "/automations/filter", json=wanted).json():
             return
     Automation(
         name=LOST,

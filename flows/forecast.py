@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import flow, get_run_logger, task
+from prefect import Task, flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Completed, Failed
 
 from data.errors import DataRefused
@@ -34,7 +34,18 @@ def forecast(data_set: str = "household_power") -> State[Any]:
     )
 
 
-@task(cache_policy=NO_CACHE, task_run_name="forecast {data_set}", retries=1, retry_delay_seconds=10)
+def _may_pass(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
+    """A server that is away may come back; refused data and a missing champion stay what they are."""
+    return not isinstance(state.result(raise_on_failure=False), DataRefused | NoChampion)
+
+
+@task(
+    cache_policy=NO_CACHE,
+    task_run_name="forecast {data_set}",
+    retries=1,
+    retry_delay_seconds=10,
+    retry_condition_fn=_may_pass,
+)
 def forecast_now(settings: Settings, data_set: str) -> Made:
     """The newest data through the champion; stored, and drawn beside it."""
     made = make_forecast(settings, data_set)

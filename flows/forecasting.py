@@ -9,7 +9,7 @@ from typing import Any
 
 from data.catalog import DataSet, load_catalog
 from data.contract import check, resolve_as_of
-from data.errors import NightcastError
+from data.errors import DataRefused, NightcastError
 from data.files import replacing, write_atomically
 from data.panel import Panel
 from lstm.promotion.ledger import Ledger
@@ -71,6 +71,9 @@ def forecast_panel(
     """The champion's forecast after the panel's last step, stored.
 
     Series that the champion was not trained on are left out until a night promotes one that was.
+
+    Raises:
+        NoChampion, DataRefused, BundleError, RegistryError: as of `make_forecast`.
     """
     champion = ledger.champion(data_set.name)
     if champion is None:
@@ -80,6 +83,12 @@ def forecast_panel(
         )
     bundle = registry.load(data_set.name, champion.version)
     known = [name for name in panel.series if name in bundle.twin(bundle.serves).scaler.series]
+    if not known:
+        raise DataRefused(
+            f"version {champion.version} was trained on none of today's series.",
+            data_set=data_set.name,
+            remedy=f"nightcast retrain {data_set.name}",
+        )
     panel = panel.select(known)
     forecast = bundle.forecast(panel, champion.version)
     return Made(forecast, bundle, panel, store(settings.forecasts, forecast))
@@ -105,8 +114,12 @@ def write_picture(made: Made, path: Path) -> Path:
 
 
 def write_request(made: Made, path: Path) -> Path:
-    """Write the body that ``POST /invocations`` of `mlflow models serve` takes for this forecast."""
+    """Write the body that ``POST /invocations`` of `mlflow models serve` takes for this forecast.
+
+    Every number keeps all its digits, so that the answer is this forecast to the last one.
+    """
     rows = rows_of(made.panel, made.bundle.layout, made.bundle.lookback)
-    body = {"dataframe_split": json.loads(rows.to_json(orient="split", index=False, double_precision=15))}
-    write_atomically(path, json.dumps(body).encode())
+    cells = rows.astype(object).where(rows.notna(), None).to_numpy().tolist()
+    body = {"dataframe_split": {"columns": list(rows.columns), "data": cells}}
+    write_atomically(path, json.dumps(body, allow_nan=False).encode())
     return path

@@ -1,14 +1,14 @@
 """`nightcast up`: Prefect server, MLflow server and workers on one machine, ended together.
 
 Everything listens on the loopback interface and keeps its state in Nightcast's home. Should this process
-be killed, the next start finds what it left behind and ends it.
+be killed, the next start finds what it left behind and ends it: the children by their record, and what
+outlived its own parent, such as a flow run whose worker was killed, by a mark in its environment.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -25,11 +25,11 @@ import psutil
 from data.errors import NightcastError
 from data.files import write_atomically
 from data.processes import Process, is_dead, this_process
+from flows.shutdown import MARK, WORKER, end_all, undisturbed
 from lstm.settings import TELEMETRY_OFF, Settings
 
 HOST = "127.0.0.1"
 START_SECONDS = 120.0
-STOP_SECONDS = 40.0
 
 
 class StackFailed(NightcastError):
@@ -68,9 +68,11 @@ class Stack:
     def __init__(self, settings: Settings, environment: Mapping[str, str]) -> None:
         self._logs = settings.root / "logs"
         self._record = settings.root / "up.json"
-        self._environment = {**os.environ, **environment}
+        self._mark = str(this_process())
+        self._environment = {**os.environ, **environment, MARK: self._mark}
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._logs.mkdir(parents=True, exist_ok=True)
+        self._write_record()
 
     def start(self, name: str, *command: str) -> None:
         """Start a Python module as a child in a process group of its own; its output goes to a log."""
@@ -106,18 +108,20 @@ class Stack:
                 raise StackFailed(f"{name} ended with status {child.returncode}.\n{self._tail(name)}")
 
     def stop(self) -> None:
-        """End the workers, then the servers, and everything that they started."""
-        for name in reversed(self._children):
-            _end_tree(self._children[name].pid)
-            self._children[name].wait()
-        self._children.clear()
-        self._record.unlink(missing_ok=True)
+        """End everything that was started, in order.
+
+        Impatience must not leave anything behind: a further Ctrl-C meanwhile changes nothing.
+        """
+        with undisturbed():
+            end_all({name: child.pid for name, child in self._children.items()}, self._mark)
+            for child in self._children.values():
+                child.wait()
+            self._children.clear()
+            self._record.unlink(missing_ok=True)
 
     def _write_record(self) -> None:
         children = {name: str(_process(child.pid)) for name, child in self._children.items()}
-        write_atomically(
-            self._record, json.dumps({"parent": str(this_process()), "children": children}).encode()
-        )
+        write_atomically(self._record, json.dumps({"parent": self._mark, "children": children}).encode())
 
     def _tail(self, name: str) -> str:
         path = self._logs / f"{name}.log"
@@ -143,6 +147,10 @@ def stack(
     environment = {
         **TELEMETRY_OFF,
         **exports,
+        # It would win over the server that is started here.
+        "NIGHTCAST_TRACKING_URI": addresses.mlflow,
+        # Flow runs work in the project's folder, wherever this command was called.
+        "NIGHTCAST_CATALOG": str(settings.catalog.expanduser().resolve()),
         "PREFECT_HOME": str(settings.root / "prefect"),
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "lstm,data,flows",
@@ -184,7 +192,7 @@ def _start_servers(made: Stack, settings: Settings, addresses: Addresses) -> Non
 def _start_workers(made: Stack, settings: Settings) -> None:
     for pool, limit in (("nightcast", None), ("nightcast-search", settings.local_workers)):
         limited = () if limit is None else ("--limit", str(limit))
-        made.start(f"worker-{pool}", "prefect", "worker", "start", "--pool", pool, "--name", pool, *limited)
+        made.start(f"{WORKER}{pool}", "prefect", "worker", "start", "--pool", pool, "--name", pool, *limited)
 
 
 def _deploy(settings: Settings) -> None:
@@ -222,35 +230,13 @@ def _clean_up(record: Path) -> None:
     parent = Process.parse(content["parent"])
     if not is_dead(parent):
         raise StackFailed(
-            f"process {parent.pid} has a stack up in this home. Remedy: end it with Ctrl-C, or use it"
+            f"process {parent.pid} on {parent.host} has this home's servers up. Remedy: end it with Ctrl-C, "
+            f"or use it; where that machine is no more, remove {record}"
         )
-    for child in map(Process.parse, content["children"].values()):
-        if not is_dead(child):
-            _end_tree(child.pid)
+    children = {name: Process.parse(text) for name, text in content["children"].items()}
+    alive = {name: child.pid for name, child in children.items() if not is_dead(child)}
+    end_all(alive, content["parent"])
     record.unlink()
-
-
-def _end_tree(pid: int) -> None:
-    """End a process and all that it started: asked first, killed after a while."""
-    try:
-        root = psutil.Process(pid)
-        tree = [*root.children(recursive=True), root]
-    except psutil.NoSuchProcess:
-        return
-    _signal([root], signal.SIGTERM)
-    _, alive = psutil.wait_procs(tree, timeout=STOP_SECONDS / 2)
-    _signal(alive, signal.SIGTERM)
-    _, alive = psutil.wait_procs(alive, timeout=STOP_SECONDS / 2)
-    _signal(alive, signal.SIGKILL)
-    psutil.wait_procs(alive, timeout=5)
-
-
-def _signal(processes: list[psutil.Process], number: signal.Signals) -> None:
-    for process in processes:
-        try:
-            process.send_signal(number)
-        except psutil.NoSuchProcess:
-            continue
 
 
 def _process(pid: int) -> Process:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import signal
@@ -31,7 +32,10 @@ def up(
     load_catalog(settings.catalog)
 
     addresses = Addresses(prefect_port, mlflow_port)
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # What `nohup` has switched off stays off.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
     try:
         with stack(settings, addresses, lambda text: stderr.print(text, highlight=False)) as running:
             console.print(f"Prefect  {addresses.prefect}", highlight=False)
@@ -76,24 +80,29 @@ def doctor(as_json: AsJson = False) -> None:
     Example: nightcast doctor
     """
     settings = prepare()
+    # A night waits minutes for a server to come back; a person who asks wants to know now.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "1")
     checks = {
         "python": platform.python_version,
         "catalog": lambda: _catalog(settings.catalog),
-        "home": lambda: f"{settings.root}, {_free_gigabytes(settings.root.parent):.0f} GB free",
+        "home": lambda: f"{settings.root}, {_free_gigabytes(settings.root):.0f} GB free",
         "device": lambda: _device(settings.device),
         "ledger": lambda: _ledger(settings.ledger_url),
         "mlflow": lambda: _mlflow(settings.mlflow_uri, settings.artifacts),
+        "prefect": _prefect,
     }
     results = {name: _attempt(check) for name, check in checks.items()}
-    healthy = all(ok for ok, _ in results.values())
+    failed = [name for name, (ok, _) in results.items() if not ok]
     if as_json:
-        emit({"healthy": healthy, **{name: text for name, (_, text) in results.items()}})
+        texts = {name: text for name, (_, text) in results.items()}
+        emit({"healthy": not failed, "failed": failed, **texts})
     else:
         rows = table("", "what", "")
         for name, (ok, text) in results.items():
             rows.add_row("[green]✓[/]" if ok else "[red]✗[/]", name, text)
         console.print(rows)
-    if not healthy:
+    if failed:
         raise typer.Exit(1)
 
 
@@ -111,7 +120,8 @@ def _catalog(path: Path) -> str:
 
 
 def _free_gigabytes(folder: Path) -> float:
-    return shutil.disk_usage(folder).free / 1e9
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    return shutil.disk_usage(there).free / 1e9
 
 
 def _device(wanted: Literal["auto", "cpu", "cuda"]) -> str:
@@ -132,6 +142,12 @@ def _mlflow(uri: str, artifacts: Path) -> str:
 
     Tracker(uri, artifacts)
     return uri
+
+
+def _prefect() -> str:
+    from flows.deploy import answering_server
+
+    return answering_server() or "no server: every night brings its own"
 
 
 def _interrupt(*_: object) -> None:
