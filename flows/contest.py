@@ -113,6 +113,7 @@ def make_bundle(
     their judged twin on the judge windows; where they fail, the twin serves.
     """
     if not promoted:
+        stage.note = "not promoted"
         return _bundle(night, prepared, challenger), "Not promoted: the judged weights stand for both."
     span = Span(prepared.splits.train.first, prepared.splits.judge.last)
     served = _train(night, prepared, challenger.recipe, span, "served", stage)

@@ -12,7 +12,7 @@ from prefect.states import Completed, Failed
 
 from data.errors import DataRefused
 from flows.forecasting import Made, NoChampion, make_forecast, write_picture
-from lstm.settings import Settings, silence_telemetry
+from lstm.settings import Settings, load_settings, silence_telemetry
 
 
 @flow(name="forecast", flow_run_name="{data_set}", timeout_seconds=3600)
@@ -23,7 +23,7 @@ def forecast(data_set: str = "household_power") -> State[Any]:
         data_set: its name in the catalog.
     """
     silence_telemetry()
-    settings = Settings()
+    settings = load_settings()
     try:
         made = forecast_now(settings, data_set)
     except (DataRefused, NoChampion) as refusal:

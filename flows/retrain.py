@@ -26,7 +26,7 @@ from lstm.promotion.gate import Decision
 from lstm.promotion.judge import Verdict
 from lstm.promotion.lease import Lease, lease
 from lstm.search.study import Best
-from lstm.settings import Settings, silence_telemetry
+from lstm.settings import load_settings, silence_telemetry
 from lstm.tracking.bundle import Bundle
 
 DAY = 24 * 3600
@@ -50,7 +50,7 @@ def retrain(
         pool: a Prefect work pool to search in; empty for processes of this machine.
     """
     silence_telemetry()
-    night = open_night(Settings(), data_set, as_of, budget)
+    night = open_night(load_settings(), data_set, as_of, budget)
     get_run_logger().info("Night %s", night.identity.key)
     with lease(night.ledger, data_set) as held:
         sweep(night)

@@ -20,7 +20,7 @@ from data.splits import split
 from flows import leash
 from lstm.search.objective import SearchTask
 from lstm.search.worker import work
-from lstm.settings import Settings, silence_telemetry
+from lstm.settings import Settings, load_settings, silence_telemetry
 from lstm.tracking.runs import Tracker, TrialRecorder
 
 JOB_FILE = "night.json"
@@ -83,7 +83,7 @@ def main(night_run: str) -> None:
     silence_telemetry()
     signal.signal(signal.SIGTERM, _terminate)
     leash.obey()
-    run_worker(night_run, Settings())
+    run_worker(night_run, load_settings())
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ def test_ties_keep(mae: float, other: float) -> None:
 def test_first_champion_needs_only_the_baseline() -> None:
     decision = decide(evidence(champion=None), NONE)
     assert decision.ending == "promoted"
-    assert decision.reasons[0] == "There is no champion yet."
+    assert decision.reasons[-1] == "It is the first champion."
     assert "MAE 0.5000 beats the seasonal naive" in decision.reason
     assert decide(evidence(0.8, champion=None), NONE).ending == "kept"
 

@@ -71,7 +71,7 @@ def decide(evidence: Evidence, margins: Margins) -> Decision:
         beaten.append(beats)
         reasons.append(_compare(evidence.challenger.mae, name, rival.mae, margin, beats))
     if not evidence.has_champion:
-        reasons.insert(0, "There is no champion yet.")
+        reasons.append("It is the first champion." if all(beaten) else "There is still no champion.")
     return Decision("promoted" if all(beaten) else "kept", tuple(reasons))
 
 
