@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
@@ -236,3 +237,22 @@ def test_the_tutorial_runs(tmp_path: Path) -> None:
 def words_of(text: str) -> set[str]:
     """Words without the numbers, which differ from machine to machine."""
     return set(re.findall(r"\b[a-z_]{3,}\b", text.lower()))
+
+
+def test_readme_has_every_file_in_one_line() -> None:
+    """The first sentence of each module, so that the two never say different things."""
+    readme = (ROOT / "README.md").read_text()
+    paths = [path for room in ("data", "flows", "lstm") for path in (ROOT / room).rglob("*.py")]
+    missing = []
+    for path in paths:
+        text = ast.get_docstring(ast.parse(path.read_text()))
+        if text is None:
+            assert not path.read_text(), f"{path} has no docstring"
+            continue
+        sentence = re.split(r"(?<=[.?])\s", text, maxsplit=1)[0].replace("\n", " ").replace("``", "`")
+        name = path.relative_to(ROOT).as_posix()
+        if f"- [`{name}`]({name}): {sentence}\n" not in readme:
+            missing.append(f"- [`{name}`]({name}): {sentence}")
+    assert missing == []
+    named = re.findall(r"^- \[`([^`]+\.py)`\]", readme, re.MULTILINE)
+    assert [name for name in named if not (ROOT / name).exists()] == []

@@ -1,4 +1,4 @@
-"""`nightcast data ...`: the catalog's data sets, checked and added."""
+"""`nightcast data`: the catalog's data sets, checked and added."""
 
 from __future__ import annotations
 
