@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from data.calendar import Frequency
 from data.panel import Panel
+
+if TYPE_CHECKING:
+    from servers import Up
 
 
 @pytest.fixture(autouse=True)
@@ -57,3 +61,19 @@ def make_panel() -> Callable[..., Panel]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def _stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    from servers import Up
+
+    stack = Up(tmp_path_factory.mktemp("up"))
+    yield stack
+    stack.end()
+
+
+@pytest.fixture(scope="module")
+def up(_stack: Up) -> Up:
+    """A running `nightcast up`, one for all tests; started again where a test has ended it."""
+    _stack.ensure()
+    return _stack

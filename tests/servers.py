@@ -1,0 +1,222 @@
+"""`nightcast up` for tests, on ports of its own, and what a person does with it: by HTTP, as the UI does."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import requests
+import yaml
+from nights import BIN, Command, House, walk
+
+from flows.stack import Addresses
+
+WEEKS = 3
+SCHEDULED = ("/deployments/name/retrain/nightly", "/deployments/name/forecast/hourly")
+LONG = {"max_epochs": 5000, "budget": {"trials": 8, "minutes": 10}}
+
+
+def free_ports(count):
+    """Ports that nobody listens on."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
+def furnish(folder: Path) -> House:
+    """A house with a data set for every scenario."""
+    folder.mkdir(parents=True, exist_ok=True)
+    house = House(folder)
+    house.declare("one", schedule="0 4 * * *")
+    house.declare("three", schedule="30 2 * * 1-5")
+    house.declare("bad")
+    for name in ("long", "long_too", "long_again"):
+        house.declare(name, **LONG)
+        house.write(name, WEEKS * 168)
+    house.entries["one"]["time_zone"] = "Europe/Paris"
+    house.entries["three"] |= {"series": "id", "time_zone": "Etc/GMT+5"}
+    house.catalog.write_text(yaml.safe_dump(house.entries))
+    house.write("one", WEEKS * 168)
+    house.write("bad", WEEKS * 168, lambda lines: lines.insert(100, "2024-01-05 03:00,inf"))
+    write_three(house)
+    return house
+
+
+def write_three(house):
+    """Three series in one file, with some values missing."""
+    lines = ["time,id,load"]
+    for seed, name in enumerate(("north", "south", "west")):
+        for hour, value in enumerate(walk(WEEKS * 168, seed)):
+            text = "" if hour % 50 == 7 else f"{value * (1 + seed):.4f}"
+            lines.append(f"2024-01-{1 + hour // 24:02d} {hour % 24:02d}:00,{name},{text}")
+    (house.folder / "three.csv").write_text("\n".join(lines) + "\n")
+
+
+class Up:
+    """A running `nightcast up`, with a client of both servers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.house = furnish(folder)
+        self.addresses = Addresses(*free_ports(2))
+        self.elsewhere = folder / "elsewhere"
+        self.elsewhere.mkdir()
+        self.exports = self.addresses.exports(self.house.settings)
+        self.command = self.start()
+
+    def start(self) -> Command:
+        """Start it, from the data's folder, with relative paths: flow runs work elsewhere."""
+        ports = ("--prefect-port", self.addresses.prefect_port, "--mlflow-port", self.addresses.mlflow_port)
+        own = {"NIGHTCAST_HOME": "home", "NIGHTCAST_CATALOG": "catalog.yaml", "NIGHTCAST_WORKERS": "2"}
+        self.command = Command(self.house, "up", *map(str, ports), **own)
+        self.command.until(lambda: "Ctrl-C" in self.command.output.read_text(), 180)
+        self.pause()
+        return self.command
+
+    def pause(self):
+        """No test wants a night because it is four o'clock."""
+        for name in SCHEDULED:
+            self.request("PATCH", f"/deployments/{self.get(name)['id']}", {"paused": True})
+
+    @property
+    def environment(self):
+        """A shell that has done the exports that `up` printed."""
+        path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+        return {**os.environ, **self.house.environment, **self.exports, "PATH": path, "DO_NOT_TRACK": "true"}
+
+    def shell(self, *command, environment=None):
+        """Start a command in a folder that has nothing to do with the project."""
+        return subprocess.Popen(
+            [BIN / command[0], *command[1:]],
+            cwd=self.elsewhere,
+            env={**self.environment, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def request(self, method, path, body=None):
+        """Ask Prefect's API."""
+        answer = requests.request(method, f"{self.exports['PREFECT_API_URL']}{path}", json=body, timeout=60)
+        assert answer.ok, answer.text
+        return answer.json() if answer.content else None
+
+    def post(self, path, body):
+        """Ask Prefect's API."""
+        return self.request("POST", path, body)
+
+    def get(self, path):
+        """Ask Prefect's API."""
+        return self.request("GET", path)
+
+    def submit(self, deployment, **parameters):
+        """Run a deployment; the flow run's id."""
+        found = self.get(f"/deployments/name/{deployment}")
+        body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
+        return self.post(f"/deployments/{found['id']}/create_flow_run", body)["id"]
+
+    def state(self, run):
+        """The state of a flow run."""
+        return self.get(f"/flow_runs/{run}")["state"]
+
+    def until_ended(self, *runs, seconds=180):
+        """Wait until flow runs are in final states; the states."""
+        final = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+        wait(lambda: all(self.state(run)["type"] in final for run in runs), seconds, lambda: self.logs)
+        return [self.state(run) for run in runs]
+
+    def newest_run(self, name):
+        """The newest flow run of that name that has begun."""
+        found = self.post(
+            "/flow_runs/filter",
+            {"flow_runs": {"name": {"any_": [name]}}, "sort": "START_TIME_DESC", "limit": 1},
+        )
+        return found[0]
+
+    def tasks(self, run):
+        """The task runs of a flow run, by name."""
+        found = self.post("/task_runs/filter", {"task_runs": {"flow_run_id": {"any_": [run]}}})
+        return {task["name"]: task for task in found}
+
+    def children(self, run):
+        """The flow runs that tasks of a flow run started."""
+        return self.post("/flow_runs/filter", {"flow_runs": {"parent_flow_run_id": {"any_": [run]}}})
+
+    def artifact(self, key):
+        """The newest Markdown of a key."""
+        found = self.post(
+            "/artifacts/filter", {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC", "limit": 1}
+        )
+        return found[0]["data"]
+
+    def runs(self, name, kind, status=None):
+        """MLflow's runs of a data set, through the server."""
+        return through(self).runs(name, kind, status)
+
+    def trials_running(self, name):
+        """How many trials of a data set MLflow shows as running."""
+        return len(self.runs(name, "trial", "RUNNING"))
+
+    def local_workers(self):
+        """The search processes that run beside a night."""
+        found = []
+        for one in psutil.Process(self.command.process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found += [one] if "flows.worker" in one.cmdline() else []
+        return found
+
+    @property
+    def logs(self):
+        """The end of each log."""
+        folder = self.house.home / "logs"
+        return "\n".join(f"{path}:\n{path.read_text()[-3000:]}" for path in sorted(folder.glob("*.log")))
+
+    def ensure(self):
+        """Start it again where it has ended."""
+        if self.command.process.poll() is not None:
+            self.start()
+
+    def interrupt(self):
+        """Ctrl-C, and its end; the exit status."""
+        self.command.process.send_signal(signal.SIGINT)
+        return self.command.end()
+
+    def end(self):
+        """Ctrl-C where it still runs; nothing of it is left."""
+        if self.command.process.poll() is None:
+            assert self.interrupt() == 0, self.command.text
+        assert not self.command.survivors(5)
+        assert not (self.house.home / "up.json").exists()
+
+
+class Through(House):
+    """The same house, seen through the MLflow server."""
+
+    def __init__(self, up: Up) -> None:
+        super().__init__(up.house.folder)
+        self._uri = up.addresses.mlflow
+
+    @property
+    def settings(self):
+        return super().settings.model_copy(update={"tracking_uri": self._uri})
+
+
+def through(up: Up) -> House:
+    """The house as clients of the servers see it."""
+    return Through(up)
+
+
+def wait(condition, seconds, explain=lambda: ""):
+    """Wait until something is so."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s\n{explain()}"
+        time.sleep(0.3)

@@ -1,0 +1,95 @@
+"""Deployments and schedules: what prefect.yaml and the catalog say is what the server has."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+from servers import Up
+
+from data.catalog import SHIPPED, load_catalog
+from flows.deploy import LOST, PROJECT, scheduled
+
+NIGHTLY, HOURLY = "/deployments/name/retrain/nightly", "/deployments/name/forecast/hourly"
+
+
+@pytest.fixture
+def project():
+    """prefect.yaml as it stands."""
+    return yaml.safe_load((PROJECT / "prefect.yaml").read_text(encoding="utf-8"))
+
+
+def test_the_file_agrees_with_the_shipped_catalog(project) -> None:
+    assert project["deployments"] == scheduled(project, load_catalog(SHIPPED))["deployments"]
+
+
+def test_a_further_search_pool_gets_a_deployment(project) -> None:
+    before, after = (scheduled(project, load_catalog(SHIPPED), pool) for pool in (None, "gpu"))
+    (added,) = [entry for entry in after["deployments"] if entry not in before["deployments"]]
+    (worker,) = [entry for entry in before["deployments"] if entry["name"] == "worker"]
+    assert added == {**worker, "name": "worker-gpu", "work_pool": {"name": "gpu"}}
+
+
+def schedules(up, deployment):
+    """Cron, time zone, data set and whether it is active, by slug; and the ids."""
+    found = up.get(deployment)["schedules"]
+    facts = {
+        one["slug"]: (
+            one["schedule"]["cron"],
+            one["schedule"]["timezone"],
+            one["parameters"]["data_set"],
+            one["active"],
+        )
+        for one in found
+    }
+    return facts, {one["id"] for one in found}
+
+
+@pytest.mark.slow
+def test_the_server_has_the_schedules_of_the_catalog(up: Up) -> None:
+    nightly, _ = schedules(up, NIGHTLY)
+    assert nightly == {
+        "one": ("0 4 * * *", "Europe/Paris", "one", True),
+        "three": ("30 2 * * 1-5", "Etc/GMT+5", "three", True),
+    }
+    hourly, _ = schedules(up, HOURLY)
+    assert {slug: facts[1:] for slug, facts in hourly.items()} == {
+        slug: facts[1:] for slug, facts in nightly.items()
+    }
+
+
+@pytest.mark.slow
+def test_deploying_again_changes_what_the_catalog_changed_alone(up: Up) -> None:
+    """A schedule that a person paused stays paused; one that is not asked for any more goes."""
+
+    def deploy(*arguments):
+        command = up.shell("nightcast", "deploy", "--json", *arguments)
+        text, _ = command.communicate(timeout=120)
+        assert command.returncode == 0, text
+        return json.loads(text[text.index("{") :])["deployments"]
+
+    standing = up.shell(
+        "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", PROJECT / "prefect.yaml"
+    )
+    text, _ = standing.communicate(timeout=120)
+    assert standing.returncode == 0, text
+    facts, ids = schedules(up, NIGHTLY)
+    assert set(facts) == {"household-power", "one", "three"}
+
+    (paused,) = [one["id"] for one in up.get(NIGHTLY)["schedules"] if one["slug"] == "one"]
+    up.request("PATCH", f"/deployments/{up.get(NIGHTLY)['id']}/schedules/{paused}", {"active": False})
+    assert deploy("--search-pool", "gpu") == [
+        *("retrain/nightly", "forecast/hourly", "search/worker", "search/worker-gpu")
+    ]
+    again, same = schedules(up, NIGHTLY)
+    assert again == {
+        "one": ("0 4 * * *", "Europe/Paris", "one", False),
+        "three": ("30 2 * * 1-5", "Etc/GMT+5", "three", True),
+    }
+    assert same < ids
+    worker = up.get("/deployments/name/search/worker-gpu")
+    assert (worker["work_pool_name"], worker["entrypoint"]) == ("gpu", "flows.search.search")
+    assert len(up.post("/deployments/filter", {})) == 4
+    up.pause()
+    assert len(up.post("/automations/filter", {"automations": {"name": {"any_": [LOST]}}})) == 1

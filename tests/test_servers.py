@@ -1,0 +1,173 @@
+"""Nights through `nightcast up`: deployments, a work pool, cancelling, and both servers' view of it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import requests
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from servers import Up, free_ports, through, wait
+from test_tracking_server import serving
+
+from flows.search import OutOfReach, require_reach
+from flows.worker import JOB_FILE, Job
+from flows.workers import WorkersFailed, pool_workers
+from lstm.search import study
+from lstm.tracking.runs import PROCESS_TAG, Tracker
+
+pytestmark = pytest.mark.slow
+
+BUDGET = 'budget={"trials": 2, "minutes": 1}'
+
+
+@pytest.fixture(scope="module")
+def nights(up: Up):
+    """Two nights side by side: one searches in a pool and is promoted, one is refused."""
+    run = ("prefect", "deployment", "run", "retrain/nightly", "--watch", "-p")
+    commands = {
+        "three": up.shell(
+            *run, "data_set=three", "-p", BUDGET, "-p", "pool=nightcast-search", "-p", "workers=2"
+        ),
+        "bad": up.shell(*run, "data_set=bad"),
+        "typo": up.shell(*run, "dataset=bad"),
+    }
+    return {name: (command.communicate(timeout=240)[0], command) for name, command in commands.items()}
+
+
+def test_a_night_is_promoted(up: Up, nights) -> None:
+    text, command = nights["three"]
+    assert command.returncode == 0, text + up.logs
+    assert "'Promoted'" in text
+    run = up.newest_run("three")
+    assert (run["state"]["type"], run["state"]["name"]) == ("COMPLETED", "Promoted")
+    assert set(up.tasks(run["id"])) >= {
+        *("check the data", "begin the MLflow run", "find the champion", "search", "train the challenger"),
+        *("judge", "train what will serve", "register", "promote version 1", "forecast and report"),
+    }
+    artifact = up.artifact("night-three")
+    assert "promoted" in artifact
+    assert "seasonal naive" in artifact
+    assert up.addresses.mlflow in artifact
+
+
+def test_mlflow_shows_the_night(up: Up, nights) -> None:
+    (night,) = up.runs("three", "night")
+    assert (night.info.status, night.data.tags["nightcast.ending"]) == ("FINISHED", "promoted")
+    assert night.data.params["budget_trials"] == "2"
+    trials = up.runs("three", "trial")
+    assert [trial.data.tags["mlflow.parentRunId"] for trial in trials] == [night.info.run_id] * 2
+    assert through(up).aliases("three") == {"champion": "1", "challenger": "1"}
+    assert up.house.ledger.champion("three").version == "1"
+
+
+def test_a_search_in_a_pool_is_shared_by_its_children(up: Up, nights) -> None:
+    parent = up.newest_run("three")["id"]
+    children = up.children(parent)
+    deployment = up.get("/deployments/name/search/worker")["id"]
+    tasks = {task["id"] for task in up.tasks(parent).values()}
+    assert sorted(child["name"] for child in children) == ["search worker 1", "search worker 2"]
+    for child in children:
+        assert child["state"]["name"] == "Completed"
+        assert (child["deployment_id"], child["work_pool_name"]) == (deployment, "nightcast-search")
+        assert child["parent_task_run_id"] in tasks
+    (night,) = up.runs("three", "night")
+    job = Job.model_validate_json(Tracker(up.addresses.mlflow).read_artifact(night.info.run_id, JOB_FILE))
+    states = [trial.state for trial in study.trials(up.house.settings.study_url, job.study)]
+    assert states == ["finished"] * 2
+
+
+def test_a_refused_night_fails_with_its_reason(up: Up, nights) -> None:
+    text, command = nights["bad"]
+    assert command.returncode == 1, text
+    state = up.newest_run("bad")["state"]
+    assert (state["type"], state["name"]) == ("FAILED", "Refused")
+    assert "bad, column load" in state["message"]
+    assert "Remedy" in up.artifact("night-bad")
+    (night,) = up.runs("bad", "night")
+    assert night.info.status == "FAILED"
+
+
+def test_an_unknown_parameter_is_rejected(nights) -> None:
+    text, command = nights["typo"]
+    assert command.returncode == 1
+    assert "'dataset'" in text
+
+
+@pytest.mark.parametrize("wrong", [{"data_set": 7}, {"budget": {"trials": 0}}, {"budget": {"trial": 1}}])
+def test_a_wrong_value_is_rejected(up: Up, wrong) -> None:
+    found = up.get("/deployments/name/retrain/nightly")
+    path = f"{up.exports['PREFECT_API_URL']}/deployments/{found['id']}/create_flow_run"
+    answer = requests.post(path, json={"parameters": wrong}, timeout=60)
+    assert answer.status_code == 409, answer.text
+
+
+def test_nights_are_cancelled_and_a_forecast_is_stored(up: Up, nights) -> None:
+    """Cancelling as the UI does it reaches the runs in a pool and the processes beside the night."""
+    forecast = up.submit("forecast/hourly", data_set="three")
+    pooled = up.submit("retrain/nightly", data_set="long", pool="nightcast-search", workers=1)
+    local = up.submit("retrain/nightly", data_set="long_too", workers=1)
+    both = ("long", "long_too")
+    wait(lambda: all(up.trials_running(name) for name in both), 180, lambda: up.logs)
+    local_workers = up.local_workers()
+    for run in (pooled, local):
+        up.post(f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
+    (child,) = up.children(pooled)
+    states = up.until_ended(pooled, local, child["id"])
+    assert [state["type"] for state in states] == ["CANCELLED"] * 3
+    for name in both:
+        assert [run.info.status for run in up.runs(name, "night")] == ["FAILED"]
+        assert not up.trials_running(name)
+    assert local_workers
+    assert not any(one.is_running() for one in local_workers)
+
+    (stored,) = up.until_ended(forecast)
+    assert stored["name"] == "Completed", stored
+    assert "version 1" in stored["message"]
+    assert len(up.house.forecasts("three")) == 1
+    assert "q0.5" in up.artifact("forecast-three")
+
+
+def test_a_pool_without_a_deployment_is_refused(up: Up) -> None:
+    with (
+        temporary_settings({PREFECT_API_URL: up.exports["PREFECT_API_URL"]}),
+        pytest.raises(WorkersFailed, match="nightcast deploy --search-pool nowhere"),
+        pool_workers("0", 1, "nowhere"),
+    ):
+        pass
+
+
+def test_a_search_worker_out_of_reach_says_what_is_missing(up: Up, nights, tmp_path) -> None:
+    (night,) = up.runs("three", "night")
+    run, client = night.info.run_id, through(up).mlflow
+    settings = through(up).settings
+    require_reach(run, settings)
+    other_home = settings.model_copy(update={"home": tmp_path})
+    for night_run, where in ((run, other_home), ("0" * 32, settings)):
+        with pytest.raises(OutOfReach, match=r"(?s)Remedy.*NIGHTCAST_DATABASE_URL.*MLFLOW_TRACKING_URI"):
+            require_reach(night_run, where)
+    process = night.data.tags[PROCESS_TAG]
+    client.set_tag(run, PROCESS_TAG, "elsewhere:1:1.00")
+    with pytest.raises(OutOfReach, match=r"the night runs on elsewhere .* not safe between two machines"):
+        require_reach(run, settings)
+    client.set_tag(run, PROCESS_TAG, process)
+
+
+def test_serving_gives_the_numbers_of_the_forecast(up: Up, nights, tmp_path, monkeypatch) -> None:
+    body = tmp_path / "request.json"
+    command = up.shell("nightcast", "forecast", "three", "--json", "--request", str(body))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", up.addresses.mlflow)
+    (port,) = free_ports(1)
+    model = ("-m", "models:/three@champion", "--env-manager", "local", "-p", str(port))
+    with serving(("models", "serve", *model), f"http://127.0.0.1:{port}/ping", tmp_path):
+        text, _ = command.communicate(timeout=120)
+        answer = requests.post(
+            f"http://127.0.0.1:{port}/invocations",
+            data=body.read_bytes(),
+            headers={"Content-Type": "application/json"},
+            timeout=60,
+        )
+    assert command.returncode == 0, text
+    wanted = json.loads(text[text.index("{") :])["forecast"]
+    assert {row["series"] for row in wanted} == {"north", "south", "west"}
+    assert answer.json()["predictions"] == wanted
