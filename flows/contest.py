@@ -82,9 +82,7 @@ def judge_challenger(
     night: Night, prepared: Prepared, challenger: Challenger, reigning: Reigning
 ) -> tuple[Verdict, Decision]:
     """Challenger, champion and baselines on the judge windows, and what the gate makes of it."""
-    rival = None
-    if reigning.bundle is not None and reigning.problem is None:
-        rival = _candidate(reigning.bundle)
+    rival = None if reigning.bundle is None else _candidate(reigning.bundle)
     verdict = judge(
         prepared.panel,
         prepared.splits,
@@ -99,7 +97,6 @@ def judge_challenger(
         seasonal_naive=verdict.scores["seasonal_naive"],
         has_champion=reigning.version is not None,
         champion=verdict.scores.get("champion"),
-        problems=(reigning.problem,) if reigning.problem else (),
     )
     return verdict, decide(evidence, night.data_set.retrain.margins)
 

@@ -102,13 +102,24 @@ def _answers(url: str) -> bool:
 
 def main(descriptor: int) -> None:
     """The server's process: it listens on a socket that its parent opened."""
-    leash.obey()
     import uvicorn
+    from filelock import FileLock
     from prefect.server.api.server import create_app
+    from prefect.settings import PREFECT_HOME
+
+    folder = PREFECT_HOME.value()
+    folder.mkdir(parents=True, exist_ok=True)
+
+    class OneAtATime(uvicorn.Server):
+        """Two servers that make the tables of one fresh database at once break it."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            with FileLock(folder / "start.lock"):
+                await super().startup(sockets)
 
     app = create_app(ephemeral=True, final=True)
     with socket.socket(fileno=descriptor) as listener:
-        uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[listener])
+        OneAtATime(uvicorn.Config(app, log_level="error")).run(sockets=[listener])
 
 
 if __name__ == "__main__":

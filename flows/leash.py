@@ -8,6 +8,7 @@ children in order.
 from __future__ import annotations
 
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -24,16 +25,16 @@ def start(
     environment: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
-    """Run a module of ours as a child; it must call `obey`. Its output goes to `log`.
+    """Run a module as a child. Its output is added to `log`.
 
     Args:
         environment: added to this process's own.
         pass_fds: descriptors that the child inherits.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output:
+    with log.open("ab") as output:
         return subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", module, *arguments],
+            [sys.executable, "-m", __name__, module, *arguments],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -57,19 +58,26 @@ def release(children: Sequence[subprocess.Popen[bytes]], patience: float) -> Non
             child.wait()
 
 
-def obey() -> None:
-    """Send this process SIGTERM when its parent lets go of it. Call it first."""
-    threading.Thread(target=_wait_for_the_end, name="leash", daemon=True).start()
-
-
 def tail(log: Path, lines: int = 15) -> str:
     """The last lines of a child's output, under the file's name."""
     text = log.read_text(errors="replace").strip().splitlines()
     return "\n".join([f"{log}:", *text[-lines:]])
 
 
-def _wait_for_the_end() -> None:
+def _obey() -> None:
+    """Send this process SIGTERM when its parent lets go of it."""
     # Unbuffered: a thread inside a buffered read cannot be left behind when the interpreter ends.
     while os.read(sys.stdin.fileno(), 1024):
         continue
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main() -> None:
+    """The child's process: on the leash before the module that it runs imports what takes long."""
+    threading.Thread(target=_obey, name="leash", daemon=True).start()
+    sys.argv = sys.argv[1:]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -9,9 +9,9 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
 
-from prefect import flow, get_run_logger, task
+from prefect import Task, flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Completed, Failed
 
 from data.errors import DataRefused
@@ -22,12 +22,14 @@ from flows.night import Night, Outcome, begin, describe, earlier_result, end, op
 from flows.preparation import Prepared
 from flows.sweep import sweep
 from flows.workers import Workers, local_workers, pool_workers
+from lstm.promotion.database import LedgerUnreachable
 from lstm.promotion.gate import Decision
 from lstm.promotion.judge import Verdict
 from lstm.promotion.lease import Lease, lease
 from lstm.search.study import Best
 from lstm.settings import load_settings, silence_telemetry
 from lstm.tracking.bundle import Bundle
+from lstm.tracking.server import TrackingUnreachable
 
 DAY = 24 * 3600
 
@@ -86,6 +88,9 @@ def _steps(night: Night, held: Lease, workers: int | None, pool: str | None) -> 
     begin_run(night, prepared)
     with night.tracker.system_metrics(begin(night)):
         reigning = find_champion(night)
+        if reigning.problem is not None:
+            # Whatever the search may find could not be compared.
+            return end(night, "refused", reigning.problem, {"findings": prepared.findings})
         best = search(night, reigning, held, workers, pool)
         challenger = train(night, prepared, best)
         verdict, decision = judge(night, prepared, challenger, reigning)
@@ -101,6 +106,11 @@ def _steps(night: Night, held: Lease, workers: int | None, pool: str | None) -> 
     return end(night, decision.ending, decision.reason, details)
 
 
+def _may_pass(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
+    """A server that is away may come back; anything else stays what it is."""
+    return isinstance(state.result(raise_on_failure=False), TrackingUnreachable | LedgerUnreachable)
+
+
 @task(cache_policy=NO_CACHE, task_run_name="check the data")
 def prepare(night: Night) -> Prepared:
     """Data, held against its contract, as a snapshot."""
@@ -112,14 +122,26 @@ def prepare(night: Night) -> Prepared:
     return prepared
 
 
-@task(cache_policy=NO_CACHE, task_run_name="begin the MLflow run", retries=2, retry_delay_seconds=5)
+@task(
+    cache_policy=NO_CACHE,
+    task_run_name="begin the MLflow run",
+    retries=2,
+    retry_delay_seconds=5,
+    retry_condition_fn=_may_pass,
+)
 def begin_run(night: Night, prepared: Prepared) -> None:
     """The night's MLflow run."""
     with night.stages.stage("record"):
         preparation.begin_run(night, prepared)
 
 
-@task(cache_policy=NO_CACHE, task_run_name="find the champion", retries=2, retry_delay_seconds=5)
+@task(
+    cache_policy=NO_CACHE,
+    task_run_name="find the champion",
+    retries=2,
+    retry_delay_seconds=5,
+    retry_condition_fn=_may_pass,
+)
 def find_champion(night: Night) -> Reigning:
     """The champion of tonight."""
     return contest.find_champion(night)
@@ -170,7 +192,13 @@ def bundle_up(
         return contest.make_bundle(night, prepared, challenger, verdict, promoted, stage)
 
 
-@task(cache_policy=NO_CACHE, task_run_name="register", retries=2, retry_delay_seconds=5)
+@task(
+    cache_policy=NO_CACHE,
+    task_run_name="register",
+    retries=2,
+    retry_delay_seconds=5,
+    retry_condition_fn=_may_pass,
+)
 def register(night: Night, prepared: Prepared, bundle: Bundle, decision: Decision, why: str) -> str:
     """A version of the registered model."""
     with night.stages.stage("register") as stage:

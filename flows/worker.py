@@ -17,7 +17,6 @@ from data.catalog import DataSet
 from data.panel import Panel
 from data.snapshot import load
 from data.splits import split
-from flows import leash
 from lstm.search.objective import SearchTask
 from lstm.search.worker import work
 from lstm.settings import Settings, load_settings, silence_telemetry
@@ -79,10 +78,9 @@ def _terminate(*_: object) -> None:
 
 
 def main(night_run: str) -> None:
-    """A local worker process, on its parent's leash."""
+    """A local worker process."""
     silence_telemetry()
     signal.signal(signal.SIGTERM, _terminate)
-    leash.obey()
     run_worker(night_run, load_settings())
 
 

@@ -167,6 +167,23 @@ def test_create_again_keeps_the_trials_and_sets_the_budget(lite):
     assert study.trials(lite, NAME)[0].params == first
 
 
+def test_a_study_that_spent_its_budget_on_failures_starts_over(lite):
+    study.create(lite, NAME, Budget(trials=2), 7)
+    run(lite, 1, boom)
+    study.create(lite, NAME, Budget(trials=2), 7)
+    assert study.progress(lite, NAME).failed == 1
+    run(lite, 1, boom)
+    assert study.progress(lite, NAME).spent
+    study.create(lite, NAME, Budget(trials=2), 8)
+    assert study.progress(lite, NAME) == study.Progress(0, 0, 0, 0, 0, 0, None, 0.0, False)
+    with study.loaded(lite, NAME) as own:
+        assert own.user_attrs["seed"] == 8
+        take(own)
+        take(own)
+    study.create(lite, NAME, Budget(trials=2), 7)
+    assert study.progress(lite, NAME).running == 2
+
+
 def test_best_is_the_lowest_with_its_recipe(lite):
     study.create(lite, NAME, Budget(trials=4), 0)
     values = iter([0.4, 0.2, 0.2, 0.3])

@@ -92,6 +92,8 @@ def create(
 ) -> None:
     """Create the study, its database and tables, or set an existing study's budget and clean it up.
 
+    A study that has spent its budget without one finished trial starts over.
+
     Workers race for a fresh database: the process that starts them calls this before.
 
     Args:
@@ -104,9 +106,10 @@ def create(
     """
     prepare(storage_url)
     with opened(storage_url) as storage:
-        study = optuna.create_study(
-            storage=storage, study_name=name, direction="minimize", load_if_exists=True
-        )
+        study = _create(storage, name)
+        if _is_hopeless(study, budget):
+            optuna.delete_study(study_name=name, storage=storage)
+            study = _create(storage, name)
         study.set_user_attr("budget", budget.model_dump(mode="json"))
         if "seed" not in study.user_attrs:
             study.set_user_attr("seed", seed)
@@ -251,6 +254,21 @@ def fail_running(study: optuna.Study, trial: FrozenTrial, reason: str, *, killed
         return False
     places.queue_again(study, trial, killed=killed)
     return True
+
+
+def _create(storage: optuna.storages.RDBStorage, name: str) -> optuna.Study:
+    return optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
+
+
+def _is_hopeless(study: optuna.Study, budget: Budget) -> bool:
+    """True if the budget is spent and no trial finished: going on with it could only fail again."""
+    trials = study.get_trials(deepcopy=False)
+    complete = any(trial.state is TrialState.COMPLETE for trial in trials)
+    return (
+        not complete
+        and places.is_spent(trials, budget)
+        and not any(trial.state is TrialState.RUNNING for trial in trials)
+    )
 
 
 def _queue_stale(study: optuna.Study, trial: FrozenTrial) -> None:

@@ -6,13 +6,14 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import mlflow.artifacts
 import requests
 import sqlalchemy as sa
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
@@ -39,7 +40,7 @@ class TrackingUnreachable(TrackingError):
 
 
 def connect(tracking_uri: str) -> MlflowClient:
-    """A client of a store. A fresh database gets its tables here: let the parent of workers do it first.
+    """A client of a store. A fresh database gets its tables here, from one process at a time.
 
     Raises:
         TrackingUnreachable: the store does not answer.
@@ -48,7 +49,7 @@ def connect(tracking_uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     for name in ("mlflow.store.db.utils", "mlflow.pyfunc", "alembic.runtime.migration"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    with answering(tracking_uri):
+    with _alone(tracking_uri), answering(tracking_uri):
         client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
         client.search_experiments(max_results=1)
     return client
@@ -98,6 +99,12 @@ def fetch(tracking_uri: str, artifact_uri: str, folder: Path) -> Path:
                 artifact_uri=artifact_uri, dst_path=str(folder), tracking_uri=tracking_uri
             )
         )
+
+
+def _alone(tracking_uri: str) -> AbstractContextManager[object]:
+    """A lock beside a SQLite database: two processes that make its tables at once break it."""
+    path = sa.make_url(tracking_uri).database if tracking_uri.startswith("sqlite") else None
+    return FileLock(f"{path}.lock") if path else nullcontext()
 
 
 def _unreachable(tracking_uri: str, error: Exception) -> TrackingUnreachable:

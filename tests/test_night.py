@@ -1,0 +1,342 @@
+"""Whole nights of a tiny data set, without a server of our own: one history, told from the first night on.
+
+Each night of the history is run once; the tests look at what it left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import mlflow
+import numpy as np
+import pytest
+from nights import START, House
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_HOME, temporary_settings
+
+from data.processes import this_process
+from data.snapshot import load
+from flows import embedded
+from flows.retrain import retrain
+from lstm.promotion.lease import lease
+
+pytestmark = [
+    pytest.mark.slow,
+    # Prefect, MLflow and their own libraries; the nights' workers are processes of their own.
+    pytest.mark.filterwarnings("ignore"),
+]
+
+HOURS = 28 * 24
+LATER = HOURS + 48
+
+
+@dataclass
+class Told:
+    """A night as its flow tells it, and the stores right after it."""
+
+    state: object
+    result: dict
+    champion: object
+    aliases: dict
+    forecasts: dict
+    entry: object
+
+
+class Teller:
+    """Runs nights in this process."""
+
+    def __init__(self, house, patch):
+        self.house = house
+        self.patch = patch
+
+    def night(self, **parameters):
+        for name, value in self.house.environment.items():
+            self.patch.setenv(name, value)
+        state = retrain(data_set="made", return_state=True, workers=1, **parameters)
+        ledger = self.house.ledger
+        return Told(
+            state=state,
+            result=state.result(raise_on_failure=False),
+            champion=ledger.champion("made"),
+            aliases=self.house.aliases("made"),
+            forecasts=self.house.forecasts("made"),
+            entry=ledger.decisions("made", 1)[0],
+        )
+
+
+@pytest.fixture(scope="module")
+def teller(tmp_path_factory):
+    house = House(tmp_path_factory.mktemp("night"))
+    house.home.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PREFECT_API_URL", raising=False)
+        patch.setenv("PREFECT_HOME", str(house.home / "prefect"))
+        server = embedded.start(house.home)
+        with temporary_settings({PREFECT_HOME: house.home / "prefect"}), server.used():
+            yield Teller(house, patch)
+
+
+@pytest.fixture(scope="module")
+def first(teller):
+    """The first night, with its end set before rows that no night could accept."""
+    teller.house.declare("made")
+    teller.house.write("made", LATER, poison_after(HOURS))
+    return teller.night(as_of=START + timedelta(hours=HOURS - 1))
+
+
+@pytest.fixture(scope="module")
+def again(teller, first):
+    """The same night once more."""
+    return teller.night(as_of=START + timedelta(hours=HOURS - 1))
+
+
+@pytest.fixture(scope="module")
+def without_news(teller, again):
+    """An hour later, with no row that was not there before."""
+    teller.house.write("made", HOURS)
+    return teller.night(as_of=START + timedelta(hours=HOURS))
+
+
+@pytest.fixture(scope="module")
+def broken(teller, without_news):
+    """Two days later; the newest rows are broken."""
+    teller.house.write("made", LATER, poison_after(LATER - 5))
+    return teller.night()
+
+
+@pytest.fixture(scope="module")
+def mended(teller, broken):
+    """The same night; the rows are right now."""
+    teller.house.write("made", LATER)
+    return teller.night()
+
+
+@pytest.fixture(scope="module")
+def without_device(teller, mended):
+    """An hour later, on a device that this machine does not have."""
+    teller.house.write("made", LATER + 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        patch.setitem(teller.house.environment, "NIGHTCAST_DEVICE", "cuda")
+        return teller.night()
+
+
+@pytest.fixture(scope="module")
+def other_horizon(teller, without_device):
+    """The same night, for another horizon than the champion's."""
+    teller.house.declare("made", horizon=5)
+    told = teller.night()
+    teller.house.declare("made")
+    return told
+
+
+@pytest.fixture(scope="module")
+def damaged(teller, other_horizon):
+    """The same night; the champion's weights have changed on the disk."""
+    [path] = [
+        path
+        for path in champion_files(teller.house, other_horizon.champion.version)
+        if path.name == "judged.safetensors"
+    ]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    told = teller.night()
+    path.write_bytes(whole)
+    return told
+
+
+def poison_after(hours):
+    def change(lines):
+        lines[hours:] = [line.split(",")[0] + ",inf" for line in lines[hours:]]
+
+    return change
+
+
+def champion_files(house, version):
+    model = house.mlflow.get_model_version("made", version).source.rpartition("/")[2]
+    [folder] = house.settings.artifacts.glob(f"made/models/{model}")
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def artifacts(house, run, folder=None):
+    return {item.path for item in house.mlflow.list_artifacts(run, folder)}
+
+
+def unchanged(before, after):
+    assert after.champion == before.champion
+    assert after.aliases == before.aliases
+    assert after.forecasts == before.forecasts
+
+
+def test_the_first_night_promotes(first):
+    assert first.state.is_completed()
+    assert first.state.name == "Promoted"
+    result = first.result
+    assert (result["ending"], result["model_version"], result["champion"]) == ("promoted", "1", "1")
+    assert result["reason"] == first.state.message == first.entry.reason
+    assert set(result["scores"]) == {"challenger", "seasonal_naive", "linear"}
+    assert result["scores"]["challenger"]["mae"] < result["scores"]["seasonal_naive"]["mae"]
+    assert {"check", "search", "train", "judge", "register", "report"} <= set(result["seconds"])
+    assert (first.entry.kind, first.entry.version, first.entry.previous) == ("promoted", "1", None)
+    assert (first.champion.version, first.champion.previous) == ("1", None)
+    assert first.aliases == {"champion": "1", "challenger": "1"}
+
+
+def test_nothing_after_as_of_is_read(teller, first):
+    run = teller.house.mlflow.get_run(first.result["run_id"])
+    panel = load(teller.house.settings.snapshots / f"{run.data.tags['nightcast.snapshot']}.parquet")
+    assert panel.n_steps == HOURS
+    assert np.isfinite(panel.values).all()
+    assert first.result["as_of"] == f"{START + timedelta(hours=HOURS - 1):%Y-%m-%d %H:%M}+00:00"
+    assert not list(teller.house.settings.checkpoints.iterdir())
+
+
+def test_the_run_of_a_night_says_it_all(teller, first):
+    house, run = teller.house, teller.house.mlflow.get_run(first.result["run_id"])
+    assert run.info.status == "FINISHED"
+    params = run.data.params
+    assert (params["data_set"], params["horizon"], params["budget_trials"]) == ("made", "6", "2")
+    tags = run.data.tags
+    assert (tags["nightcast.ending"], tags["nightcast.model_version"]) == ("promoted", "1")
+    assert tags["nightcast.reason"] == first.result["reason"]
+    assert len(tags["mlflow.source.git.commit"]) == 40
+    assert tags["nightcast.night"].startswith("made.20240128T230000Z.")
+    [inputs] = run.inputs.dataset_inputs
+    digest = tags["nightcast.snapshot"]
+    assert (inputs.dataset.name, inputs.dataset.digest) == ("made", digest[:32])
+    assert run.data.metrics["challenger/mae"] == pytest.approx(first.result["scores"]["challenger"]["mae"])
+    assert run.data.metrics["seconds/search"] == first.result["seconds"]["search"]
+    held = artifacts(house, run.info.run_id)
+    assert {"night.json", f"{digest}.parquet", "pictures", "forecast"} <= held
+    names = ("error_by_step", "judge_windows", "loss_curves", "study")
+    assert artifacts(house, run.info.run_id, "pictures") == {f"pictures/{name}.png" for name in names}
+    assert "forecast/newest.png" in artifacts(house, run.info.run_id, "forecast")
+
+
+def test_each_trial_is_a_run_below_the_night(teller, first):
+    house, parent = teller.house, first.result["run_id"]
+    trials = [run for run in house.runs("made", "trial") if run.data.tags["mlflow.parentRunId"] == parent]
+    assert sorted(run.data.tags["nightcast.trial"] for run in trials) == ["0", "1"]
+    night = house.mlflow.get_run(parent).data.tags["nightcast.night"]
+    for run in trials:
+        assert run.info.status == "FINISHED"
+        assert (run.data.tags["nightcast.night"], run.data.tags["nightcast.state"]) == (night, "finished")
+        assert {"cell", "hidden_size", "learning_rate", "lookback"} <= set(run.data.params)
+        curve = house.mlflow.get_metric_history(run.info.run_id, "validation_loss")
+        assert [point.step for point in curve] == [1, 2, 3]
+        assert run.data.metrics["value"] == pytest.approx(min(point.value for point in curve))
+
+
+def test_a_version_says_which_night_made_it(teller, first):
+    version = teller.house.mlflow.get_model_version("made", "1")
+    assert version.run_id == first.result["run_id"]
+    assert version.tags["nightcast.night"].startswith("made.20240128T230000Z.")
+    assert (version.tags["decision"], version.tags["reason"]) == ("promoted", first.result["reason"])
+    assert version.tags["serves"].split(".")[0] in ("served", "judged")
+    mlflow.set_tracking_uri(teller.house.settings.mlflow_uri)
+    model = mlflow.pyfunc.load_model("models:/made@champion")
+    example = model.input_example
+    assert len(model.predict(example)) == 6
+
+
+def test_the_forecast_is_stored(first):
+    assert list(first.forecasts) == ["20240128T230000Z.v1.parquet"]
+
+
+def test_the_same_night_again_is_skipped(first, again):
+    assert (again.state.name, again.result["ending"]) == ("Skipped", "skipped")
+    assert again.state.is_completed()
+    assert again.result["scores"] == first.result["scores"]
+    assert again.result["run_id"] == first.result["run_id"]
+    assert "promoted" in again.result["reason"]
+    assert again.entry.kind == "skipped"
+    unchanged(first, again)
+
+
+def test_a_night_without_news_is_skipped(again, without_news):
+    assert without_news.state.name == "Skipped"
+    assert without_news.result["reason"].startswith("No new data since the night as of 2024-01-28T23:00:00Z")
+    assert without_news.entry.kind == "skipped"
+    unchanged(again, without_news)
+
+
+def refused(teller, before, told, reason):
+    assert told.state.is_failed()
+    assert told.state.name == "Refused"
+    assert told.result["ending"] == told.entry.kind == "refused"
+    assert reason in told.state.message
+    assert told.entry.reason == told.state.message
+    run = teller.house.mlflow.get_run(told.result["run_id"])
+    assert (run.info.status, run.data.tags["nightcast.ending"]) == ("FAILED", "refused")
+    assert reason in run.data.tags["nightcast.reason"]
+    unchanged(before, told)
+
+
+def test_broken_rows_refuse_the_night(teller, without_news, broken):
+    refused(teller, without_news, broken, "Remedy:")
+    assert "2024-01-30 19:00" in broken.state.message
+
+
+def test_later_data_is_judged_against_the_champion(teller, broken, mended):
+    assert mended.state.is_completed()
+    assert {"challenger", "champion", "seasonal_naive", "linear"} == set(mended.result["scores"])
+    assert mended.result["run_id"] == broken.result["run_id"]
+    assert teller.house.mlflow.get_run(mended.result["run_id"]).info.status == "FINISHED"
+    kind = mended.result["ending"]
+    assert mended.entry.kind == kind
+    assert mended.aliases["challenger"] == mended.result["model_version"] == "2"
+    challenger, champion = (mended.result["scores"][name]["mae"] for name in ("challenger", "champion"))
+    if challenger < champion * 0.995:
+        assert kind == "promoted"
+        assert mended.aliases == {"champion": "2", "challenger": "2", "previous": "1"}
+        assert (mended.champion.version, mended.champion.previous) == ("2", "1")
+    else:
+        assert kind == "kept"
+        assert mended.aliases == {"champion": "1", "challenger": "2"}
+        assert (mended.champion.version, mended.champion.previous) == ("1", None)
+    newest = f"20240130T230000Z.v{mended.champion.version}.parquet"
+    assert list(mended.forecasts) == ["20240128T230000Z.v1.parquet", newest]
+
+
+def test_an_impossible_device_fails_the_night(teller, mended, without_device):
+    told = without_device
+    assert told.state.is_failed()
+    assert told.state.name == "Failed"
+    assert told.result["ending"] == told.entry.kind == "failed"
+    assert "CUDA" in told.state.message
+    assert teller.house.mlflow.get_run(told.result["run_id"]).info.status == "FAILED"
+    unchanged(mended, told)
+
+
+def test_a_champion_with_another_horizon_refuses_the_night(teller, without_device, other_horizon):
+    refused(teller, without_device, other_horizon, "other horizon: 6, now 5")
+    assert "nightcast retire made" in other_horizon.state.message
+
+
+def test_a_damaged_champion_refuses_the_night(teller, other_horizon, damaged):
+    refused(teller, other_horizon, damaged, "The champion cannot be loaded")
+
+
+def test_a_second_night_of_a_data_set_fails_at_once_and_leaves_the_first_alone(teller, damaged):
+    with lease(teller.house.ledger, "made") as held:
+        state = retrain(data_set="made", return_state=True)
+        held.check()
+        held.renew()
+        assert not held.lost
+    assert state.is_failed()
+    assert "LeaseHeld" in state.message
+    assert f"process {this_process()}" in state.message
+    assert teller.house.ledger.decisions("made", 1)[0] == damaged.entry
+
+
+def test_no_night_leaves_anything_running(teller, damaged):
+    house = teller.house
+    assert house.runs("made", "night", "RUNNING") == house.runs("made", "trial", "RUNNING") == []
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs()
+    assert {run.name for run in runs} == {"made"}
+    assert [run.id for run in runs if run.state is None or not run.state.is_final()] == []
+    assert [tag for run in runs for tag in run.tags if tag.startswith("process:")] != []
+    assert list(house.home.rglob("*.tmp")) == []
+    assert [path.name for path in house.settings.forecasts.iterdir()] == ["made"]
