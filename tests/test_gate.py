@@ -171,3 +171,15 @@ def test_the_judged_twin_serves_where_the_served_one_is_off(served: Scores | Non
     chosen, reason = choose_weights(scores(0.5), served, bound=0.25)
     assert chosen == which
     assert reason.endswith(".")
+
+
+def test_one_window_and_an_error_of_zero_are_evidence() -> None:
+    shown = Evidence(1, scores(0.0, 1), scores(0.7, 1), True, scores(0.6, 1))
+    assert decide(shown, NONE).ending == "promoted"
+
+
+def test_served_weights_may_be_worse_by_a_quarter_and_no_more() -> None:
+    assert choose_weights(scores(1.0), scores(1.25))[0] == "served"
+    which, why = choose_weights(scores(1.0), scores(1.26))
+    assert which == "judged"
+    assert "over 1.25 x 1.0000" in why

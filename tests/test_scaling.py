@@ -163,3 +163,20 @@ def test_only_the_steps_between_first_and_last_are_seen(make_panel: Callable[...
         values = panel.values[panel.rows(number)][max(20 - begins, 0) : 40 - begins, 0]
         assert scaler.loc_SC[number, 0] == pytest.approx(values.mean())
         assert scaler.scale_SC[number, 0] == pytest.approx(values.std())
+
+
+def test_nothing_is_filled_from_the_future(make_panel: Callable[..., Panel]) -> None:
+    panel = make_panel(steps=30)
+    panel.values[:3, 0] = np.nan
+    scaled = Scaler.fit(panel, 29).scale(panel, 1)
+    assert (scaled.values[:3, 0] == 0).all()
+    assert scaled.values[3, 0] != 0
+
+
+@pytest.mark.parametrize("level", [1e-3, 1.0, 1e6])
+def test_rounding_noise_of_a_level_is_no_variation(make_panel: Callable[..., Panel], level: float) -> None:
+    panel = make_panel(steps=40)
+    noisy = replace(panel, values=level * (1 + 1e-13 * panel.values))
+    assert Scaler.fit(noisy, 39).scale_SC[0, 0] == 1
+    varied = replace(panel, values=level * (1 + 1e-3 * panel.values))
+    assert Scaler.fit(varied, 39).scale_SC[0, 0] == pytest.approx(varied.values[:, 0].std())
