@@ -104,7 +104,8 @@ def scheduled(project: Mapping[str, Any], catalog: Catalog, search_pool: str | N
             entry = {**entry, "schedules": [_schedule(entry["name"], data_set) for data_set in asking]}
         deployments.append(entry)
         if entry["name"] == "worker" and search_pool:
-            deployments.append({**entry, "name": f"worker-{search_pool}", "work_pool": {"name": search_pool}})
+            pool = {**entry["work_pool"], "name": search_pool}
+            deployments.append({**entry, "name": f"worker-{search_pool}", "work_pool": pool})
     return {"name": project["name"], "deployments": deployments}
 
 

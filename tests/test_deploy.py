@@ -28,7 +28,7 @@ def test_a_further_search_pool_gets_a_deployment(project) -> None:
     before, after = (scheduled(project, load_catalog(SHIPPED), pool) for pool in (None, "gpu"))
     (added,) = [entry for entry in after["deployments"] if entry not in before["deployments"]]
     (worker,) = [entry for entry in before["deployments"] if entry["name"] == "worker"]
-    assert added == {**worker, "name": "worker-gpu", "work_pool": {"name": "gpu"}}
+    assert added == {**worker, "name": "worker-gpu", "work_pool": {**worker["work_pool"], "name": "gpu"}}
 
 
 def schedules(up, deployment):
