@@ -14,6 +14,8 @@ import psutil
 import requests
 import yaml
 from nights import BIN, Command, House, walk
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 from flows.stack import Addresses
 
@@ -75,8 +77,14 @@ class Up:
         """Start it, from the data's folder, with relative paths: flow runs work elsewhere."""
         ports = ("--prefect-port", self.addresses.prefect_port, "--mlflow-port", self.addresses.mlflow_port)
         own = {"NIGHTCAST_HOME": "home", "NIGHTCAST_CATALOG": "catalog.yaml", "NIGHTCAST_WORKERS": "2"}
-        self.command = Command(self.house, "up", *map(str, ports), **own)
-        self.command.until(lambda: "Ctrl-C" in self.command.output.read_text(), 180)
+        with contextlib.chdir(self.house.folder):
+            self.command = Command(self.house, "up", *map(str, ports), **own)
+        try:
+            self.command.until(lambda: "Ctrl-C" in self.command.output.read_text(), 180)
+        except BaseException:
+            self.command.process.terminate()
+            self.command.process.wait()
+            raise
         self.pause()
         return self.command
 
@@ -104,8 +112,12 @@ class Up:
         )
 
     def request(self, method, path, body=None):
-        """Ask Prefect's API."""
-        answer = requests.request(method, f"{self.exports['PREFECT_API_URL']}{path}", json=body, timeout=60)
+        """Ask Prefect's API, again where its SQLite database is busy, as Prefect's own client does."""
+        with requests.Session() as session:
+            patience = Retry(total=6, backoff_factor=0.5, status_forcelist=[503], allowed_methods=None)
+            session.mount("http://", HTTPAdapter(max_retries=patience))
+            url = f"{self.exports['PREFECT_API_URL']}{path}"
+            answer = session.request(method, url, json=body, timeout=60)
         assert answer.ok, answer.text
         return answer.json() if answer.content else None
 
