@@ -7,8 +7,11 @@ another machine.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -23,6 +26,12 @@ from lstm.settings import Settings, load_settings, silence_telemetry
 from lstm.tracking.runs import Tracker, TrialRecorder
 
 JOB_FILE = "night.json"
+
+ASKED_TO_END = 128 + signal.SIGTERM
+"""Exit status of a worker that was asked to end before the budget was spent."""
+
+GRACE_SECONDS = 8.0
+"""Seconds that a worker gives its epoch to end."""
 
 
 class Job(BaseModel):
@@ -41,11 +50,12 @@ class Job(BaseModel):
     study: str
 
 
-def run_worker(night_run: str, settings: Settings) -> int:
+def run_worker(night_run: str, settings: Settings, should_stop: Callable[[], bool] = lambda: False) -> int:
     """Train trials of a night's study until its budget is spent. Returns how many.
 
     Args:
         night_run: the id of the night's MLflow run.
+        should_stop: asked between epochs; the trial that it ends is queued again.
 
     Raises:
         SearchFailed: trials keep failing for the same reason.
@@ -62,7 +72,7 @@ def run_worker(night_run: str, settings: Settings) -> int:
         checkpoints=settings.checkpoints / job.study,
         device=settings.device,
     )
-    return work(task, TrialRecorder(tracker, night_run))
+    return work(task, TrialRecorder(tracker, night_run), should_stop)
 
 
 def _snapshot(tracker: Tracker, night_run: str, digest: str, folder: Path) -> Panel:
@@ -73,15 +83,26 @@ def _snapshot(tracker: Tracker, night_run: str, digest: str, folder: Path) -> Pa
     return load(path)
 
 
-def _terminate(*_: object) -> None:
-    raise SystemExit(128 + signal.SIGTERM)
-
-
 def main(night_run: str) -> None:
-    """A local worker process."""
+    """A local worker process. Asked to end, it does so after the epoch, or soon if the epoch is long.
+
+    An exception out of a signal handler could interrupt a transaction and keep the database locked. What a
+    sudden end leaves running is cleaned up by the night, or by the next one.
+    """
     silence_telemetry()
-    signal.signal(signal.SIGTERM, _terminate)
-    run_worker(night_run, load_settings())
+    asked = threading.Event()
+
+    def end(number: int, _: object) -> None:
+        if not asked.is_set():
+            asked.set()
+            sudden = threading.Timer(GRACE_SECONDS, os._exit, (128 + number,))
+            sudden.daemon = True
+            sudden.start()
+
+    signal.signal(signal.SIGTERM, end)
+    run_worker(night_run, load_settings(), asked.is_set)
+    if asked.is_set():
+        sys.exit(ASKED_TO_END)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from prefect.states import Cancelling
 
 from data.errors import NightcastError
 from flows import leash
+from flows.worker import ASKED_TO_END
 
 PATIENCE = 20.0
 """Seconds that a worker gets to end its trial before it is killed."""
@@ -77,7 +78,8 @@ class LocalWorkers:
 
     def replace_killed(self) -> int:
         """Start another process for each that a signal ended."""
-        killed = sum((process.poll() or 0) < 0 for process in self._processes)
+        codes = [process.poll() for process in self._processes]
+        killed = sum(code is not None and (code < 0 or code == ASKED_TO_END) for code in codes)
         count = min(killed - self._replaced, self._spare - self._replaced)
         for _ in range(count):
             self._start()
