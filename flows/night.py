@@ -97,6 +97,18 @@ class Outcome:
         return asdict(self)
 
 
+class NightLost(NightcastError):
+    """A night that ended refused or failed: what its flow run's state carries, as Prefect expects an error.
+
+    Attributes:
+        outcome: the ending in full.
+    """
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.reason)
+        self.outcome = outcome
+
+
 def open_night(
     settings: Settings, name: str, as_of: datetime | None = None, budget: Budget | None = None
 ) -> Night:

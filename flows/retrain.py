@@ -18,7 +18,7 @@ from data.errors import DataRefused
 from data.retrain import Budget
 from flows import contest, preparation, reporting, searching
 from flows.contest import Challenger, Reigning
-from flows.night import Night, Outcome, begin, describe, earlier_result, end, open_night
+from flows.night import Night, NightLost, Outcome, begin, describe, earlier_result, end, open_night
 from flows.preparation import Prepared
 from flows.sweep import sweep
 from flows.workers import Workers, local_workers, pool_workers
@@ -60,7 +60,7 @@ def retrain(
     reporting.publish(outcome)
     if outcome.is_good:
         return Completed(name=outcome.ending.capitalize(), message=outcome.reason, data=outcome.to_dict())
-    return Failed(name=outcome.ending.capitalize(), message=outcome.reason, data=outcome.to_dict())
+    return Failed(name=outcome.ending.capitalize(), message=outcome.reason, data=NightLost(outcome))
 
 
 def _to_an_ending(night: Night, held: Lease, workers: int | None, pool: str | None) -> Outcome:

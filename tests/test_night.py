@@ -18,6 +18,7 @@ from prefect.settings import PREFECT_HOME, temporary_settings
 from data.processes import this_process
 from data.snapshot import load
 from flows import embedded
+from flows.night import NightLost
 from flows.retrain import retrain
 from lstm.promotion.lease import lease
 
@@ -55,9 +56,10 @@ class Teller:
             self.patch.setenv(name, value)
         state = retrain(data_set="made", return_state=True, workers=1, **parameters)
         ledger = self.house.ledger
+        result = state.result(raise_on_failure=False)
         return Told(
             state=state,
-            result=state.result(raise_on_failure=False),
+            result=result.outcome.to_dict() if isinstance(result, NightLost) else result,
             champion=ledger.champion("made"),
             aliases=self.house.aliases("made"),
             forecasts=self.house.forecasts("made"),

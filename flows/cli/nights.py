@@ -160,7 +160,7 @@ def _run(
     server = embedded.start(settings.root)
     with Terminal(stderr) as terminal, watched_by(terminal):
         terminal.begin("start")
-        from flows.night import Outcome
+        from flows.night import NightLost, Outcome
         from flows.retrain import retrain as flow
         from flows.sweep import signed
 
@@ -169,9 +169,12 @@ def _run(
                 data_set=name, as_of=as_of, budget=budget, workers=workers, pool=pool, return_state=True
             )
     result = state.result(raise_on_failure=False)
-    if isinstance(result, BaseException):
+    if isinstance(result, NightLost):
+        outcome = result.outcome
+    elif isinstance(result, BaseException):
         raise result
-    outcome = Outcome(**result)
+    else:
+        outcome = Outcome(**result)
     return replace(outcome, seconds={**terminal.announced, **outcome.seconds})
 
 
