@@ -316,7 +316,7 @@ import importlib.metadata as metadata
 import sys
 # As where it is not installed: no path, no finder of an editable installation.
 sys.meta_path = [finder for finder in sys.meta_path if "editable" not in str(finder).lower()]
-sys.path = [path for path in sys.path if path and "{Path.cwd()}" not in path]
+sys.path = [path for path in sys.path if path and path != "{Path.cwd()}"]
 import mlflow.pyfunc
 import pandas as pd
 model = mlflow.pyfunc.load_model("{model}")
