@@ -242,7 +242,11 @@ def test_a_diverged_training_is_a_failed_trial(make_task):
     assert "TrainingDiverged" in reason
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+class OrchestratorSignal(BaseException):
+    """Such as Prefect raises where a flow run is cancelled."""
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, OrchestratorSignal])
 def test_an_interrupted_search_goes_on_where_it_was(make_task, error):
     whole = make_task(trials=2, name="whole")
     work(whole, Recorder())

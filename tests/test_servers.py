@@ -114,7 +114,10 @@ def test_nights_are_cancelled_and_a_forecast_is_stored(up: Up, nights) -> None:
         up.post(f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
     (child,) = up.children(pooled)
     states = up.until_ended(pooled, local, child["id"])
-    assert [state["type"] for state in states] == ["CANCELLED"] * 3
+    *parents, worker = (state["type"] for state in states)
+    assert parents == ["CANCELLED", "CANCELLED"]
+    # A worker that was between two trials when it was asked may have ended by itself.
+    assert worker in ("CANCELLED", "COMPLETED")
     for name in both:
         assert [run.info.status for run in up.runs(name, "night")] == ["FAILED"]
         assert not up.trials_running(name)

@@ -137,13 +137,14 @@ class _Worker:
         except optuna.TrialPruned as error:
             reason = str(error)
             raise
-        except (KeyboardInterrupt, SystemExit, Stopped) as error:
+        except BaseException as error:
+            if isinstance(error, Exception) and not isinstance(error, Stopped):
+                reason = _describe(error)
+                raise
+            # Ctrl-C, the end of the process, or an orchestrator's own signal.
             self.interruption = error
             reason = f"interrupted ({type(error).__name__})"
             raise Stopped(reason) from error
-        except Exception as error:
-            reason = _describe(error)
-            raise
         finally:
             trial.set_user_attr(places.END, {"time": time.time(), "reason": reason})
 
@@ -189,7 +190,7 @@ def _reason(trial: FrozenTrial) -> str:
 
 def _interrupt_behind(error: BaseException | None) -> BaseException | None:
     """The interrupt that an error hides: cut short while closing a trial, Optuna trips over its own state."""
-    while error is not None and not isinstance(error, KeyboardInterrupt | SystemExit):
+    while error is not None and isinstance(error, Exception):
         error = error.__context__
     return error
 
