@@ -23,6 +23,7 @@ from prefect.settings import get_current_settings
 
 from data.catalog import Catalog, DataSet
 from data.errors import NightcastError
+from lstm.settings import hide_password
 
 PROJECT = Path(__file__).resolve().parent.parent
 SCHEDULED = ("nightly", "hourly")
@@ -77,22 +78,23 @@ def deploy(catalog: Catalog, search_pool: str | None = None) -> list[str]:
 
 
 def answering_server() -> str | None:
-    """The URL of the Prefect server, which answers; None where none is set.
+    """The URL of the Prefect server, which answers, as people may read it; None where none is set.
 
     Raises:
         DeployFailed: it does not answer.
     """
     url = get_current_settings().api.url
-    if url is None:
+    if not url:
         return None
+    shown = hide_password(url)
     with get_client(sync_client=True) as client:
         problem = client.api_healthcheck()
     if problem is not None:
         raise DeployFailed(
-            f"the Prefect server at {url} does not answer: {problem}. "
+            f"the Prefect server at {shown} does not answer: {hide_password(url, str(problem))}. "
             "Remedy: check that it runs, and PREFECT_API_URL"
         )
-    return url
+    return shown
 
 
 def scheduled(project: Mapping[str, Any], catalog: Catalog, search_pool: str | None = None) -> dict[str, Any]:
