@@ -98,17 +98,32 @@ def answering_server() -> str | None:
 
 
 def scheduled(project: Mapping[str, Any], catalog: Catalog, search_pool: str | None = None) -> dict[str, Any]:
-    """The content of `prefect.yaml` with the catalog's schedules, one a data set that has one."""
+    """The content of `prefect.yaml` with the catalog's schedules, one a data set that has one.
+
+    Raises:
+        DeployFailed: the search pool is that of the nights.
+    """
+    if search_pool in {
+        entry["work_pool"]["name"] for entry in project["deployments"] if _has_schedules(entry)
+    }:
+        raise DeployFailed(
+            f"{search_pool} is the work pool of the nights, and a night that waits for its workers must not "
+            "take their places. Remedy: name another pool; it is made where it is missing"
+        )
     asking = [data_set for data_set in catalog.data_sets.values() if data_set.retrain.schedule]
     deployments = []
     for entry in project["deployments"]:
-        if entry["name"] in SCHEDULED:
+        if _has_schedules(entry):
             entry = {**entry, "schedules": [_schedule(entry["name"], data_set) for data_set in asking]}
         deployments.append(entry)
         if entry["name"] == "worker" and search_pool:
             pool = {**entry["work_pool"], "name": search_pool}
             deployments.append({**entry, "name": f"worker-{search_pool}", "work_pool": pool})
     return {"name": project["name"], "deployments": deployments}
+
+
+def _has_schedules(entry: Mapping[str, Any]) -> bool:
+    return entry["name"] in SCHEDULED
 
 
 def _schedule(deployment: str, data_set: DataSet) -> dict[str, Any]:
