@@ -26,7 +26,9 @@ class _Recurrent(nn.RNNBase):
             torch's. A packed sequence gets torch's in any case.
     """
 
-    between: nn.Module | None = None
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.between: nn.Module | None = None
 
     def forward(self, input: Any, hx: Any = None) -> Any:  # noqa: A002 - torch's name
         """As torch's module of the same name.

@@ -61,9 +61,14 @@ def library() -> ctypes.CDLL | None:
     return None
 
 
-@cache
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def widths() -> tuple[int, ...]:
     """Floats in a vector, for every code that this processor runs, the widest first."""
+    return _widths()
+
+
+@cache
+def _widths() -> tuple[int, ...]:
     loaded = library()
     return tuple(lanes for lanes in _CODES if loaded and loaded.nightcast_supports(ctypes.c_int64(lanes)))
 

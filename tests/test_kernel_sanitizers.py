@@ -1,0 +1,143 @@
+"""The native code under sanitizers, and built for another processor: right numbers, no bad access or race."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lstm.kernels import native
+
+CPU = Path(native.__file__).with_name("cpu")
+HARNESS = Path(__file__).with_name("kernel_harness.c")
+FLAGS = ["-std=gnu11", "-O1", "-g", "-pthread", "-Wall", "-Wextra", "-Werror"]
+CELLS = ("lstm", "gru", "tanh", "relu")
+
+pytestmark = pytest.mark.slow
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layer's sizes; lanes, vectors and threads as `layer` in native.h has them."""
+
+    cell: int
+    batch: int
+    steps: int
+    inputs: int
+    hidden: int
+    lanes: int
+    vectors: int
+    threads: int
+
+
+def cases(lanes: tuple[int, ...], count: int) -> list[Case]:
+    """Random sizes, the smallest and odd ones among them, more steps than one chunk has."""
+    random = np.random.default_rng(0)
+    drawn = [
+        Case(
+            int(random.integers(4)),
+            int(random.integers(1, 70)),
+            int(random.integers(1, 70)),
+            int(random.integers(1, 14)),
+            int(random.integers(1, 60)),
+            int(random.choice(lanes)),
+            int(random.integers(1, 3)),
+            int(random.integers(1, 4)),
+        )
+        for _ in range(count)
+    ]
+    return [Case(cell, 1, 1, 1, 1, width, 1, 2) for cell in range(4) for width in lanes] + drawn
+
+
+def arrays(case: Case) -> tuple[nn.RNNBase, list[Tensor]]:
+    """A torch module of these sizes, and x, h0, c0, weights, dy, dh_n, dc_n."""
+    torch.manual_seed(case.batch)
+    kind = {"lstm": nn.LSTM, "gru": nn.GRU}.get(CELLS[case.cell], nn.RNN)
+    extra = {"nonlinearity": CELLS[case.cell]} if kind is nn.RNN else {}
+    module = kind(case.inputs, case.hidden, batch_first=True, **extra)
+    state = [torch.randn(case.batch, case.hidden) for _ in range(4)]
+    x = torch.randn(case.batch, case.steps, case.inputs)
+    dy = torch.randn(case.batch, case.steps, case.hidden)
+    return module, [x, *state[:2], *(p.detach() for p in module.parameters()), dy, *state[2:]]
+
+
+def expected(case: Case, module: nn.RNNBase, given: list[Tensor]) -> list[Tensor]:
+    """What torch makes of it, in the harness's order."""
+    x, h0, c0, *_, dy, dh_n, dc_n = (tensor.clone().requires_grad_() for tensor in given)
+    is_lstm = case.cell == 0
+    y, state = module(x, (h0[None], c0[None]) if is_lstm else h0[None])
+    h_n, c_n = (state[0][0], state[1][0]) if is_lstm else (state[0], torch.zeros_like(c0))
+    loss = (y * dy).sum() + (h_n * dh_n).sum() + (c_n * dc_n).sum() + 0 * c0.sum()
+    dx, dh0, dc0, *by_weights = torch.autograd.grad(loss, [x, h0, c0, *module.parameters()])
+    return [y, h_n, c_n, dx, dh0, dc0, *by_weights]
+
+
+def run(program: list[str], chosen: list[Case], environment: dict[str, str] | None = None) -> None:
+    """All cases through one process; every number as torch has it."""
+    made = [arrays(case) for case in chosen]
+    text = b""
+    for case, (_, given) in zip(chosen, made, strict=True):
+        sizes = (case.cell, case.batch, case.steps, case.inputs, case.hidden)
+        text += np.array([*sizes, case.lanes, case.vectors, case.threads], dtype=np.int64).tobytes()
+        text += b"".join(tensor.contiguous().numpy().tobytes() for tensor in given)
+    done = subprocess.run(
+        program, input=text, capture_output=True, env={**os.environ, **(environment or {})}, timeout=200
+    )
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    assert not done.stderr, done.stderr.decode()[-3000:]
+    numbers, at = np.frombuffer(done.stdout, dtype=np.float32), 0
+    for case, (module, given) in zip(chosen, made, strict=True):
+        for tensor in expected(case, module, given):
+            seen = torch.from_numpy(numbers[at : at + tensor.numel()].copy()).view(tensor.shape)
+            at += tensor.numel()
+            atol = 1e-5 * float(tensor.detach().abs().max()) + 1e-6
+            assert torch.allclose(seen, tensor.detach(), rtol=1e-5, atol=atol), case
+    assert at == len(numbers)
+
+
+def build(compiler: str, folder: Path, *flags: str) -> str:
+    """The harness with the kernel's sources."""
+    if shutil.which(compiler) is None:
+        pytest.skip(f"no {compiler} here")
+    program = folder / "harness"
+    command = [
+        compiler,
+        *FLAGS,
+        *flags,
+        f"-I{CPU}",
+        "-o",
+        str(program),
+        str(HARNESS),
+        *map(str, sorted(CPU.glob("*.c"))),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return str(program)
+
+
+@pytest.mark.skipif(not native.widths(), reason="no native code for this processor")
+def test_no_bad_access_and_no_undefined_behaviour(tmp_path: Path) -> None:
+    program = build("gcc", tmp_path, "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    run([program], cases(native.widths(), 60))
+
+
+@pytest.mark.skipif(not native.widths(), reason="no native code for this processor")
+def test_no_data_race(tmp_path: Path) -> None:
+    program = build("gcc", tmp_path, "-fsanitize=thread")
+    # Some kernels place memory where ThreadSanitizer does not expect it.
+    without_layout = ["setarch", "-R"] if shutil.which("setarch") else []
+    run([*without_layout, program], cases(native.widths(), 30), {"TSAN_OPTIONS": "exitcode=66"})
+
+
+def test_neon_under_emulation(tmp_path: Path) -> None:
+    emulator = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
+    if emulator is None:
+        pytest.skip("no qemu-aarch64 here")
+    run([emulator, build("aarch64-linux-gnu-gcc", tmp_path, "-static")], cases((4,), 40))
