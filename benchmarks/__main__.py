@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import forecast, results, seed
+from benchmarks import forecast, results, scale, seed
 
-BENCHMARKS = {"seed": seed.run, "forecast": forecast.run}
+BENCHMARKS = {"seed": seed.run, "forecast": forecast.run, "scale": scale.run}
 
 
 def main() -> None:

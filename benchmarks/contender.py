@@ -72,10 +72,9 @@ class Process:
         self.first: float = answer["first"]
         self.versions: dict[str, str] = answer["versions"]
 
-    def repeat(self) -> float:
-        """Seconds of one more repeat."""
-        seconds: float = self._ask("")["seconds"]
-        return seconds
+    def repeat(self) -> dict[str, Any]:
+        """One more repeat: its `seconds`, and what else the script measures."""
+        return self._ask("")
 
     def __enter__(self) -> Process:
         return self

@@ -82,7 +82,7 @@ def race(
             if number == _PROBES:
                 going = close([contender.name for contender, _, _ in entries], seconds)
             for index in rotated(going, number):
-                seconds[index].append(processes[index].repeat())
+                seconds[index].append(processes[index].repeat()["seconds"])
             console.print(f"round {number + 1} of {repeats}: {len(going)} variants")
         return [
             Run(contender.name, number, option, process.first, tuple(taken), process.versions)

@@ -2,7 +2,7 @@
 
 Lines in: the task, then one empty line a repeat; the end of input ends the process. Lines out: the answer
 to the task, with the seconds of the first, untimed repeat and the versions at work, then the seconds of each
-repeat.
+repeat, and what else it measured: a repeat that returns a dictionary adds it to its answer.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ def serve(prepare: Callable[[dict[str, Any]], Repeat], packages: Sequence[str]) 
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     repeat = prepare(json.loads(sys.stdin.readline()))
-    first = _seconds(repeat)
+    first = _measured(repeat)["seconds"]
     answers.write(json.dumps({"first": first, "versions": {name: version(name) for name in packages}}) + "\n")
     for _ in sys.stdin:
-        answers.write(json.dumps({"seconds": _seconds(repeat)}) + "\n")
+        answers.write(json.dumps(_measured(repeat)) + "\n")
 
 
-def _seconds(repeat: Repeat) -> float:
+def _measured(repeat: Repeat) -> dict[str, Any]:
     begin = time.perf_counter()
-    repeat()
-    return time.perf_counter() - begin
+    found = repeat()
+    seconds = time.perf_counter() - begin
+    return {"seconds": seconds, **(found if isinstance(found, dict) else {})}
