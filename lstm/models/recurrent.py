@@ -9,12 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from data.retrain import Cell
+from lstm.kernels import GRU, LSTM, RNN
 
-_CELLS: dict[Cell, type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]] = {
-    "lstm": nn.LSTM,
-    "gru": nn.GRU,
-    "rnn": nn.RNN,
-}
+_CELLS: dict[Cell, type[LSTM] | type[GRU] | type[RNN]] = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
 
 
 class SegmentRecurrent(nn.Module):
@@ -22,7 +19,7 @@ class SegmentRecurrent(nn.Module):
 
     A segment's steps are flattened and projected to the hidden size, so the recurrence takes L / segment
     steps instead of L (SegRNN: Lin et al. 2023, arXiv:2308.11200). With segments of a season, the same
-    input weight always meets the same phase.
+    input weight always meets the same phase. Segments of one step enter as they are.
     """
 
     def __init__(
@@ -30,9 +27,10 @@ class SegmentRecurrent(nn.Module):
     ) -> None:
         super().__init__()
         self.segment_length = segment_length
-        self.embed = nn.Linear(segment_length * inputs, hidden_size)
+        is_plain = segment_length == 1
+        self.embed = None if is_plain else nn.Linear(segment_length * inputs, hidden_size)
         self.recurrent = _CELLS[cell](
-            hidden_size,
+            inputs if is_plain else hidden_size,
             hidden_size,
             num_layers,
             batch_first=True,
@@ -42,12 +40,12 @@ class SegmentRecurrent(nn.Module):
 
     def forward(self, x_BLD: Tensor) -> Tensor:
         """(B, K) the top layer's hidden state after the last segment. L is a multiple of the segment."""
+        if self.embed is None:
+            return self.recurrent.last(x_BLD)
         batch, steps, features = x_BLD.shape
         segments = steps // self.segment_length
         x_BGK = self.embed(x_BLD.reshape(batch, segments, self.segment_length * features))
-        h_BGK, _ = self.recurrent(nn.functional.relu(x_BGK))
-        h_BK: Tensor = h_BGK[:, -1]
-        return h_BK
+        return self.recurrent.last(nn.functional.relu(x_BGK))
 
 
 def initialise(recurrent: nn.RNNBase) -> None:
