@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import forecast, results, scale, seed
+from benchmarks import forecast, results, scale, seed, sweep
 
-BENCHMARKS = {"seed": seed.run, "forecast": forecast.run, "scale": scale.run}
+BENCHMARKS = {"seed": seed.run, "forecast": forecast.run, "sweep": sweep.run, "scale": scale.run}
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ HIDDEN_SIZE, LOOKBACK, HORIZON, BATCH_SIZE, BATCHES = 50, 168, 24, 256, 24
 
 CONTENDERS = (
     Contender("Nightcast", "forecast_nightcast"),
+    Contender("Nightcast on torch's kernel", "forecast_nightcast", environment={"NIGHTCAST_KERNEL": "torch"}),
     Contender("plain torch loop", "forecast_torch"),
     Contender("NeuralForecast", "forecast_neuralforecast", venv="neuralforecast"),
     Contender(

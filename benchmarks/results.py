@@ -44,7 +44,7 @@ class Result:
         """For a terminal."""
         table = Table(title=self.title, caption="\n".join(self.notes), caption_justify="left")
         for number, column in enumerate(self.columns):
-            table.add_column(column, justify="left" if number == 0 else "right")
+            table.add_column(column, justify="right" if number else "left", no_wrap=not number)
         for row in self.rows:
             table.add_row(*(text(cell) for cell in row))
         return table
@@ -68,11 +68,11 @@ def raced(
     columns = (
         "",
         "threads",
-        "first repeat, s",
+        "first, s",
         f"median, {measure}",
         "slowest",
         "fastest",
-        "times the first",
+        "relative",
     )
     best = fastest(runs)
     rows = [
@@ -87,7 +87,7 @@ def raced(
         )
         for run in best
     ]
-    notes = ("'times the first' compares median seconds; a first repeat holds what is compiled once.",)
+    notes = ("relative: median seconds, in those of the first line; first: with what is compiled once.",)
     return Result(
         name, title, columns, tuple(rows), notes, {**details, "runs": [run.to_dict() for run in runs]}
     )

@@ -21,6 +21,7 @@ from benchmarks.results import Result, raced
 SEQUENCES, STEPS, HIDDEN_SIZE, BATCH_SIZE = 1_000, 1_000, 50, 64
 
 CONTENDERS = (
+    Contender("Nightcast", "seed_nightcast"),
     Contender("torch.nn.LSTM", "seed_torch"),
     Contender(
         "Keras on TensorFlow",
