@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -68,7 +69,11 @@ class Process:
             stderr=self._log,
             text=True,
         )
-        answer = self._ask(json.dumps(task))
+        try:
+            answer = self._ask(json.dumps(task))
+        except BaseException:
+            self._close(at_once=True)
+            raise
         self.first: float = answer["first"]
         self.versions: dict[str, str] = answer["versions"]
 
@@ -82,11 +87,16 @@ class Process:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._close(at_once=kind is not None)
+
+    def _close(self, at_once: bool) -> None:
+        """End the process: after what it is doing, or at once."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        if kind is not None:
+        if at_once:
             self._process.terminate()
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
         self._log.close()
