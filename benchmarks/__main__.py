@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import forecast, results, scale, seed, sweep
+from benchmarks import forecast, machine, results, scale, seed, sweep
 
 BENCHMARKS = {"seed": seed.run, "forecast": forecast.run, "sweep": sweep.run, "scale": scale.run}
 
@@ -24,10 +24,12 @@ def main() -> None:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
     console = Console()
     for name in chosen.names or BENCHMARKS:
+        # Before the benchmark loads the machine itself.
+        described = machine.describe()
         result = BENCHMARKS[name](chosen.threads, chosen.repeats)
         console.print(result.table())
         if chosen.json is not None:
-            results.keep(chosen.json, result)
+            results.keep(chosen.json, result, described)
 
 
 if __name__ == "__main__":

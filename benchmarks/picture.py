@@ -66,6 +66,7 @@ def _gains(axes: Axes, result: Mapping[str, Any]) -> None:
                 axes.plot(line, [median(gains)] * 2, color=colour, linewidth=3, label=label)
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set_yscale("log", base=2)
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
     axes.set_xlabel("hidden size", fontsize=8)
     axes.set_ylabel("torch's time / ours", fontsize=8)

@@ -10,7 +10,6 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks import machine
 from benchmarks.race import Run, fastest
 
 Cell = str | int | float
@@ -35,10 +34,6 @@ class Result:
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...]
     details: Mapping[str, Any]
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-safe, with the machine."""
-        return {**asdict(self), "machine": machine.describe()}
 
     def table(self) -> Table:
         """For a terminal."""
@@ -102,8 +97,12 @@ def text(cell: Cell) -> str:
     return f"{cell:#.3g}"
 
 
-def keep(path: Path, result: Result) -> None:
-    """Write a result into a JSON file, beside those of the other benchmarks that it holds."""
+def keep(path: Path, result: Result, machine: Mapping[str, Any]) -> None:
+    """Write a result into a JSON file, beside those of the other benchmarks that it holds.
+
+    Args:
+        machine: what it was measured on, as described before the measurement.
+    """
     every = json.loads(path.read_text()) if path.exists() else {}
-    every[result.name] = result.to_dict()
+    every[result.name] = {**asdict(result), "machine": machine}
     path.write_text(json.dumps(every, indent=1, sort_keys=True) + "\n")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import picture, results, scale, sweep
+from benchmarks import machine, picture, results, scale, sweep
 from benchmarks.arithmetic import lstm_training
 from benchmarks.contender import Contender, PeerFailed, Process
 from benchmarks.race import Run, close, fastest, race, rotated
@@ -62,8 +62,8 @@ def test_a_race_is_kept_as_json_with_machine_versions_and_every_repeat(tmp_path:
     result = results.raced("seed", "a title", runs, "windows/s", lambda seconds: 8 / seconds, {"windows": 8})
     assert result.rows == (("Nightcast", 2, 9.0, 4.0, 2.0, 8.0, 1.0), ("b", 1, 9.0, 1.0, 1.0, 1.0, 4.0))
     path = tmp_path / "results.json"
-    results.keep(path, result)
-    results.keep(path, results.Result("other", "", ("",), (), (), {}))
+    results.keep(path, result, machine.describe())
+    results.keep(path, results.Result("other", "", ("",), (), (), {}), {})
     kept = json.loads(path.read_text())
     assert set(kept) == {"seed", "other"}
     assert {"cpu", "cores", "memory_gib", "system", "versions", "load"} <= set(kept["seed"]["machine"])
