@@ -1,25 +1,32 @@
 # Everything a fresh machine needs is here: Python 3.11-3.13 and make are enough.
 #   make demo    install, then one night on real data
 #   make test    install with the test tools, then every test
+#   make bench   side by side with what a user would pick instead (benchmarks/)
 #   make check   format, lint, types, import layers, fast tests
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 LOG := $(VENV)/install.log
+PEER_VENVS := .venv-bench
+PEERS := keras-tensorflow keras-jax darts neuralforecast
 SOURCES := pyproject.toml constraints.txt $(wildcard lstm/kernels/cpu/*)
 
 # One torch thread a process: the tests train many small models, and a barrier costs more than it gives.
 export OMP_NUM_THREADS ?= 1
 export DO_NOT_TRACK = true
 
-.PHONY: demo test check format clean
+.PHONY: demo test bench check format clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/nightcast demo
 
 test: $(VENV)/.dev
 	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+# Some of them, by name: make bench BENCHMARKS="seed forecast"
+bench: $(VENV)/.demo $(PEERS:%=$(PEER_VENVS)/%/.ready)
+	@$(BIN)/python -m benchmarks $(BENCHMARKS) --json benchmarks/results.json
 
 check: $(VENV)/.dev
 	@$(BIN)/ruff format --check --quiet . || { echo "Formatting differs: make format"; exit 1; }
@@ -33,7 +40,7 @@ format: $(VENV)/.dev
 	@$(BIN)/ruff format --quiet .
 
 clean:
-	rm -rf $(VENV) .nightcast .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(PEER_VENVS) .nightcast .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v < (3, 14) and f"Nightcast needs Python 3.11 to 3.13; this one is {v[0]}.{v[1]}. Name another: make demo PYTHON=python3.12")'
@@ -47,6 +54,14 @@ $(VENV)/.demo: $(VENV)/.python $(SOURCES)
 $(VENV)/.dev: $(VENV)/.python $(SOURCES)
 	@$(call install,.[dev])
 	@touch $@ $(VENV)/.demo
+
+# A peer's dependencies conflict with ours and with each other's: an environment each.
+$(PEER_VENVS)/%/.ready: benchmarks/peers/%.txt
+	@echo "Installing $* into $(@D) (a few minutes the first time) ..."
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip install --disable-pip-version-check -r $< > $(@D)/install.log 2>&1 \
+	  || { tail -n 30 $(@D)/install.log; echo "The install failed; the whole log is $(@D)/install.log"; exit 1; }
+	@touch $@
 
 # Quiet about what went well; on a failure, the log's end.
 define install

@@ -17,6 +17,10 @@ _DAY, _WEEK, _YEAR = 86_400, 7 * 86_400, 365.25 * 86_400
 _CYCLES = (("hour_of_day", _DAY, 4), ("day_of_week", _WEEK, 3), ("day_of_year", _YEAR, 2))
 
 
+# Steps whose features are computed at once: float64 in between costs memory for so many only.
+_PIECE = 65_536
+
+
 def feature_names(frequency: Frequency) -> tuple[str, ...]:
     """Names of the features of a frequency: cycles that its steps can resolve, at least two a period."""
     return tuple(f"{wave}_{name}_{k}" for name, k in _harmonics(frequency) for wave in ("sin", "cos"))
@@ -24,6 +28,11 @@ def feature_names(frequency: Frequency) -> tuple[str, ...]:
 
 def calendar_features(frequency: Frequency, times: Times) -> NDArray[np.float32]:
     """(T, F) sines and cosines of the local time at each UTC time, in the order of `feature_names`."""
+    pieces = np.array_split(times, range(_PIECE, len(times), _PIECE))
+    return np.concatenate([_features(frequency, piece) for piece in pieces])
+
+
+def _features(frequency: Frequency, times: Times) -> NDArray[np.float32]:
     wall = frequency.local(times)
     day = wall.astype("datetime64[D]")
     seconds = (wall - day) / np.timedelta64(1, "s")

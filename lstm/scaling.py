@@ -20,6 +20,9 @@ from lstm.features import calendar_features
 # A column varies when its spread is more than rounding noise of its level.
 _ROUNDING = 1e-12
 
+# Rows that are scaled at once: float64 in between costs memory for so many only.
+_PIECE = 65_536
+
 
 @dataclass(frozen=True)
 class ScaledPanel:
@@ -109,12 +112,17 @@ class Scaler:
             DataRefused: the panel has other columns, or a series that was not fitted.
         """
         own = self.select(panel)
-        lengths = np.diff(panel.offsets)
-        loc_NC, scale_NC = np.repeat(own.loc_SC, lengths, axis=0), np.repeat(own.scale_SC, lengths, axis=0)
-        values_NC = _fill(panel, (panel.values - loc_NC) / scale_NC)
+        values_NC = np.empty(panel.values.shape, dtype=np.float32)
+        for number, (loc_C, scale_C) in enumerate(zip(own.loc_SC, own.scale_SC, strict=True)):
+            rows = panel.rows(number)
+            newest_C = np.zeros_like(loc_C)
+            for first in range(rows.start, rows.stop, _PIECE):
+                piece = slice(first, min(first + _PIECE, rows.stop))
+                filled_NC = _fill((panel.values[piece] - loc_C) / scale_C, newest_C)
+                values_NC[piece], newest_C = filled_NC, filled_NC[-1]
         times = panel.frequency.times(panel.start, panel.n_steps + horizon)
         return ScaledPanel(
-            values=values_NC.astype(np.float32),
+            values=values_NC,
             observed=panel.observed,
             calendar=calendar_features(panel.frequency, times),
             first_steps=panel.first_steps,
@@ -152,13 +160,11 @@ class Scaler:
         return cls(tuple(raw["series"]), tuple(raw["columns"]), loc, scale)
 
 
-def _fill(panel: Panel, values_NC: Floats) -> Floats:
-    """Each missing value replaced by the newest one before it in its series, else by 0."""
-    rows = np.arange(len(values_NC))[:, None]
-    newest = np.maximum.accumulate(np.where(panel.observed, rows, -1), axis=0)
-    first = np.repeat(panel.offsets[:-1], np.diff(panel.offsets))[:, None]
-    filled = np.take_along_axis(values_NC, np.maximum(newest, 0), axis=0)
-    return np.where(newest >= first, filled, 0.0)
+def _fill(values_NC: Floats, newest_C: Floats) -> Floats:
+    """Each missing value replaced by the newest one before it, which for the first rows is `newest_C`."""
+    rows = np.arange(1, len(values_NC) + 1)[:, None]
+    newest = np.maximum.accumulate(np.where(np.isnan(values_NC), 0, rows), axis=0)
+    return np.take_along_axis(np.concatenate([newest_C[None], values_NC]), newest, axis=0)
 
 
 def _trailing(part_W: Floats, ndim: int) -> Floats:

@@ -87,7 +87,7 @@ def _of_series(panel: Panel, number: int, span: Span, lookback: int, horizon: in
     steps = np.arange(span.first - 1, min(span.last, panel.n_steps - 1) - horizon + 1, stride, dtype=np.int64)
     steps = steps[steps >= first_step + lookback - 1]
     # seen[i]: observed targets among the series' first i rows.
-    observed = panel.observed[offset : panel.offsets[number + 1], 0]
+    observed = ~np.isnan(panel.values[panel.rows(number), 0])
     seen = np.concatenate([[0], np.cumsum(observed)])
     after = steps - first_step + 1
     inputs = seen[after] - seen[after - lookback]

@@ -199,7 +199,9 @@ class _Trainer:
         """Steps over the windows drawn for this epoch; their mean loss."""
         training = self.training
         generator = np.random.default_rng([training.seed, epoch])
-        order = generator.permutation(len(self.train))[: training.windows_per_epoch]
+        # Not a permutation cut short: an epoch costs the same however many windows there are.
+        drawn = min(len(self.train), training.windows_per_epoch)
+        order = generator.choice(len(self.train), drawn, replace=False)
         steps = -(-len(order) // training.batch_size)
         self.model.train()
         total = torch.zeros((), device=self.device)

@@ -1,0 +1,19 @@
+"""`seed` by the same plain torch loop over Nightcast's `LSTM`, which gives the last state alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.peers import talk
+from benchmarks.peers.seed_torch import loop
+from lstm.kernels import LSTM
+
+
+def prepare(task: dict[str, Any]) -> talk.Repeat:
+    """Args: see `benchmarks.seed`."""
+    lstm = LSTM(1, task["hidden_size"], batch_first=True)
+    return loop(task, lstm, lstm.last)
+
+
+if __name__ == "__main__":
+    talk.serve(prepare, ["nightcast", "torch"])

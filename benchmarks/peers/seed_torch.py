@@ -1,0 +1,40 @@
+"""`seed` by a plain torch loop over `torch.nn.LSTM` and `torch.nn.Linear`, the arrays in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.peers import talk
+
+
+def prepare(task: dict[str, Any]) -> talk.Repeat:
+    """Args: see `benchmarks.seed`."""
+    lstm = nn.LSTM(1, task["hidden_size"], batch_first=True)
+    return loop(task, lstm, lambda x_BLC: lstm(x_BLC)[0][:, -1])
+
+
+def loop(task: dict[str, Any], lstm: nn.LSTM, last: Callable[[Tensor], Tensor]) -> talk.Repeat:
+    """One epoch; `last` gives the layer's last hidden state (B, K) of an input (B, L, C)."""
+    torch.set_num_threads(talk.threads())
+    x_SLC = torch.from_numpy(np.load(task["data"]))
+    y_S1 = x_SLC.mean(dim=1)
+    dense = nn.Linear(task["hidden_size"], 1)
+    optimizer = torch.optim.Adam([*lstm.parameters(), *dense.parameters()])
+
+    def epoch() -> None:
+        for chosen_B in torch.split(torch.randperm(len(x_SLC)), task["batch_size"]):
+            optimizer.zero_grad()
+            loss = nn.functional.mse_loss(dense(last(x_SLC[chosen_B])), y_S1[chosen_B])
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+
+    return epoch
+
+
+if __name__ == "__main__":
+    talk.serve(prepare, ["torch"])

@@ -1,0 +1,26 @@
+"""The floor: one single-precision matrix product that is as much arithmetic as the task says.
+
+2048 rows and columns inside, as many columns out as it takes: large enough that the processor, not its
+memory, is the limit. By torch, whose BLAS is what torch.nn.LSTM multiplies with.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from benchmarks.peers import talk
+
+SIZE = 2048
+
+
+def prepare(task: dict[str, Any]) -> talk.Repeat:
+    """Args: `flop`, operations of one repeat."""
+    torch.set_num_threads(talk.threads())
+    left, right = torch.randn(SIZE, SIZE), torch.randn(SIZE, round(task["flop"] / (2 * SIZE**2)))
+    return lambda: left @ right
+
+
+if __name__ == "__main__":
+    talk.serve(prepare, ["torch"])

@@ -1,0 +1,83 @@
+"""The cells of `sweep`: one a repeat, `torch.nn.LSTM` and ours in turn, and what the dispatch chooses.
+
+As many inputs as units, as in the forecaster; the gradient reaches the input. A cell is skipped where a
+pessimistic estimate or torch's first call takes longer than the task's limit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from itertools import product
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.arithmetic import lstm_training
+from benchmarks.peers import talk
+from lstm.kernels import LSTM, using
+from lstm.kernels.dispatch import choose
+
+# Operations a second that any kernel reaches on any recent core; seconds to spend on a kernel in a cell.
+_SLOWEST, _SECONDS = 1e10, 0.25
+
+
+def prepare(task: dict[str, Any]) -> talk.Repeat:
+    """Args: see `benchmarks.sweep`. A repeat returns the next cell; `done` after the last one."""
+    torch.set_num_threads(talk.threads())
+    cells = _cells(task)
+    return lambda: next(cells, {"done": True})
+
+
+def _cells(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    # The process's first repeat is not counted.
+    yield {}
+    for hidden_size, layers, batch, steps, mode in product(*(task[axis] for axis in task["axes"])):
+        cell = {"hidden_size": hidden_size, "layers": layers, "batch": batch, "steps": steps, "mode": mode}
+        yield {**cell, **_measured(hidden_size, layers, batch, steps, mode, task["limit"])}
+
+
+def _measured(
+    hidden_size: int, layers: int, batch: int, steps: int, mode: str, limit: float
+) -> dict[str, Any]:
+    flop = layers * lstm_training(batch, steps, hidden_size, hidden_size)
+    if flop / _SLOWEST > limit:
+        return {"skipped": True}
+    theirs, ours = (kind(hidden_size, hidden_size, layers, batch_first=True) for kind in (nn.LSTM, LSTM))
+    ours.load_state_dict(theirs.state_dict())
+    x_BTI = torch.randn(batch, steps, hidden_size, requires_grad=mode == "training")
+    work = _train if mode == "training" else _infer
+    with using("native"):
+        _seconds(work, ours, x_BTI)
+        first = _seconds(work, theirs, x_BTI)
+        if first > limit:
+            return {"skipped": True}
+        rounds = min(max(3, round(_SECONDS / first)), 50)
+        pairs = [(_seconds(work, theirs, x_BTI), _seconds(work, ours, x_BTI)) for _ in range(rounds)]
+    with using("auto"):
+        chosen = "torch" if choose(ours, x_BTI) is None else "native"
+    its, own = (median(taken) for taken in zip(*pairs, strict=True))
+    return {"torch": its, "native": own, "auto": chosen, "rounds": rounds}
+
+
+def _train(module: nn.RNNBase, x_BTI: Tensor) -> None:
+    module.zero_grad()
+    x_BTI.grad = None
+    module(x_BTI)[0].sum().backward()
+
+
+def _infer(module: nn.RNNBase, x_BTI: Tensor) -> None:
+    with torch.inference_mode():
+        module(x_BTI)
+
+
+def _seconds(work: Callable[[nn.RNNBase, Tensor], None], module: nn.RNNBase, x_BTI: Tensor) -> float:
+    begin = time.perf_counter()
+    work(module, x_BTI)
+    return time.perf_counter() - begin
+
+
+if __name__ == "__main__":
+    talk.serve(prepare, ["nightcast", "torch"])

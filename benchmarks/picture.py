@@ -1,0 +1,111 @@
+"""The tables as pictures: `python -m benchmarks.picture RESULTS.json FOLDER` writes one PNG a benchmark."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+from benchmarks.results import text
+
+_OURS, _OTHER = "#1f6f8b", "#b8b8b8"
+
+
+def draw(result: Mapping[str, Any], path: Path) -> None:
+    """One benchmark's picture."""
+    figure, axes = plt.subplots(figsize=(8, 3.2), dpi=120, layout="constrained")
+    _DRAWN[result["name"]](axes, result)
+    machine = result["machine"]
+    axes.set_title(result["title"], fontsize=9, loc="left")
+    figure.supxlabel(f"{machine['cpu']}, {machine['cores']} cores, {machine['time'][:10]}", fontsize=7)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def _bars(axes: Axes, result: Mapping[str, Any]) -> None:
+    """Medians of a race, with the slowest and the fastest repeat as a line."""
+    names = [f"{row[0]} ({row[1]} thread{'s' if row[1] > 1 else ''})" for row in result["rows"]]
+    middle, slowest, fastest = ([row[column] for row in result["rows"]] for column in (3, 4, 5))
+    lowest, highest = ([pick(pair) for pair in zip(slowest, fastest, strict=True)] for pick in (min, max))
+    below = [value - low for value, low in zip(middle, lowest, strict=True)]
+    above = [high - value for value, high in zip(middle, highest, strict=True)]
+    colours = [_OURS if name.startswith("Nightcast") else _OTHER for name in names]
+    axes.barh(names, middle, xerr=[below, above], color=colours, ecolor="#555555")
+    for place, (value, high) in enumerate(zip(middle, highest, strict=True)):
+        axes.text(high, place, f"  {text(value)}", va="center", fontsize=8)
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set_xlabel(result["columns"][3], fontsize=8)
+    axes.tick_params(labelsize=8)
+
+
+def _gains(axes: Axes, result: Mapping[str, Any]) -> None:
+    """How many times faster the native kernel is, a point a cell, and the median of each hidden size."""
+    cells = [cell for cell in result["details"]["cells"] if "native" in cell]
+    sizes = sorted({cell["hidden_size"] for cell in cells})
+    for shift, mode in ((-0.15, "training"), (0.15, "inference")):
+        chosen = [[c["torch"] / c["native"] for c in _of(cells, size, mode)] for size in sizes]
+        colour = _OURS if mode == "training" else "#777777"
+        places = [place + shift for place, gains in enumerate(chosen) for _ in gains]
+        axes.scatter(places, [gain for gains in chosen for gain in gains], s=9, alpha=0.5, color=colour)
+        for place, gains in enumerate(chosen):
+            if gains:
+                line = [place + shift - 0.1, place + shift + 0.1]
+                label = mode if place == 0 else None
+                axes.plot(line, [median(gains)] * 2, color=colour, linewidth=3, label=label)
+    axes.axhline(1, color="black", linewidth=0.8)
+    axes.set_yscale("log", base=2)
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
+    axes.set_xlabel("hidden size", fontsize=8)
+    axes.set_ylabel("torch's time / ours", fontsize=8)
+    axes.legend(fontsize=8, frameon=False)
+
+
+def _of(cells: list[dict[str, Any]], size: int, mode: str) -> list[dict[str, Any]]:
+    return [cell for cell in cells if cell["hidden_size"] == size and cell["mode"] == mode]
+
+
+def _growth(axes: Axes, result: Mapping[str, Any]) -> None:
+    """Time a window over points, a line for each number of series."""
+    cases = result["details"]["cases"]
+    for series in sorted({case["series"] for case in cases}):
+        own = [case for case in cases if case["series"] == series]
+        label = f"{series:,} series" if series > 1 else "1 series"
+        axes.plot(
+            [c["points"] for c in own], [c["window"] * 1e6 for c in own], "o-", label=label, markersize=4
+        )
+    axes.set_xscale("log")
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("points", fontsize=8)
+    axes.set_ylabel("µs a window", fontsize=8)
+    axes.legend(fontsize=8, frameon=False)
+
+
+_DRAWN: dict[str, Callable[[Axes, Mapping[str, Any]], None]] = {
+    "seed": _bars,
+    "forecast": _bars,
+    "sweep": _gains,
+    "scale": _growth,
+}
+
+
+def main(results: Path, folder: Path) -> None:
+    """Every benchmark in the file, as `bench-NAME.png`."""
+    for name, result in json.loads(results.read_text()).items():
+        draw(result, folder / f"bench-{name}.png")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

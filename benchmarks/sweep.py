@@ -1,0 +1,102 @@
+"""`sweep`: our LSTM against `torch.nn.LSTM` over sizes: is the kernel chosen the faster one, within 5 %?
+
+A training step is forward and backward; inference is forward without gradients. Both modules have the same
+weights and take turns; a cell's times are medians.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from itertools import product
+from statistics import median
+from typing import Any
+
+from benchmarks.contender import Contender, Process
+from benchmarks.results import Cell, Result
+
+GRID: Mapping[str, Sequence[Any]] = {
+    "hidden_size": (16, 32, 64, 128, 256, 512),
+    "layers": (1, 2, 3),
+    "batch": (16, 64, 512),
+    "steps": (24, 168, 1_000),
+    "mode": ("training", "inference"),
+}
+# Seconds of one call of torch's from which a cell is skipped, and of all cells for a number of threads.
+LIMIT, BUDGET = 1.5, 300.0
+MOST_LOSS = 1.05
+LISTED = 12
+
+
+def run(threads: Sequence[int], repeats: int) -> Result:
+    """The grid with each number of threads; `repeats` has no say, a cell takes as many as it needs.
+
+    Raises:
+        PeerFailed: the process ended early.
+    """
+    cells = [{**cell, "threads": number} for number in threads for cell in _measure(number)]
+    measured = [cell for cell in cells if "native" in cell]
+    columns = (
+        "hidden size, mode, threads",
+        "cells",
+        "torch / native: least",
+        "median",
+        "most",
+        "auto loses in",
+        "by at most",
+    )
+    rows = [
+        row(f"{size}, {mode}, {number}", chosen)
+        for number, size, mode in product(threads, GRID["hidden_size"], GRID["mode"])
+        if (chosen := select(measured, threads=number, hidden_size=size, mode=mode))
+    ]
+    title = "sweep: training step and inference over sizes, native kernel against torch.nn.LSTM"
+    notes = (f"{len(measured)} of {len(cells)} cells measured; the others take too long.", *losers(measured))
+    return Result("sweep", title, columns, tuple(rows), notes, {"cells": cells})
+
+
+def select(cells: Sequence[Mapping[str, Any]], **values: Any) -> list[Mapping[str, Any]]:
+    """The cells with these values."""
+    return [cell for cell in cells if all(cell[key] == value for key, value in values.items())]
+
+
+def loss(cell: Mapping[str, Any]) -> float:
+    """Time of the kernel that `auto` chooses, in times of the faster one: 1 where it is that."""
+    ratio: float = cell[cell["auto"]] / min(cell["torch"], cell["native"])
+    return ratio
+
+
+def row(name: str, cells: Sequence[Mapping[str, Any]]) -> tuple[Cell, ...]:
+    """A line of the table."""
+    gains = [cell["torch"] / cell["native"] for cell in cells]
+    losing = [cell for cell in cells if loss(cell) > MOST_LOSS]
+    worst = max(loss(cell) for cell in cells)
+    return name, len(cells), min(gains), median(gains), max(gains), len(losing), f"{worst - 1:.0%}"
+
+
+def losers(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The cells where `auto` loses, the worst first."""
+    losing = sorted((cell for cell in cells if loss(cell) > MOST_LOSS), key=loss, reverse=True)
+    lines = [
+        f"{cell['mode']}: hidden size {cell['hidden_size']}, layers {cell['layers']}, batch {cell['batch']}, "
+        f"steps {cell['steps']}, threads {cell['threads']}: {cell['auto']} loses {loss(cell) - 1:.0%}"
+        for cell in losing[:LISTED]
+    ]
+    rest = len(losing) - len(lines)
+    return [f"auto loses by more than {MOST_LOSS - 1:.0%} in {len(losing)} cells.", *lines] + (
+        [f"... and {rest} more"] if rest > 0 else []
+    )
+
+
+def _measure(threads: int) -> list[dict[str, Any]]:
+    """Every cell until the budget is spent; the rest as skipped."""
+    task = {**GRID, "axes": list(GRID), "limit": LIMIT}
+    cells = [dict(zip(GRID, values, strict=True)) for values in product(*GRID.values())]
+    end = time.monotonic() + BUDGET
+    with Process(Contender("sweep", "sweep_cells"), task, threads) as process:
+        found = []
+        for _ in cells:
+            if time.monotonic() > end:
+                break
+            found.append(process.repeat())
+    return [*found, *({**cell, "skipped": True} for cell in cells[len(found) :])]

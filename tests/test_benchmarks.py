@@ -1,0 +1,129 @@
+"""The benchmarks' own arithmetic: what is counted, compared, tabulated and kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks import machine, picture, results, scale, sweep
+from benchmarks.arithmetic import lstm_training
+from benchmarks.contender import Contender, PeerFailed, Process
+from benchmarks.race import Run, close, fastest, race, rotated
+from benchmarks.scale import Case
+
+PEERS = sorted((Path(__file__).parent.parent / "benchmarks" / "peers").glob("*.txt"))
+
+
+def test_the_seed_is_61_gflop() -> None:
+    assert lstm_training(1_000, 1_000, inputs=1, hidden_size=50) == 60_800_000_000
+
+
+@given(st.integers(1, 50), st.integers(1, 50), st.integers(1, 50), st.integers(1, 50))
+def test_arithmetic_is_that_of_the_matrix_products(
+    sequences: int, steps: int, inputs: int, size: int
+) -> None:
+    def product(rows: int, inner: int, columns: int) -> int:
+        return 2 * rows * inner * columns
+
+    forward = product(1, inputs, 4 * size) + product(1, size, 4 * size)
+    weights = product(4 * size, 1, inputs) + product(4 * size, 1, size)
+    state = product(1, 4 * size, size)
+    assert lstm_training(sequences, steps, inputs, size) == sequences * steps * (forward + weights + state)
+
+
+@given(st.lists(st.integers(), min_size=1, max_size=9, unique=True), st.integers(0, 30))
+def test_every_round_has_every_variant_once(items: list[int], by: int) -> None:
+    turned = list(rotated(items, by))
+    assert sorted(turned) == sorted(items)
+    assert turned[0] == items[by % len(items)]
+
+
+def test_only_variants_close_to_their_contenders_best_go_on() -> None:
+    names = ["a", "a", "a", "b"]
+    assert close(names, [[1.0, 2.0], [1.1, 1.2], [1.2, 1.3], [9.0, 8.0]]) == [0, 1, 3]
+
+
+def run(name: str, threads: int, *seconds: float) -> Run:
+    return Run(name, threads, {}, 9.0, seconds, {"torch": "0"})
+
+
+def test_the_best_variant_is_the_one_of_the_least_median_that_ran_every_round() -> None:
+    runs = [run("a", 1, 3, 1, 5), run("a", 2, 2, 2, 9), run("a", 4, 0.1), run("b", 1, 7, 7, 7)]
+    assert [(best.name, best.threads, best.median) for best in fastest(runs)] == [("a", 2, 2), ("b", 1, 7)]
+
+
+def test_a_race_is_kept_as_json_with_machine_versions_and_every_repeat(tmp_path: Path) -> None:
+    runs = [run("Nightcast", 2, 1, 2, 4), run("b", 1, 8, 8, 8)]
+    result = results.raced("seed", "a title", runs, "windows/s", lambda seconds: 8 / seconds, {"windows": 8})
+    assert result.rows == (("Nightcast", 2, 9.0, 4.0, 2.0, 8.0, 1.0), ("b", 1, 9.0, 1.0, 1.0, 1.0, 4.0))
+    path = tmp_path / "results.json"
+    results.keep(path, result, machine.describe())
+    results.keep(path, results.Result("other", "", ("",), (), (), {}), {})
+    kept = json.loads(path.read_text())
+    assert set(kept) == {"seed", "other"}
+    assert {"cpu", "cores", "memory_gib", "system", "versions", "load"} <= set(kept["seed"]["machine"])
+    first: dict[str, Any] = kept["seed"]["details"]["runs"][0]
+    assert (first["median"], first["seconds"], first["threads"]) == (2, [1, 2, 4], 2)
+    picture.draw(kept["seed"], tmp_path / "seed.png")
+    assert (tmp_path / "seed.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_numbers_have_three_digits() -> None:
+    assert [results.text(cell) for cell in ("a", 1_234, 1_234.5, 12.345, 0.012345)] == [
+        "a",
+        "1,234",
+        "1,234",
+        "12.3",
+        "0.0123",
+    ]
+
+
+def test_auto_loses_where_it_chooses_the_slower_kernel() -> None:
+    cell = {"torch": 1.0, "native": 1.2, "mode": "training", "hidden_size": 16, "layers": 1, "batch": 16}
+    cell |= {"steps": 24, "threads": 1}
+    wrong, right = {**cell, "auto": "native"}, {**cell, "auto": "torch"}
+    assert (sweep.loss(wrong), sweep.loss(right)) == (pytest.approx(1.2), 1.0)
+    assert sweep.row("16", [wrong, right])[-2:] == (1, "20%")
+    first, second = sweep.losers([wrong, right])
+    assert "in 1 cells" in first
+    assert "native loses 20%" in second
+
+
+def test_growth_is_measured_against_the_next_smaller_panel() -> None:
+    def case(points: int, window: float, peak: int) -> Case:
+        return Case(1, points, window, 0.0, 8 * points, peak)
+
+    cases = [case(10**5, 1.0, 100), case(10**6, 1.1, 200), case(10**7, 1.3, 200 + 9 * 8 * 10**6 * 3)]
+    assert scale.before(cases, cases[0]) is None
+    assert scale.growth(cases[1], cases[2]) == 3
+    time, memory = scale.verdict(cases)
+    assert time.endswith("no, not for 1 series of 10,000,000 points.")
+    assert memory.endswith("no, not for 1 series of 10,000,000 points.")
+    assert scale.verdict(cases[:2])[0].endswith("yes.")
+
+
+def test_contenders_run_in_turn_in_processes_of_their_own() -> None:
+    runs = race([Contender("floor", "sgemm")], {"flop": 2 * 2048**2}, [1], repeats=2)
+    assert [(done.name, done.threads, len(done.seconds)) for done in runs] == [("floor", 1, 2)]
+    assert runs[0].versions.keys() == {"torch"}
+
+
+def test_a_process_that_ends_early_says_why() -> None:
+    with pytest.raises(PeerFailed, match="KeyError: 'flop'"):
+        Process(Contender("floor", "sgemm"), {}, 1)
+    with pytest.raises(PeerFailed, match="make bench"):
+        Process(Contender("absent", "sgemm", venv="absent"), {}, 1)
+
+
+@pytest.mark.parametrize("path", PEERS, ids=lambda path: path.stem)
+def test_a_peer_is_pinned_to_the_version(path: Path) -> None:
+    lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+    assert all(line.count("==") == 1 and "/" not in line for line in lines)
+    if any(line.startswith("torch==") for line in lines):
+        ours = (path.parents[2] / "constraints.txt").read_text().splitlines()
+        assert set(lines) & {line for line in ours if line.startswith("torch==")}
