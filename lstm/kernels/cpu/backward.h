@@ -103,9 +103,8 @@ INLINE void weight_tile(const int rows, const float *gates, int64_t gate_step, c
                 _Pragma("GCC unroll 4") for (int j = 0; j < tile_gates; j++) sum[k][j] += z * d[j];
             }
         }
-    _Pragma("GCC unroll 8") for (int k = 0; k < rows; k++)
-        _Pragma("GCC unroll 4") for (int j = 0; j < tile_gates; j++) to[k * stride + j] +=
-        lane_sum(sum[k][j]);
+    _Pragma("GCC unroll 8") for (int k = 0; k < rows; k++) * (unaligned_quad *)(to + k * stride) +=
+        lane_sums(sum[k]);
 }
 
 TARGET static void weight_gradients(const float *gates, int64_t gate_rows, int64_t gate_step,
@@ -125,6 +124,19 @@ TARGET static void weight_gradients(const float *gates, int64_t gate_rows, int64
 #undef ROWS
                 k += take;
             }
+    }
+}
+
+/* Likewise those of the biases: to[j] += sum of gates[j]. */
+TARGET static void bias_gradients(const float *gates, int64_t gate_rows, int64_t gate_step, int64_t columns,
+                                  int64_t steps, float *to) {
+    for (int64_t j = 0; j < gate_rows; j += tile_gates) {
+        vec sum[tile_gates] = {0};
+        for (int64_t t = 0; t < steps; t++)
+            for (int64_t at = 0; at < columns; at += LANES)
+                _Pragma("GCC unroll 4") for (int i = 0; i < tile_gates; i++) sum[i] +=
+                    load(gates + t * gate_step + (j + i) * columns + at);
+        *(unaligned_quad *)(to + j) += lane_sums(sum);
     }
 }
 
@@ -186,13 +198,13 @@ INLINE void backward_block(const int cell, const int vectors, const layer *l, co
         for (int64_t t = end - 1; t >= start; t--) {
             float *dt = d + (t - start) * gate_step, *zt = z + (t - start) * input_step;
             const float *now = saved + t * kept, *c_before = NULL;
-            gather(l, first, columns, l->x + t * l->x_step, l->x_batch, l->x_input, I, zt + block);
+            gather(l, first, columns, l->x + t * l->x_step, l->x_batch, l->x_input, I, 0, zt + block);
             if (l->dy)
                 gather_gradient(l, first, columns, l->dy + t * l->dy_step, l->dy_batch, l->dy_hidden, H, 1,
                                 dh);
             /* z holds the state before each step. An LSTM's is computed a step later, from what is kept. */
             if (t == 0)
-                gather(l, first, columns, l->h0, H, 1, H, zt);
+                gather(l, first, columns, l->h0, H, 1, H, 0, zt);
             else if (cell != CELL_LSTM)
                 memcpy(zt, now - block, sizeof(float) * (size_t)block);
             else if (t == start) {
@@ -203,7 +215,7 @@ INLINE void backward_block(const int cell, const int vectors, const layer *l, co
             if (cell == CELL_LSTM) {
                 c_before = now - block;
                 if (t == 0) {
-                    gather(l, first, columns, l->c0, H, 1, H, before);
+                    gather(l, first, columns, l->c0, H, 1, H, 0, before);
                     c_before = before;
                 }
             }
@@ -224,12 +236,7 @@ INLINE void backward_block(const int cell, const int vectors, const layer *l, co
                              sums + H * stride, stride);
         } else
             weight_gradients(d, gates * H, gate_step, z, H + I, input_step, columns, steps, sums, stride);
-        for (int64_t j = 0; j < gates * H; j++) {
-            vec sum = {0};
-            for (int64_t t = 0; t < steps; t++)
-                for (int at = 0; at < columns; at += LANES) sum += load(d + t * gate_step + j * columns + at);
-            bias_sums[j] += lane_sum(sum);
-        }
+        bias_gradients(d, gates * H, gate_step, columns, steps, bias_sums);
         end = start;
     }
     scatter(l, first, columns, dh, l->dh0, H, H);

@@ -5,12 +5,21 @@
 #pragma GCC diagnostic ignored "-Wpsabi" /* vectors are passed to inlined functions only */
 
 #include <stdint.h>
+#include <string.h>
 
 #define MOST_ROWS 12 /* of a tile: accumulators are [MOST_ROWS][2] */
+#ifdef __clang__
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (quad_mask){__VA_ARGS__})
+#endif
 #define INLINE static inline __attribute__((always_inline)) TARGET
 
 typedef float vec __attribute__((vector_size(LANES * 4)));
 typedef int32_t mask __attribute__((vector_size(LANES * 4)));
+typedef float quad __attribute__((vector_size(16)));
+typedef int32_t quad_mask __attribute__((vector_size(16)));
+typedef float unaligned_quad __attribute__((vector_size(16), aligned(4), may_alias));
 typedef float unaligned __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 
 INLINE vec load(const float *from) { return *(const unaligned *)from; }
@@ -39,13 +48,20 @@ INLINE vec sigmoid(vec x) { return tanh_of(x * 0.5f) * 0.5f + 0.5f; }
 
 INLINE vec rectified(vec x) { return (vec)HIGHER((vec){0}, x); }
 
-/* The sum over a vector's lanes. */
-INLINE float lane_sum(vec value) {
-    float lanes[LANES];
-    store(lanes, value);
-    float sum = 0;
-    for (int i = 0; i < LANES; i++) sum += lanes[i];
-    return sum;
+/* The lanes of a vector, added up to four. */
+INLINE quad folded(vec value) {
+    quad parts[LANES / 4];
+    memcpy(parts, &value, sizeof parts);
+    for (int i = 1; i < LANES / 4; i++) parts[0] += parts[i];
+    return parts[0];
+}
+
+/* The four sums over the lanes of four vectors. */
+INLINE quad lane_sums(const vec values[4]) {
+    quad a = folded(values[0]), b = folded(values[1]), c = folded(values[2]), d = folded(values[3]);
+    quad ab = SHUFFLE(a, b, 0, 4, 1, 5) + SHUFFLE(a, b, 2, 6, 3, 7);
+    quad cd = SHUFFLE(c, d, 0, 4, 1, 5) + SHUFFLE(c, d, 2, 6, 3, 7);
+    return SHUFFLE(ab, cd, 0, 1, 4, 5) + SHUFFLE(ab, cd, 2, 3, 6, 7);
 }
 
 /* sum[rows][vectors] += w from: `w` holds `rows` weights for each of the `count` rows of `from`, one spread over a
