@@ -16,13 +16,16 @@ SOURCES := pyproject.toml constraints.txt $(wildcard lstm/kernels/cpu/*)
 export OMP_NUM_THREADS ?= 1
 export DO_NOT_TRACK = true
 
+# Two processes share the tests; tests/conftest.py says which stay together, and the longest start first.
+PYTEST := $(BIN)/python -m pytest -n 2
+
 .PHONY: demo test bench check format clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/nightcast demo
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
+	@$(PYTEST) --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 # Some of them, by name: make bench BENCHMARKS="seed forecast"
 bench: $(VENV)/.demo $(PEERS:%=$(PEER_VENVS)/%/.ready)
@@ -33,7 +36,7 @@ check: $(VENV)/.dev
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary
 	@PYTHONPATH=. $(BIN)/lint-imports --no-logo > $(VENV)/layers.log || { cat $(VENV)/layers.log; exit 1; }
-	@$(BIN)/python -m pytest -m "not slow and not postgres"
+	@$(PYTEST) -m "not slow and not postgres"
 
 format: $(VENV)/.dev
 	@$(BIN)/ruff check --quiet --fix-only .

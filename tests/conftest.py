@@ -1,4 +1,4 @@
-"""Fixtures for every test: fixed seeds, and a factory of tiny panels."""
+"""What every test shares: fixed seeds, a factory of tiny panels, and which tests run in one process."""
 
 from __future__ import annotations
 
@@ -8,12 +8,53 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from data.calendar import Frequency
 from data.panel import Panel
 
 if TYPE_CHECKING:
     from servers import Up
+
+
+STACK = ("test_deploy.py", "test_mlproject.py", "test_postgres_night.py", "test_servers.py", "test_stack.py")
+"""Files whose tests share one `nightcast up`."""
+
+LONGEST = (*STACK, "test_signals.py", "test_the_tutorial_runs", "test_night.py", "test_tracking_server.py")
+"""Files and tests that take the longest, in the order in which they start: short ones even out the ends."""
+
+
+class Groups(LoadScopeScheduling):
+    """Where several processes share the tests, a group runs in one of them, in order, on its own fixtures."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _group(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Groups:
+    """Called once, in the process that hands out the tests."""
+    config.option.loadscopereorder = False
+    return Groups(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest groups first."""
+    items.sort(key=lambda item: min(map(_place, (item.path.name, item.name))))
+
+
+def _group(nodeid: str) -> str:
+    """The group of a test: its file, unless it shares the stack or is long enough to be one by itself."""
+    path, _, name = nodeid.partition("::")
+    file = path.rpartition("/")[2]
+    if file in STACK:
+        return "stack"
+    return name if name in LONGEST else file
+
+
+def _place(name: str) -> int:
+    return LONGEST.index(name) if name in LONGEST else len(LONGEST)
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sklearn.linear_model import Ridge
 
 from data.splits import Span
 from lstm.evaluation import metrics
@@ -15,6 +16,7 @@ from lstm.evaluation.baselines import (
     fit_linear,
     naive_scale,
     residual_quantiles,
+    ridge,
     seasonal_naive,
     with_quantiles,
 )
@@ -146,8 +148,23 @@ def test_linear_gives_unobserved_targets_no_weight(make_panel):
     )
     test = windows(panel, Span(400, 599), 24, 6)
     alone, mixed = fit_linear(holed, good, 24, 6), fit_linear(holed, both, 24, 6)
-    np.testing.assert_allclose(mixed.model.coef_, alone.model.coef_, atol=1e-2)
+    np.testing.assert_allclose(mixed.weights_LH, alone.weights_LH, atol=1e-2)
     np.testing.assert_allclose(mixed.forecast(panel, test), targets(panel, test, 6), atol=0.05)
+
+
+@relaxed
+@given(
+    windows=st.integers(1, 60), inputs=st.integers(1, 12), outputs=st.integers(1, 4), seed=st.integers(0, 999)
+)
+def test_ridge_is_that_of_scikit_learn(windows, inputs, outputs, seed):
+    generator = np.random.default_rng(seed)
+    x, y = generator.normal(3, 2, (windows, inputs)), generator.normal(1, 5, (windows, outputs))
+    weight = generator.choice([0.0, 0.4, 1.0], windows)
+    weight[0] = 1
+    weights, intercept = ridge(x, y, weight)
+    wanted = Ridge(alpha=1.0).fit(x, y, sample_weight=weight)
+    np.testing.assert_allclose(weights, np.reshape(wanted.coef_, (outputs, inputs)).T, atol=1e-9)
+    np.testing.assert_allclose(intercept, wanted.intercept_, atol=1e-9)
 
 
 def test_linear_thins_a_long_list(make_panel, monkeypatch):

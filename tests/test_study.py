@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ import psutil
 import pytest
 import sqlalchemy
 from optuna.trial import TrialState
+from servers import free_ports
 
 from data.processes import Process, this_process
 from data.retrain import Budget
@@ -47,9 +47,7 @@ def _postgres_server():
     home = Path(tempfile.mkdtemp(prefix="nightcast-postgres-"))
     if user:
         shutil.chown(home, user)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     folder = home / "data"
     initdb = [binaries / "initdb", "-D", folder, "-U", "nightcast", "-A", "trust", "-E", "UTF8", "--no-sync"]
     subprocess.run(initdb, user=user, check=True, capture_output=True, cwd=home)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import mlflow
 import numpy as np
 import pytest
 import requests
+from servers import free_ports
 from test_bundle import make_bundle
 
 from data.panel import Panel
@@ -31,12 +31,6 @@ from lstm.tracking.server import NotFound
 pytestmark = pytest.mark.slow
 
 NIGHT = Identity("made", "2010-11-19T20:00:00Z", "0123456789ab")
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 @contextmanager
@@ -71,7 +65,7 @@ def wait_for(health: str, server: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def test_a_night_through_a_server(tmp_path: Path, make_panel: Callable[..., Panel]) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     address = f"http://127.0.0.1:{port}"
     store = f"sqlite:///{tmp_path}/mlflow.db"
     arguments = ["server", "--workers", "1", "--port", str(port), "--backend-store-uri", store]
@@ -113,7 +107,7 @@ def test_models_serve_gives_the_same_numbers(tmp_path: Path, make_panel: Callabl
     panel = make_panel(steps=120, series=("a", "b"), covariates=("warmth",), missing=0.1)
     bundle = make_bundle(panel, series="id")
     save_model(bundle, save(bundle, tmp_path / "bundle"), tmp_path / "bundle", panel, tmp_path / "model")
-    port = free_port()
+    (port,) = free_ports(1)
     arguments = ["models", "serve", "-m", str(tmp_path / "model"), "--env-manager", "local", "-p", str(port)]
     rows = rows_of(panel, bundle.layout, bundle.lookback)
     body = {"dataframe_split": json.loads(rows.to_json(orient="split", index=False))}

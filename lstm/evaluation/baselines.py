@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import Ridge
 
 from data.panel import Floats, Integers, Panel
 from lstm.scaling import Scaler
@@ -21,6 +20,8 @@ from lstm.windows import Windows, targets
 # inputs of all windows together.
 _MOST_WINDOWS = 20_000
 _MOST_INPUTS = 10_000_000
+
+_PENALTY = 1.0
 
 
 def seasonal_naive(panel: Panel, windows: Windows, horizon: int, season: int) -> Floats:
@@ -67,15 +68,13 @@ class Linear:
 
     Args:
         scaler: standardises each series.
-        model: L inputs, H outputs, in standardised units.
-        lookback: L.
-        horizon: H.
+        weights_LH: from inputs to outputs, both in standardised units.
+        intercept_H: added to the outputs.
     """
 
     scaler: Scaler
-    model: Ridge
-    lookback: int
-    horizon: int
+    weights_LH: Floats
+    intercept_H: Floats
 
     def forecast(self, panel: Panel, windows: Windows) -> Floats:
         """(W, H) forecasts in the target's own units.
@@ -84,10 +83,8 @@ class Linear:
             DataRefused: the panel has other columns, or a series that was not fitted.
         """
         scaler = self.scaler.select(panel)
-        inputs_WL = _inputs(_filled_target(scaler, panel), windows.origins, self.lookback)
-        # One horizon step comes back from sklearn without its axis.
-        z_WH = self.model.predict(inputs_WL).reshape(len(windows), self.horizon)
-        return scaler.unscale(z_WH, windows.series)
+        inputs_WL = _inputs(_filled_target(scaler, panel), windows.origins, len(self.weights_LH))
+        return scaler.unscale(inputs_WL @ self.weights_LH + self.intercept_H, windows.series)
 
 
 def fit_linear(panel: Panel, train: Windows, lookback: int, horizon: int) -> Linear:
@@ -110,9 +107,25 @@ def fit_linear(panel: Panel, train: Windows, lookback: int, horizon: int) -> Lin
     z_N = _filled_target(scaler, panel)
     observed_WH = ~np.isnan(targets(panel, chosen, horizon))
     outputs_WH = z_N[origins[:, np.newaxis] + 1 + np.arange(horizon)]
-    model = Ridge(alpha=1.0)
-    model.fit(_inputs(z_N, origins, lookback), outputs_WH, sample_weight=observed_WH.mean(axis=1))
-    return Linear(scaler, model, lookback, horizon)
+    return Linear(scaler, *ridge(_inputs(z_N, origins, lookback), outputs_WH, observed_WH.mean(axis=1)))
+
+
+def ridge(inputs_WL: Floats, outputs_WH: Floats, weight_W: Floats) -> tuple[Floats, Floats]:
+    """(L, H) weights and (H,) intercept with the least weighted squared error plus sum of squared weights.
+
+    The normal equations of ridge regression with an intercept that is not penalised (Hastie, Tibshirani and
+    Friedman, The Elements of Statistical Learning, 2nd edition, equation 3.44).
+
+    Args:
+        weight_W: how much each window counts, at least 0.
+    """
+    share_W = weight_W / weight_W.sum()
+    mean_L, mean_H = share_W @ inputs_WL, share_W @ outputs_WH
+    centred_WL = inputs_WL - mean_L
+    weighted_LW = centred_WL.T * weight_W
+    penalty_LL = _PENALTY * np.eye(len(mean_L))
+    weights_LH = np.linalg.solve(weighted_LW @ centred_WL + penalty_LL, weighted_LW @ (outputs_WH - mean_H))
+    return weights_LH, mean_H - mean_L @ weights_LH
 
 
 def residual_quantiles(y_WH: Floats, forecast_WH: Floats, levels: Sequence[float]) -> Floats:

@@ -44,7 +44,6 @@ _REQUIREMENTS = (
     "pydantic",
     "pyyaml",
     "safetensors",
-    "scikit-learn",
     "sqlalchemy",
     "torch",
     "tzdata",
