@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from data.retrain import Cell
+from lstm.kernels import GRU, LSTM, RNN
+from lstm.models.dropout import Dropout
 
-_CELLS: dict[Cell, type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]] = {
-    "lstm": nn.LSTM,
-    "gru": nn.GRU,
-    "rnn": nn.RNN,
-}
+_CELLS: dict[Cell, type[LSTM] | type[GRU] | type[RNN]] = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
+
+# Of the dropout after each layer but the last: `lstm.models.heads` has the places below.
+_FIRST_PLACE = 2
 
 
 class SegmentRecurrent(nn.Module):
@@ -23,6 +24,9 @@ class SegmentRecurrent(nn.Module):
     A segment's steps are flattened and projected to the hidden size, so the recurrence takes L / segment
     steps instead of L (SegRNN: Lin et al. 2023, arXiv:2308.11200). With segments of a season, the same
     input weight always meets the same phase.
+
+    Each layer is a module of its own, with our dropout between two of them: torch's own, inside a module of
+    several layers, draws from the stream of random numbers.
     """
 
     def __init__(
@@ -31,21 +35,22 @@ class SegmentRecurrent(nn.Module):
         super().__init__()
         self.segment_length = segment_length
         self.embed = nn.Linear(segment_length * inputs, hidden_size)
-        self.recurrent = _CELLS[cell](
-            hidden_size,
-            hidden_size,
-            num_layers,
-            batch_first=True,
-            dropout=dropout if num_layers > 1 else 0.0,
-        )
-        initialise(self.recurrent)
+        layers = [_CELLS[cell](hidden_size, hidden_size, batch_first=True) for _ in range(num_layers)]
+        for layer in layers:
+            initialise(layer)
+        self.layers = nn.ModuleList(layers)
+        places = range(_FIRST_PLACE, _FIRST_PLACE + num_layers - 1)
+        self.between = nn.ModuleList(Dropout(dropout, place) for place in places)
 
     def forward(self, x_BLD: Tensor) -> Tensor:
         """(B, K) the top layer's hidden state after the last segment. L is a multiple of the segment."""
         batch, steps, features = x_BLD.shape
         segments = steps // self.segment_length
         x_BGK = self.embed(x_BLD.reshape(batch, segments, self.segment_length * features))
-        h_BGK, _ = self.recurrent(nn.functional.relu(x_BGK))
+        first, *others = self.layers
+        h_BGK, _ = first(nn.functional.relu(x_BGK))
+        for drop, layer in zip(self.between, others, strict=True):
+            h_BGK, _ = layer(drop(h_BGK))
         h_BK: Tensor = h_BGK[:, -1]
         return h_BK
 
