@@ -50,11 +50,13 @@ class Plan:
         order: windows (indices) in the order of their training.
         keys: (S,) int64, of the dropout of each step.
         rates: (S,) the learning rate of each step.
+        first_step: steps of the epochs before.
     """
 
     order: NDArray[np.int64]
     keys: NDArray[np.int64]
     rates: NDArray[np.float64]
+    first_step: int
 
 
 class Trainer:
@@ -139,12 +141,13 @@ class Trainer:
         windows = len(self._windows[0])
         steps = -(-min(windows, training.windows_per_epoch) // training.batch_size)
         generator = np.random.Generator(np.random.Philox(key=[training.seed, epoch]))
-        total = training.max_epochs * steps
-        rates = [learning_rate(epoch * steps + n, total, training.learning_rate) for n in range(steps)]
+        first, total = epoch * steps, training.max_epochs * steps
+        rates = [learning_rate(first + step, total, training.learning_rate) for step in range(steps)]
         return Plan(
             keys=generator.integers(-(2**63), 2**63, size=steps, dtype=np.int64),
             order=generator.permutation(windows)[: training.windows_per_epoch],
             rates=np.array(rates),
+            first_step=first,
         )
 
     def record(self, train_loss: float, loss: float | None) -> None:
@@ -212,7 +215,7 @@ class Trainer:
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(parameters, training.gradient_clip)
             self.optimizer.step()
-            is_first = not self.progress.history and number == 0
+            is_first = plan.first_step + number == 0
             with torch.no_grad():
                 torch._foreach_lerp_(averages, parameters, 1.0 if is_first else 1 - training.average_decay)
             total += loss.detach() * len(chosen_B)
