@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 LOG := $(VENV)/install.log
+SOURCES := pyproject.toml constraints.txt $(wildcard lstm/kernels/cpu/*)
 
 # One torch thread a process: the tests train many small models, and a barrier costs more than it gives.
 export OMP_NUM_THREADS ?= 1
@@ -39,11 +40,11 @@ $(VENV)/.python:
 	@$(PYTHON) -m venv $(VENV) || { echo "Python cannot make a virtual environment; on Debian and Ubuntu install python3-venv"; rm -rf $(VENV); exit 1; }
 	@touch $@
 
-$(VENV)/.demo: $(VENV)/.python pyproject.toml constraints.txt
+$(VENV)/.demo: $(VENV)/.python $(SOURCES)
 	@$(call install,.)
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.python pyproject.toml constraints.txt
+$(VENV)/.dev: $(VENV)/.python $(SOURCES)
 	@$(call install,.[dev])
 	@touch $@ $(VENV)/.demo
 

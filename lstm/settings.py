@@ -35,6 +35,8 @@ class Settings(BaseSettings):
         database_url: PostgreSQL for studies and ledger; unset means SQLite databases in `home`.
         device: what trains: ``auto`` takes CUDA where there is one.
         workers: local search processes; unset means one a core, at most four.
+        kernel: what computes LSTMs on a CPU: ``native``, ``torch``, or by shape (`lstm.kernels.dispatch`,
+            which reads the variable itself).
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, hide_input_in_errors=True)
@@ -47,6 +49,7 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: int | None = Field(None, ge=1)
+    kernel: Literal["auto", "native", "torch"] = "auto"
 
     @property
     def root(self) -> Path:

@@ -88,6 +88,7 @@ def doctor(as_json: AsJson = False) -> None:
         "catalog": lambda: _catalog(settings.catalog),
         "home": lambda: f"{settings.root}, {_free_gigabytes(settings.root):.0f} GB free",
         "device": lambda: _device(settings.device),
+        "kernel": _kernel,
         "ledger": lambda: _ledger(settings.ledger_url),
         "mlflow": lambda: _mlflow(settings.mlflow_uri, settings.artifacts),
         "prefect": _prefect,
@@ -128,6 +129,12 @@ def _device(wanted: Literal["auto", "cpu", "cuda"]) -> str:
     from lstm.training.device import choose_device
 
     return str(choose_device(wanted))
+
+
+def _kernel() -> str:
+    from lstm.kernels import describe
+
+    return describe()
 
 
 def _ledger(url: str) -> str:

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Literal, get_args
 
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from data.errors import SettingsError
+from lstm.kernels import native, reference
+from lstm.kernels.reference import Weights
+
+logger = logging.getLogger(__name__)
+
+VARIABLE = "NIGHTCAST_KERNEL"
 Kernel = Literal["auto", "native", "torch", "reference"]
+Layer = Callable[
+    [str, Tensor, Tensor, Tensor | None, Weights, bool], tuple[Tensor | None, Tensor, Tensor | None]
+]
 
 
 class _Forced(threading.local):
@@ -19,7 +36,7 @@ _forced = _Forced()
 
 @contextmanager
 def using(kernel: Kernel) -> Iterator[None]:
-    """Force a kernel for this thread inside the block.
+    """Force a kernel for this thread inside the block; it comes before NIGHTCAST_KERNEL.
 
     Raises:
         ValueError: an unknown name.
@@ -34,5 +51,65 @@ def using(kernel: Kernel) -> Iterator[None]:
 
 
 def wanted() -> Kernel:
-    """The kernel that this thread asks for."""
-    return _forced.kernel or "auto"
+    """The kernel that this thread asks for: `using`, else NIGHTCAST_KERNEL, else ``auto``.
+
+    Raises:
+        SettingsError: NIGHTCAST_KERNEL is none of auto, native, torch; or native where there is none.
+    """
+    if _forced.kernel is not None:
+        return _forced.kernel
+    kernel = os.environ.get(VARIABLE) or "auto"
+    if kernel not in ("auto", "native", "torch"):
+        raise SettingsError(f"{VARIABLE}={kernel}: unknown kernel. Remedy: auto, native or torch")
+    if kernel == "native" and not native.widths():
+        raise SettingsError(
+            f"{VARIABLE}=native: {native.describe()}. "
+            "Remedy: install with a C compiler on this machine, or set auto or torch"
+        )
+    return kernel  # type: ignore[return-value]
+
+
+def describe() -> str:
+    """The kernel of the CPU, in words."""
+    kernel = wanted()
+    if kernel == "torch" or not native.widths():
+        reason = f"{VARIABLE}=torch" if kernel == "torch" else native.describe()
+        return f"torch ({reason})"
+    return f"native ({native.describe()})"
+
+
+def choose(module: nn.RNNBase, x: Tensor | PackedSequence) -> Layer | None:
+    """What runs each layer of a module on this input; None leaves all of it to torch.
+
+    The native kernel takes float32 on the CPU. ``auto`` leaves to torch what torch was measured to do faster
+    (`benchmarks/sweep.py`).
+    """
+    kernel = wanted()
+    if isinstance(x, PackedSequence) or module.proj_size or kernel == "torch":
+        return None
+    if kernel == "reference":
+        return reference.layer
+    if not _fits(module, x):
+        return None
+    if not native.widths():
+        _say_once(f"LSTM, GRU and RNN run on torch's own kernels: the native one is {native.describe()}")
+        return None
+    return native.layer if kernel == "native" or _is_faster(module, x) else None
+
+
+def _fits(module: nn.RNNBase, x: Tensor) -> bool:
+    if torch.is_autocast_enabled("cpu"):
+        return False
+    tensors = (x, *module.parameters())
+    return all(tensor.dtype is torch.float32 and tensor.device.type == "cpu" for tensor in tensors)
+
+
+def _is_faster(module: nn.RNNBase, x: Tensor) -> bool:
+    """Batch rows lie along the vectors: a batch of a few rows leaves most of a vector idle."""
+    batch = 1 if x.dim() == 2 else x.shape[0 if module.batch_first else 1]
+    return batch >= 4
+
+
+@cache
+def _say_once(text: str) -> None:
+    logger.warning(text)

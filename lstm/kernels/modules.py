@@ -1,22 +1,21 @@
 """LSTM, GRU and RNN to drop in for torch's: same constructor, parameters, state dict, forward and results.
 
-Axes: B batch, T time steps, I inputs, H hidden size, D directions, N layers.
+Axes: B batch, T time steps, I inputs, H hidden size; N layers times directions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from lstm.kernels import reference
-from lstm.kernels.dispatch import wanted
+from lstm.kernels.checks import check, expected_states, states
+from lstm.kernels.dispatch import Layer, choose
 from lstm.kernels.reference import Weights
 
-Layer = Callable[[str, Tensor, Tensor, Tensor | None, Weights], tuple[Tensor, Tensor, Tensor | None]]
+_CELLS = {"LSTM": "lstm", "GRU": "gru", "RNN_TANH": "tanh", "RNN_RELU": "relu"}
 
 
 class _Recurrent(nn.RNNBase):
@@ -24,79 +23,95 @@ class _Recurrent(nn.RNNBase):
 
     Attributes:
         between: applied to the output of every layer but the last, instead of torch's dropout; None for
-            torch's.
+            torch's. A packed sequence gets torch's in any case.
     """
 
     between: nn.Module | None = None
 
     def forward(self, input: Any, hx: Any = None) -> Any:  # noqa: A002 - torch's name
-        """As torch's module of the same name."""
-        layer = self._layer(input)
+        """As torch's module of the same name.
+
+        Raises:
+            WrongInput: a rank, shape, type or device that does not fit.
+            MemoryError: too little memory; names the shapes.
+        """
+        layer = self._checked(input, hx)
         if layer is None:
             return super().forward(input, hx)
-        x_BTI, h_NBH, c_NBH = self._arguments(input, hx)
-        y_BTH, h_NBH, c_NBH = self._run(layer, x_BTI, h_NBH, c_NBH)
-        return self._results(input, y_BTH, h_NBH, c_NBH)
-
-    def _layer(self, input: Any) -> Layer | None:  # noqa: A002
-        """What runs one layer; None leaves the whole module to torch."""
-        if isinstance(input, PackedSequence) or self.proj_size:
-            return None
-        if wanted() == "reference":
-            return reference.layer
-        return None
-
-    @property
-    def _cell(self) -> str:
-        return {"LSTM": "lstm", "GRU": "gru", "RNN_TANH": "tanh", "RNN_RELU": "relu"}[self.mode]
-
-    def _arguments(self, input: Tensor, hx: Any) -> tuple[Tensor, Tensor, Tensor | None]:  # noqa: A002
-        """Batched, batch first, and the initial state, zeros where none is given."""
-        is_batched = input.dim() == 3
-        x_BTI = input if is_batched else input[None]
-        if is_batched and not self.batch_first:
-            x_BTI = x_BTI.transpose(0, 1)
-        count = self.num_layers * (2 if self.bidirectional else 1)
-        if hx is None:
-            zeros = torch.zeros(count, len(x_BTI), self.hidden_size, dtype=input.dtype, device=input.device)
-            return x_BTI, zeros, zeros if self.mode == "LSTM" else None
-        h_NBH, c_NBH = hx if self.mode == "LSTM" else (hx, None)
-        if not is_batched:
-            h_NBH, c_NBH = h_NBH[:, None], None if c_NBH is None else c_NBH[:, None]
-        return x_BTI, h_NBH, c_NBH
-
-    def _results(self, input: Tensor, y_BTH: Tensor, h_NBH: Tensor, c_NBH: Tensor | None) -> Any:  # noqa: A002
+        y_BTH, h_NBH, c_NBH = self._run(layer, input, hx, sequence=True)
+        assert y_BTH is not None
         if input.dim() == 2:
-            y_BTH, h_NBH = y_BTH[0], h_NBH[:, 0]
-            c_NBH = None if c_NBH is None else c_NBH[:, 0]
+            y_BTH, h_NBH, c_NBH = y_BTH[0], h_NBH[:, 0], None if c_NBH is None else c_NBH[:, 0]
         elif not self.batch_first:
             y_BTH = y_BTH.transpose(0, 1)
         return y_BTH, h_NBH if c_NBH is None else (h_NBH, c_NBH)
 
+    def last(self, input: Tensor, hx: Any = None) -> Tensor:  # noqa: A002
+        """(B, H) the top layer's last hidden state alone; the others need not be written. (H,) unbatched.
+
+        Raises:
+            ValueError: the module is bidirectional.
+            WrongInput, MemoryError: as `forward`.
+        """
+        if self.bidirectional:
+            raise ValueError("last: a bidirectional module has no one last state. Remedy: forward")
+        layer = self._checked(input, hx)
+        if layer is None:
+            _, state = super().forward(input, hx)
+            h_NBH: Tensor = state[0] if self.mode == "LSTM" else state
+            return h_NBH[-1]
+        h_NBH = self._run(layer, input, hx, sequence=False)[1]
+        return h_NBH[-1] if input.dim() == 3 else h_NBH[-1, 0]
+
+    def _checked(self, input: Any, hx: Any) -> Layer | None:  # noqa: A002
+        """What runs a layer; None leaves the whole module to torch."""
+        if not isinstance(input, PackedSequence):
+            check(self, input, states(self, hx))
+        layer = choose(self, input)
+        own_dropout = self.between is not None and self.num_layers > 1
+        return self._torch_layer if layer is None and own_dropout and isinstance(input, Tensor) else layer
+
+    def _zeros(self, input: Tensor) -> tuple[Tensor, ...]:  # noqa: A002
+        return tuple(input.new_zeros(shape) for shape in expected_states(self, input))
+
     def _run(
-        self, layer: Layer, x_BTI: Tensor, h_NBH: Tensor, c_NBH: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        self,
+        layer: Layer,
+        input: Tensor,  # noqa: A002
+        hx: Any,
+        sequence: bool,
+    ) -> tuple[Tensor | None, Tensor, Tensor | None]:
+        """Layer by layer; every hidden state of the top one if a `sequence` is wanted, else only the last."""
+        is_batched = input.dim() == 3
+        state = states(self, hx) or self._zeros(input)
+        if not is_batched:
+            input, state = input[None], tuple(part[:, None] for part in state)  # noqa: A001
+        x_BTI = input if self.batch_first or not is_batched else input.transpose(0, 1)
         directions = 2 if self.bidirectional else 1
-        last_h, last_c = [], []
+        last: list[tuple[Tensor, ...]] = []
         for number in range(self.num_layers):
+            is_top = number == self.num_layers - 1
             outputs = []
             for direction in range(directions):
                 place = number * directions + direction
-                y_BTH, h_BH, c_BH = layer(
-                    self._cell,
+                y_BTH, *ends = layer(
+                    _CELLS[self.mode],
                     x_BTI.flip(1) if direction else x_BTI,
-                    h_NBH[place],
-                    None if c_NBH is None else c_NBH[place],
+                    state[0][place],
+                    state[1][place] if self.mode == "LSTM" else None,
                     self._weights(number, direction),
+                    sequence or not is_top,
                 )
-                outputs.append(y_BTH.flip(1) if direction else y_BTH)
-                last_h.append(h_BH)
-                last_c.append(c_BH)
+                last.append(tuple(end for end in ends if end is not None))
+                if y_BTH is not None:
+                    outputs.append(y_BTH.flip(1) if direction else y_BTH)
+            if not outputs:
+                break
             x_BTI = outputs[0] if directions == 1 else torch.cat(outputs, dim=-1)
-            if number < self.num_layers - 1:
+            if not is_top:
                 x_BTI = self._dropped(x_BTI)
-        cells = [c_BH for c_BH in last_c if c_BH is not None]
-        return x_BTI, torch.stack(last_h), torch.stack(cells) if cells else None
+        h_NBH, *c = (torch.stack(parts) for parts in zip(*last, strict=True))
+        return x_BTI if sequence else None, h_NBH, c[0] if c else None
 
     def _dropped(self, y_BTH: Tensor) -> Tensor:
         if self.between is not None:
@@ -107,6 +122,19 @@ class _Recurrent(nn.RNNBase):
         suffix = f"_l{number}{'_reverse' if direction else ''}"
         names = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
         return Weights(*(getattr(self, name + suffix, None) for name in names))  # type: ignore[arg-type]
+
+    def _torch_layer(
+        self, cell: str, x_BTI: Tensor, h_BH: Tensor, c_BH: Tensor | None, weights: Weights, sequence: bool
+    ) -> tuple[Tensor | None, Tensor, Tensor | None]:
+        """One layer by torch's own kernel."""
+        given = [weight for weight in weights if weight is not None]
+        options = (weights.bias_ih is not None, 1, 0.0, self.training, False, True)
+        if c_BH is not None:
+            y_BTH, h_1BH, c_1BH = torch.lstm(x_BTI, (h_BH[None], c_BH[None]), given, *options)
+            return y_BTH, h_1BH[0], c_1BH[0]
+        run = {"gru": torch.gru, "tanh": torch.rnn_tanh, "relu": torch.rnn_relu}[cell]
+        y_BTH, h_1BH = run(x_BTI, h_BH[None], given, *options)
+        return y_BTH, h_1BH[0], None
 
 
 class LSTM(_Recurrent, nn.LSTM):

@@ -63,16 +63,17 @@ def rnn_cell(x_BI: Tensor, h_BH: Tensor, weights: Weights, nonlinearity: str = "
 
 
 def layer(
-    cell: str, x_BTI: Tensor, h_BH: Tensor, c_BH: Tensor | None, weights: Weights
-) -> tuple[Tensor, Tensor, Tensor | None]:
+    cell: str, x_BTI: Tensor, h_BH: Tensor, c_BH: Tensor | None, weights: Weights, sequence: bool = True
+) -> tuple[Tensor | None, Tensor, Tensor | None]:
     """One layer over a sequence, forwards in time.
 
     Args:
         cell: ``lstm``, ``gru``, ``tanh`` or ``relu``.
         c_BH: the initial cell state of an LSTM; None for the others.
+        sequence: whether every hidden state is wanted.
 
     Returns:
-        (B, T, H) every hidden state, and the last hidden and cell state.
+        (B, T, H) every hidden state, or None; and the last hidden and cell state.
     """
     states = []
     for x_BI in x_BTI.unbind(1):
@@ -84,7 +85,7 @@ def layer(
         else:
             h_BH = rnn_cell(x_BI, h_BH, weights, cell)
         states.append(h_BH)
-    return torch.stack(states, dim=1), h_BH, c_BH
+    return torch.stack(states, dim=1) if sequence else None, h_BH, c_BH
 
 
 def _linear(x_BI: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -23,7 +23,7 @@ class SegmentRecurrent(nn.Module):
 
     A segment's steps are flattened and projected to the hidden size, so the recurrence takes L / segment
     steps instead of L (SegRNN: Lin et al. 2023, arXiv:2308.11200). With segments of a season, the same
-    input weight always meets the same phase.
+    input weight always meets the same phase. Segments of one step enter as they are.
 
     Each layer is a module of its own, with our dropout between two of them: torch's own, inside a module of
     several layers, draws from the stream of random numbers.
@@ -34,8 +34,10 @@ class SegmentRecurrent(nn.Module):
     ) -> None:
         super().__init__()
         self.segment_length = segment_length
-        self.embed = nn.Linear(segment_length * inputs, hidden_size)
-        layers = [_CELLS[cell](hidden_size, hidden_size, batch_first=True) for _ in range(num_layers)]
+        is_plain = segment_length == 1
+        self.embed = None if is_plain else nn.Linear(segment_length * inputs, hidden_size)
+        sizes = [inputs if is_plain else hidden_size] + [hidden_size] * (num_layers - 1)
+        layers = [_CELLS[cell](size, hidden_size, batch_first=True) for size in sizes]
         for layer in layers:
             initialise(layer)
         self.layers = nn.ModuleList(layers)
@@ -44,14 +46,17 @@ class SegmentRecurrent(nn.Module):
 
     def forward(self, x_BLD: Tensor) -> Tensor:
         """(B, K) the top layer's hidden state after the last segment. L is a multiple of the segment."""
-        batch, steps, features = x_BLD.shape
-        segments = steps // self.segment_length
-        x_BGK = self.embed(x_BLD.reshape(batch, segments, self.segment_length * features))
-        first, *others = self.layers
-        h_BGK, _ = first(nn.functional.relu(x_BGK))
-        for drop, layer in zip(self.between, others, strict=True):
-            h_BGK, _ = layer(drop(h_BGK))
-        h_BK: Tensor = h_BGK[:, -1]
+        if self.embed is not None:
+            batch, steps, features = x_BLD.shape
+            segments = steps // self.segment_length
+            x_BGD = x_BLD.reshape(batch, segments, self.segment_length * features)
+            h_BGK = nn.functional.relu(self.embed(x_BGD))
+        else:
+            h_BGK = x_BLD
+        *lower, top = self.layers
+        for layer, drop in zip(lower, self.between, strict=True):
+            h_BGK = drop(layer(h_BGK)[0])
+        h_BK: Tensor = top.last(h_BGK)  # type: ignore[operator]
         return h_BK
 
 

@@ -243,7 +243,7 @@ def _example(bundle: Bundle, panel: Panel) -> pd.DataFrame:
 
 
 def _code(folder: Path) -> list[Path]:
-    """Copies of the packages that a served model imports, without the sample data."""
-    leave = shutil.ignore_patterns("__pycache__", "samples")
+    """Copies of the packages that a served model imports, without the sample data and the C sources."""
+    leave = shutil.ignore_patterns("__pycache__", "samples", "cpu")
     packages = [Path(str(package.__file__)).parent for package in (data, lstm)]
     return [Path(shutil.copytree(path, folder / path.name, ignore=leave)) for path in packages]

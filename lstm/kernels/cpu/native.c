@@ -1,0 +1,116 @@
+/* The entry points: which code this processor runs, memory, threads, and the sums over threads. */
+#include "native.h"
+
+#include <pthread.h>
+#include <string.h>
+
+#define EXPORT __attribute__((visibility("default")))
+#define MOST_THREADS 256
+
+static const code *code_of(int64_t lanes) {
+#if defined(__x86_64__)
+    if (lanes == 16 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        return &code_v4;
+    if (lanes == 8 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &code_v3;
+#elif defined(__aarch64__)
+    if (lanes == 4) return &code_neon;
+#endif
+    return NULL;
+}
+
+/* Whether this processor runs the code of that vector width. */
+EXPORT int nightcast_supports(int64_t lanes) { return code_of(lanes) != NULL; }
+
+static int64_t rounded(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+/* Floats that the forward pass keeps for the backward pass. */
+EXPORT int64_t nightcast_saved_floats(const layer *l) {
+    const int64_t rows = l->cell == CELL_LSTM || l->cell == CELL_GRU ? 5 : 1;
+    return rounded(l->batch, l->lanes) * l->steps * rows * l->hidden;
+}
+
+/* Floats that a pass needs to work in. */
+EXPORT int64_t nightcast_work_floats(const layer *l, int backward) {
+    const code *c = code_of(l->lanes);
+    return c->packed_floats(l, backward) + l->threads * c->own_floats(l, backward);
+}
+
+typedef struct {
+    const layer *l;
+    const code *c;
+    const float *packed;
+    float *own;
+    int64_t first, last;
+    int backward;
+} share;
+
+static void *run_share(void *argument) {
+    const share *s = argument;
+    (s->backward ? s->c->backward : s->c->forward)(s->l, s->packed, s->own, s->first, s->last);
+    return NULL;
+}
+
+/* Whole blocks of columns to each thread; a thread that cannot be started has its share done here. Returns how many
+ * shares there were: their sums lie in the first memories. */
+static int64_t run_threads(const layer *l, int backward) {
+    const code *c = code_of(l->lanes);
+    const int64_t packed = c->packed_floats(l, backward), own = c->own_floats(l, backward);
+    const int64_t block = l->lanes * l->vectors, columns = rounded(l->batch, l->lanes);
+    const int64_t blocks = (columns + block - 1) / block;
+    int64_t threads = l->threads < blocks ? l->threads : blocks;
+    if (threads > MOST_THREADS) threads = MOST_THREADS;
+    share shares[MOST_THREADS];
+    pthread_t started[MOST_THREADS];
+    int is_started[MOST_THREADS] = {0};
+    c->pack(l, backward, l->work);
+    for (int64_t i = 0; i < threads; i++) {
+        int64_t last = blocks * (i + 1) / threads * block;
+        shares[i] = (share){l,
+                            c,
+                            l->work,
+                            l->work + packed + i * own,
+                            blocks * i / threads * block,
+                            last < columns ? last : columns,
+                            backward};
+    }
+    for (int64_t i = 1; i < threads; i++)
+        is_started[i] = pthread_create(&started[i], NULL, run_share, &shares[i]) == 0;
+    run_share(&shares[0]);
+    for (int64_t i = 1; i < threads; i++) {
+        if (is_started[i])
+            pthread_join(started[i], NULL);
+        else
+            run_share(&shares[i]);
+    }
+    return threads;
+}
+
+EXPORT void nightcast_forward(const layer *l) { run_threads(l, 0); }
+
+/* One weight's gradient from the threads' sums [row][gate row]. */
+static void add_up(const layer *l, const int *blocks, const float *sums, int64_t memory, int64_t threads,
+                   int64_t stride, int64_t rows, float *to) {
+    for (int g = 0; g < 4; g++) {
+        if (blocks[g] < 0) continue;
+        for (int64_t u = 0; u < l->hidden; u++)
+            for (int64_t k = 0; k < rows; k++) {
+                float sum = 0;
+                for (int64_t i = 0; i < threads; i++)
+                    sum += sums[i * memory + k * stride + g * l->hidden + u];
+                to[(blocks[g] * l->hidden + u) * rows + k] = sum;
+            }
+    }
+}
+
+EXPORT void nightcast_backward(const layer *l) {
+    const int64_t threads = run_threads(l, 1);
+    const code *c = code_of(l->lanes);
+    const float *sums = l->work + c->packed_floats(l, 1);
+    const int64_t memory = c->own_floats(l, 1), H = l->hidden, I = l->inputs, stride = c->gate_rows(l);
+    const int *by_x = by_input[l->cell], *by_h = by_state[l->cell];
+    add_up(l, by_h, sums, memory, threads, stride, H, l->dw_hh);
+    add_up(l, by_x, sums + H * stride, memory, threads, stride, I, l->dw_ih);
+    if (l->db_ih) add_up(l, by_x, sums + (H + I) * stride, memory, threads, stride, 1, l->db_ih);
+    if (l->db_hh) add_up(l, by_h, sums + (H + I) * stride, memory, threads, stride, 1, l->db_hh);
+}

@@ -1,0 +1,55 @@
+/* What Python hands over: pointers and sizes, no object of Python's or torch's.
+ *
+ * A layer is one cell type over one sequence: B batch rows, T steps, I inputs, H hidden size.
+ * Weights are torch's: w_ih (gates * H, I), w_hh (gates * H, H), biases (gates * H); all contiguous. */
+#ifndef NIGHTCAST_NATIVE_H
+#define NIGHTCAST_NATIVE_H
+
+#include <stdint.h>
+
+enum cell { CELL_LSTM = 0, CELL_GRU = 1, CELL_TANH = 2, CELL_RELU = 3 };
+
+/* Rows of gates, in blocks of H: LSTM i f g o; GRU new-by-input, r, z, new-by-state ("new" in two parts, since r
+ * stands between them); RNN one. For each of them torch's block in w_ih and in w_hh; -1 where there is none. */
+static const int by_input[4][4] = {{0, 1, 2, 3}, {2, 0, 1, -1}, {0, -1, -1, -1}, {0, -1, -1, -1}};
+static const int by_state[4][4] = {{0, 1, 2, 3}, {-1, 0, 1, 2}, {0, -1, -1, -1}, {0, -1, -1, -1}};
+
+typedef struct {
+    int64_t cell, batch, steps, inputs, hidden;
+    int64_t lanes;   /* vector width in floats: which code runs, from nightcast_plan */
+    int64_t vectors; /* vectors of batch rows that walk through time together, from nightcast_plan */
+    int64_t threads;
+    /* Strides in floats. The last axis of y, dy and dx has stride 1, that of x any. */
+    const float *x;
+    int64_t x_batch, x_step, x_input;
+    const float *h0, *c0;                   /* (B, H); c0 only of an LSTM */
+    const float *w_ih, *w_hh, *b_ih, *b_hh; /* biases may be NULL */
+    float *y;                               /* (B, T, H); NULL: only the last state is wanted */
+    int64_t y_batch, y_step;
+    float *h_n, *c_n; /* (B, H) */
+    float *saved;     /* nightcast_saved_floats; NULL: no backward pass will follow */
+    float *work;      /* nightcast_work_floats */
+    /* Backward only. Gradients by outputs may be NULL: zero. */
+    const float *dy;
+    int64_t dy_batch, dy_step, dy_hidden;
+    const float *dh_n, *dc_n; /* (B, H) */
+    float *dx;                /* (B, T, I) contiguous; NULL: not wanted */
+    float *dh0, *dc0;
+    float *dw_ih, *dw_hh, *db_ih, *db_hh; /* biases may be NULL */
+} layer;
+
+/* The code for one vector width. Sizes are in floats. */
+typedef struct {
+    int64_t lanes;
+    int64_t (*own_floats)(const layer *, int backward);    /* a thread's own memory; begins with its sums */
+    int64_t (*packed_floats)(const layer *, int backward); /* the weights, packed */
+    int64_t (*gate_rows)(const layer *);                   /* row length of the sums: see recurrent.h */
+    void (*pack)(const layer *, int backward, float *packed);
+    /* Columns [first, last): a multiple of `lanes` each. */
+    void (*forward)(const layer *, const float *packed, float *own, int64_t first, int64_t last);
+    void (*backward)(const layer *, const float *packed, float *own, int64_t first, int64_t last);
+} code;
+
+extern const code code_v3, code_v4, code_neon;
+
+#endif

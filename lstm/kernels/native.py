@@ -1,0 +1,292 @@
+"""The native kernel: the code in `cpu/`, behind a torch operator that autograd and graphs pass through.
+
+`pip install` compiles `cpu/` where it finds a C compiler. It is plain C over pointers, called through ctypes,
+which releases the GIL, so it depends neither on torch's ABI nor on Python's.
+
+Axes: B batch, T time steps, I inputs, H hidden size.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lstm.kernels import memory
+from lstm.kernels.reference import Weights
+
+_CELLS = {"lstm": 0, "gru": 1, "tanh": 2, "relu": 3}
+_CODES = {16: "AVX-512", 8: "AVX2", 4: "NEON"}
+# Below so many operations a second thread costs more than it brings (about a tenth of a millisecond's work).
+_WORTH_A_THREAD = 10_000_000
+
+_SIZES = "cell batch steps inputs hidden lanes vectors threads"
+_FIELDS: list[tuple[type[ctypes._SimpleCData[Any]], str]] = [
+    (ctypes.c_int64, _SIZES),
+    (ctypes.c_void_p, "x"),
+    (ctypes.c_int64, "x_batch x_step x_input"),
+    (ctypes.c_void_p, "h0 c0 w_ih w_hh b_ih b_hh y"),
+    (ctypes.c_int64, "y_batch y_step"),
+    (ctypes.c_void_p, "h_n c_n saved work dy"),
+    (ctypes.c_int64, "dy_batch dy_step dy_hidden"),
+    (ctypes.c_void_p, "dh_n dc_n dx dh0 dc0 dw_ih dw_hh db_ih db_hh"),
+]
+
+
+class _Layer(ctypes.Structure):
+    """`layer` of cpu/native.h."""
+
+    _fields_ = [(name, kind) for kind, names in _FIELDS for name in names.split()]
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The compiled code; None where it was not built or cannot be loaded."""
+    for suffix in EXTENSION_SUFFIXES:
+        path = Path(__file__).with_name(f"_native{suffix}")
+        if path.exists():
+            try:
+                loaded = ctypes.CDLL(str(path))
+            except OSError:
+                # Built for another machine: a checkout or a model's code that was carried here.
+                return None
+            loaded.nightcast_saved_floats.restype = ctypes.c_int64
+            loaded.nightcast_work_floats.restype = ctypes.c_int64
+            return loaded
+    return None
+
+
+@cache
+def widths() -> tuple[int, ...]:
+    """Floats in a vector, for every code that this processor runs, the widest first."""
+    loaded = library()
+    return tuple(lanes for lanes in _CODES if loaded and loaded.nightcast_supports(ctypes.c_int64(lanes)))
+
+
+def describe() -> str:
+    """What there is, in words."""
+    if library() is None:
+        return "not built: no C compiler at the install, or built for another machine"
+    if not widths():
+        return "built, but not for this processor"
+    return " and ".join(_CODES[lanes] for lanes in widths())
+
+
+def plan(batch: int, threads: int) -> tuple[int, int]:
+    """Floats in a vector, and vectors of batch rows that walk through time together.
+
+    The widest that still gives every thread a share: rows are shared out in whole vectors.
+    """
+    lanes = next((n for n in widths() if batch > n * (threads - 1) and batch > n // 2), widths()[-1])
+    return lanes, 2 if batch > lanes * (2 * threads - 1) else 1
+
+
+def layer(
+    cell: str, x_BTI: Tensor, h_BH: Tensor, c_BH: Tensor | None, weights: Weights, sequence: bool
+) -> tuple[Tensor | None, Tensor, Tensor | None]:
+    """As `lstm.kernels.reference.layer`, for float32 on the CPU.
+
+    Raises:
+        MemoryError: too little of it; names the shapes.
+    """
+    operations = 8 * h_BH.shape[1] * (h_BH.shape[1] + x_BTI.shape[2]) * x_BTI.shape[0] * x_BTI.shape[1]
+    threads = torch.get_num_threads() if operations > _WORTH_A_THREAD else 1
+    arguments = (x_BTI, h_BH, c_BH, *weights)
+    save = torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in arguments)
+    y_BTH, h_BH, c_next_BH, _ = torch.ops.nightcast.recurrent(cell, *arguments, sequence, save, threads)
+    return y_BTH if sequence else None, h_BH, None if c_BH is None else c_next_BH
+
+
+@torch.library.custom_op("nightcast::recurrent", mutates_args=(), device_types="cpu")
+def _recurrent(
+    cell: str,
+    x: Tensor,
+    h0: Tensor,
+    c0: Tensor | None,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None,
+    b_hh: Tensor | None,
+    sequence: bool,
+    save: bool,
+    threads: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """One layer: every hidden state, the last hidden and cell state, and what the backward pass needs.
+
+    What is not wanted comes back empty.
+    """
+    call = _Call(cell, x, h0, c0, w_ih, w_hh, b_ih, b_hh, threads)
+    batch, steps, _ = x.shape
+    hidden = h0.shape[1]
+    y = call.taken(batch * steps * hidden if sequence else 0).view(batch if sequence else 0, steps, hidden)
+    h_n = torch.empty_like(h0, memory_format=torch.contiguous_format)
+    c_n = torch.empty_like(h_n) if c0 is not None else h0.new_empty(0)
+    saved = call.taken(call.saved_floats() if save else 0)
+    call.set(h_n=h_n, c_n=c_n, saved=saved if save else None)
+    if sequence:
+        call.set(y=y)
+        call.layer.y_batch, call.layer.y_step = steps * hidden, hidden
+    call.run("nightcast_forward", backward=False)
+    return y, h_n, c_n, saved
+
+
+@_recurrent.register_fake
+def _(
+    cell: str, x: Tensor, h0: Tensor, c0: Tensor | None, w_ih: Tensor, w_hh: Tensor, b_ih: Any, b_hh: Any,
+    sequence: bool, save: bool, threads: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    batch, steps, _ = x.shape
+    hidden = h0.shape[1]
+    lanes = plan(int(batch), threads)[0] if save else 1
+    kept = 5 if cell in ("lstm", "gru") else 1
+    return (
+        x.new_empty(batch if sequence else 0, steps, hidden),
+        h0.new_empty(batch, hidden),
+        h0.new_empty((batch, hidden) if c0 is not None else (0,)),
+        x.new_empty(-(-batch // lanes) * lanes * steps * kept * hidden if save else 0),
+    )
+
+
+@torch.library.custom_op("nightcast::recurrent_backward", mutates_args=(), device_types="cpu")
+def _recurrent_backward(
+    cell: str,
+    dy: Tensor | None,
+    dh_n: Tensor | None,
+    dc_n: Tensor | None,
+    x: Tensor,
+    h0: Tensor,
+    c0: Tensor | None,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    has_bias: bool,
+    saved: Tensor,
+    want_x: bool,
+    threads: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients by x, h0, c0, w_ih, w_hh, b_ih, b_hh; empty where there is none or it is not wanted."""
+    call = _Call(cell, x, h0, c0, w_ih, w_hh, None, None, threads)
+    dx = call.taken(x.numel() if want_x else 0).view(x.shape if want_x else (0,))
+    dh0 = torch.empty_like(h0, memory_format=torch.contiguous_format)
+    dc0 = torch.empty_like(dh0) if c0 is not None else h0.new_empty(0)
+    dw_ih, dw_hh = torch.empty_like(w_ih), torch.empty_like(w_hh)
+    biases = [h0.new_empty(w_ih.shape[0] if has_bias else 0) for _ in range(2)]
+    if dy is not None:
+        call.layer.dy_batch, call.layer.dy_step, call.layer.dy_hidden = dy.stride()
+        call.set(dy=dy)
+    call.set(
+        dh_n=None if dh_n is None else dh_n.contiguous(),
+        dc_n=None if dc_n is None or c0 is None else dc_n.contiguous(),
+        saved=saved,
+        dx=dx if want_x else None,
+        dh0=dh0,
+        dc0=dc0,
+        dw_ih=dw_ih,
+        dw_hh=dw_hh,
+        db_ih=biases[0] if has_bias else None,
+        db_hh=biases[1] if has_bias else None,
+    )
+    call.run("nightcast_backward", backward=True)
+    return dx, dh0, dc0, dw_ih, dw_hh, biases[0], biases[1]
+
+
+@_recurrent_backward.register_fake
+def _(
+    cell: str, dy: Any, dh_n: Any, dc_n: Any, x: Tensor, h0: Tensor, c0: Tensor | None, w_ih: Tensor,
+    w_hh: Tensor, has_bias: bool, saved: Tensor, want_x: bool, threads: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    nothing = h0.new_empty(0)
+    bias = [h0.new_empty(w_ih.shape[0] if has_bias else 0) for _ in range(2)]
+    return (
+        x.new_empty(x.shape) if want_x else nothing,
+        h0.new_empty(h0.shape),
+        h0.new_empty(h0.shape) if c0 is not None else nothing.clone(),
+        w_ih.new_empty(w_ih.shape),
+        w_hh.new_empty(w_hh.shape),
+        bias[0],
+        bias[1],
+    )
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    cell, x, h0, c0, w_ih, w_hh, b_ih, _, _, _, threads = inputs
+    ctx.cell, ctx.has_bias, ctx.threads = cell, b_ih is not None, threads
+    ctx.save_for_backward(x, h0, c0, w_ih, w_hh, output[3])
+    ctx.mark_non_differentiable(output[3])
+    ctx.set_materialize_grads(False)
+
+
+def _gradients(
+    ctx: Any, dy: Tensor | None, dh_n: Tensor | None, dc_n: Tensor | None, _: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    x, h0, c0, w_ih, w_hh, saved = ctx.saved_tensors
+    want_x = ctx.needs_input_grad[1]
+    arguments = (x, h0, c0, w_ih, w_hh, ctx.has_bias, saved, want_x, ctx.threads)
+    dx, dh0, dc0, *by_weights, db_ih, db_hh = torch.ops.nightcast.recurrent_backward(
+        ctx.cell, dy, dh_n, dc_n, *arguments
+    )
+    biases = (db_ih, db_hh) if ctx.has_bias else (None, None)
+    by_states = (dx if want_x else None, dh0, None if c0 is None else dc0)
+    return None, *by_states, *by_weights, *biases, None, None, None
+
+
+_recurrent.register_autograd(_gradients, setup_context=_remember)
+
+
+class _Call:
+    """One call into the library: its arguments, and the tensors that must live until it returns."""
+
+    def __init__(
+        self, cell: str, x: Tensor, h0: Tensor, c0: Tensor | None, w_ih: Tensor, w_hh: Tensor,
+        b_ih: Tensor | None, b_hh: Tensor | None, threads: int,
+    ) -> None:  # fmt: skip
+        batch, steps, inputs = x.shape
+        lanes, vectors = plan(batch, threads)
+        sizes = (_CELLS[cell], batch, steps, inputs, h0.shape[1], lanes, vectors, threads)
+        self.layer = _Layer(**dict(zip(_SIZES.split(), sizes, strict=True)))
+        self._shapes = f"batch {batch}, {steps} steps, {inputs} inputs, hidden size {h0.shape[1]}"
+        self._alive: list[Tensor] = []
+        self.layer.x_batch, self.layer.x_step, self.layer.x_input = x.stride()
+        self.set(x=x)
+        given = {"h0": h0, "c0": c0, "w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh}
+        self.set(**{name: None if tensor is None else tensor.contiguous() for name, tensor in given.items()})
+
+    def set(self, **tensors: Tensor | None) -> None:
+        """Point fields at tensors; None is the null pointer."""
+        for name, tensor in tensors.items():
+            if tensor is not None:
+                self._alive.append(tensor)
+                setattr(self.layer, name, tensor.data_ptr())
+
+    def taken(self, floats: int) -> Tensor:
+        """Reused memory.
+
+        Raises:
+            MemoryError: too little of it; names the shapes.
+        """
+        try:
+            return memory.take(floats)
+        except MemoryError as error:
+            raise MemoryError(
+                f"recurrent layer of {self._shapes}: {error}. Remedy: smaller batches, or fewer steps"
+            ) from error
+
+    def saved_floats(self) -> int:
+        """Floats that the backward pass will need."""
+        return int(_loaded().nightcast_saved_floats(ctypes.byref(self.layer)))
+
+    def run(self, function: str, *, backward: bool) -> None:
+        """Call it."""
+        pointer = ctypes.byref(self.layer)
+        self.set(work=self.taken(_loaded().nightcast_work_floats(pointer, int(backward))))
+        getattr(_loaded(), function)(pointer)
+
+
+def _loaded() -> ctypes.CDLL:
+    loaded = library()
+    assert loaded is not None
+    return loaded
