@@ -52,11 +52,14 @@ def remove_leftovers(folder: Path) -> tuple[Path, ...]:
         What was removed.
     """
     removed = []
-    for path in folder.rglob(".*.tmp"):
-        found = _TEMPORARY.match(path.name)
-        if found and is_dead(Process.parse(found["process"])):
-            path.unlink(missing_ok=True)
-            removed.append(path)
+    # Unlike `rglob` it passes over a folder that goes meanwhile: another night may be removing its own.
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            found = _TEMPORARY.match(name)
+            if found and is_dead(Process.parse(found["process"])):
+                path = Path(parent, name)
+                path.unlink(missing_ok=True)
+                removed.append(path)
     return tuple(removed)
 
 

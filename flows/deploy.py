@@ -23,6 +23,7 @@ from prefect.settings import get_current_settings
 
 from data.catalog import Catalog, DataSet
 from data.errors import NightcastError
+from lstm.settings import hide_password
 
 PROJECT = Path(__file__).resolve().parent.parent
 SCHEDULED = ("nightly", "hourly")
@@ -77,36 +78,52 @@ def deploy(catalog: Catalog, search_pool: str | None = None) -> list[str]:
 
 
 def answering_server() -> str | None:
-    """The URL of the Prefect server, which answers; None where none is set.
+    """The URL of the Prefect server, which answers, as people may read it; None where none is set.
 
     Raises:
         DeployFailed: it does not answer.
     """
     url = get_current_settings().api.url
-    if url is None:
+    if not url:
         return None
+    shown = hide_password(url)
     with get_client(sync_client=True) as client:
         problem = client.api_healthcheck()
     if problem is not None:
         raise DeployFailed(
-            f"the Prefect server at {url} does not answer: {problem}. "
+            f"the Prefect server at {shown} does not answer: {hide_password(url, str(problem))}. "
             "Remedy: check that it runs, and PREFECT_API_URL"
         )
-    return url
+    return shown
 
 
 def scheduled(project: Mapping[str, Any], catalog: Catalog, search_pool: str | None = None) -> dict[str, Any]:
-    """The content of `prefect.yaml` with the catalog's schedules, one a data set that has one."""
+    """The content of `prefect.yaml` with the catalog's schedules, one a data set that has one.
+
+    Raises:
+        DeployFailed: the search pool is that of the nights.
+    """
+    if search_pool in {
+        entry["work_pool"]["name"] for entry in project["deployments"] if _has_schedules(entry)
+    }:
+        raise DeployFailed(
+            f"{search_pool} is the work pool of the nights, and a night that waits for its workers must not "
+            "take their places. Remedy: name another pool; it is made where it is missing"
+        )
     asking = [data_set for data_set in catalog.data_sets.values() if data_set.retrain.schedule]
     deployments = []
     for entry in project["deployments"]:
-        if entry["name"] in SCHEDULED:
+        if _has_schedules(entry):
             entry = {**entry, "schedules": [_schedule(entry["name"], data_set) for data_set in asking]}
         deployments.append(entry)
         if entry["name"] == "worker" and search_pool:
             pool = {**entry["work_pool"], "name": search_pool}
             deployments.append({**entry, "name": f"worker-{search_pool}", "work_pool": pool})
     return {"name": project["name"], "deployments": deployments}
+
+
+def _has_schedules(entry: Mapping[str, Any]) -> bool:
+    return entry["name"] in SCHEDULED
 
 
 def _schedule(deployment: str, data_set: DataSet) -> dict[str, Any]:

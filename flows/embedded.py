@@ -11,14 +11,13 @@ import os
 import socket
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from data.errors import NightcastError
 from flows import leash
+from flows.loopback import HOST, answers
 
 START_SECONDS = 120.0
 STOP_SECONDS = 10.0
@@ -37,8 +36,8 @@ class Server:
 
     def __init__(self, log: Path) -> None:
         self._log = log
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+        with socket.create_server((HOST, 0)) as listener:
+            self.url = f"http://{HOST}:{listener.getsockname()[1]}/api"
             descriptor = listener.fileno()
             self.process = leash.start(
                 __name__,
@@ -67,9 +66,12 @@ class Server:
 
     def _wait(self) -> None:
         deadline = time.monotonic() + START_SECONDS
-        while not _answers(f"{self.url}/health"):
+        while not answers(f"{self.url}/health"):
             if self.process.poll() is not None or time.monotonic() > deadline:
-                raise ServerFailed(f"Prefect's temporary server did not start.\n{leash.tail(self._log)}")
+                raise ServerFailed(
+                    "Prefect's temporary server did not start. Remedy: see to the reason below, or export "
+                    f"PREFECT_API_URL of a server that is up.\n{leash.tail(self._log)}"
+                )
             time.sleep(0.1)
 
 
@@ -84,20 +86,12 @@ def start(home: Path) -> Server | Elsewhere:
 
     Call it before importing what takes long: it starts meanwhile, and is waited for by `used`.
     """
-    if "PREFECT_API_URL" in os.environ:
+    if os.environ.get("PREFECT_API_URL"):
         return Elsewhere()
     made = Server(home / "logs" / "prefect.log")
     # Prefect sends its last logs and events when the interpreter ends. What was registered first ends last.
     atexit.register(made.stop)
     return made
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310
-            return bool(response.status == 200)
-    except (urllib.error.URLError, TimeoutError, ConnectionError):
-        return False
 
 
 def main(descriptor: int) -> None:

@@ -96,9 +96,7 @@ def forecast_panel(
 
 def store(folder: Path, forecast: Forecast) -> Path:
     """Write a forecast as Parquet, one file a data set, as-of and version; done again it writes the same."""
-    as_of = forecast.as_of.replace("-", "").replace(":", "")
-    path = folder / forecast.data_set / f"{as_of}.v{forecast.version}.parquet"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = path_of(folder, forecast.data_set, forecast.as_of, forecast.version)
     frame = forecast.to_frame()
     frame["version"], frame["as_of"] = forecast.version, forecast.as_of
     with replacing(path) as temporary:
@@ -106,9 +104,13 @@ def store(folder: Path, forecast: Forecast) -> Path:
     return path
 
 
+def path_of(folder: Path, data_set: str, as_of: str, version: str | None) -> Path:
+    """Where a forecast is stored."""
+    return folder / data_set / f"{as_of.replace('-', '').replace(':', '')}.v{version}.parquet"
+
+
 def write_picture(made: Made, path: Path) -> Path:
     """Draw the forecast after its newest rows, as a PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, newest_forecast(made.panel, made.forecast))
     return path
 

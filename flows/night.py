@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -21,7 +22,6 @@ from flows.progress import Stages
 from lstm.promotion.identity import Identity
 from lstm.promotion.ledger import Ledger
 from lstm.promotion.records import GOOD, Ending
-from lstm.promotion.records import Night as Past
 from lstm.settings import Settings
 from lstm.tracking.registry import Registry
 from lstm.tracking.runs import Tracker
@@ -35,6 +35,8 @@ ENDING_TAG = "nightcast.ending"
 @dataclass
 class Night:
     """One night of one data set, and the stores that it writes to.
+
+    MLflow is asked at first use: a night that finds it away still gets its ending in the ledger.
 
     Attributes:
         as_of: the grid step at which the past ends.
@@ -50,11 +52,19 @@ class Night:
     as_of: np.datetime64
     identity: Identity
     ledger: Ledger
-    tracker: Tracker
-    registry: Registry
     stages: Stages = field(default_factory=Stages)
     run_id: str | None = None
     study: str = ""
+
+    @cached_property
+    def tracker(self) -> Tracker:
+        """Where the night's runs go. Raises TrackingUnreachable."""
+        return Tracker(self.settings.mlflow_uri, self.settings.artifacts)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """Where its model versions go. Raises TrackingUnreachable."""
+        return Registry(self.settings.mlflow_uri)
 
 
 @dataclass(frozen=True)
@@ -112,7 +122,7 @@ class NightLost(NightcastError):
 def open_night(
     settings: Settings, name: str, as_of: datetime | None = None, budget: Budget | None = None
 ) -> Night:
-    """The night of a data set, with its stores open and put in order after any that was killed.
+    """The night of a data set, with its ledger open.
 
     Args:
         name: of the data set.
@@ -122,41 +132,18 @@ def open_night(
 
     Raises:
         CatalogError: no such data set, or a wrong catalog.
-        LedgerError, TrackingError: a store cannot be reached.
+        LedgerError: the ledger cannot be used.
     """
     data_set = load_catalog(settings.catalog).get(name).with_budget(budget)
     moment = _newest_step(data_set) if as_of is None else _grid_step(data_set, as_of)
     settings.root.mkdir(parents=True, exist_ok=True)
-    tracker = Tracker(settings.mlflow_uri, settings.artifacts)
     return Night(
         settings=settings,
         data_set=data_set,
         as_of=moment,
         identity=Identity.of(name, moment, data_set.config_hash(version("nightcast"))),
         ledger=Ledger(settings.ledger_url),
-        tracker=tracker,
-        registry=Registry(settings.mlflow_uri),
     )
-
-
-def earlier_result(night: Night) -> Outcome | None:
-    """The result of a night that has ended before: skipped, with what came of it then."""
-    past = night.ledger.night(night.identity)
-    if past is None or not past.is_final:
-        return None
-    night.registry.sync(night.data_set.name, night.ledger)
-    _mend_run(night, past)
-    reason = f"This night has been run before, and nothing has changed since: {past.ending}. {past.reason}"
-    night.ledger.end_night(night.identity, "skipped", reason)
-    return _outcome(night, "skipped", reason, past.details)
-
-
-def _mend_run(night: Night, past: Past) -> None:
-    """A night that was killed after it had promoted left its MLflow run unfinished."""
-    run = past.details.get("run_id")
-    if run is not None and night.tracker.run(run).info.status != "FINISHED":
-        night.tracker.log_tags(run, {ENDING_TAG: str(past.ending)})
-        night.tracker.end(run, "FINISHED", past.reason)
 
 
 def begin(night: Night) -> str:
@@ -178,12 +165,12 @@ def end(night: Night, ending: Ending, reason: str, details: Mapping[str, Any] | 
         ending, reason = stands.ending, f"{stands.reason} Afterwards: {reason}"
         full = {**stands.details, **full}
     if night.run_id is not None:
-        _end_run(night, night.run_id, ending, reason, seconds)
+        reason = _end_run(night, night.run_id, ending, reason, seconds)
     if ending in GOOD:
         # The lease is held: no other night of this data set will go on from a checkpoint of its own.
         for folder in night.settings.checkpoints.glob(f"{night.data_set.name}.*"):
             shutil.rmtree(folder, ignore_errors=True)
-    return _outcome(night, ending, reason, full)
+    return outcome_of(night, ending, reason, full)
 
 
 def _run_of(night: Night, ending: Ending) -> str | None:
@@ -197,26 +184,36 @@ def _run_of(night: Night, ending: Ending) -> str | None:
         return None
 
 
-def _end_run(night: Night, run: str, ending: Ending, reason: str, seconds: Mapping[str, float]) -> None:
+def _end_run(night: Night, run: str, ending: Ending, reason: str, seconds: Mapping[str, float]) -> str:
+    """End the night's run. Where MLflow is away the ending stands; the reason that is returned says both."""
     try:
         night.tracker.log_metrics(run, {f"seconds/{stage}": value for stage, value in seconds.items()})
         night.tracker.log_tags(run, {ENDING_TAG: ending})
         night.tracker.end(run, "FINISHED" if ending in GOOD else "FAILED", reason)
-    except TrackingError:
-        if ending in GOOD:
-            raise
+    except TrackingError as error:
         logger.warning("%s: its MLflow run could not be ended", night.identity.key, exc_info=True)
+        return reason if str(error) in reason else f"{reason} Afterwards: {error}"
+    return reason
+
+
+def _link(night: Night, run: str) -> str | None:
+    try:
+        return night.tracker.link(run)
+    except TrackingError:
+        logger.warning("%s: no link to its MLflow run", night.identity.key, exc_info=True)
+        return None
 
 
 def describe(error: BaseException) -> str:
-    """An error in one line, for the ledger and for tags."""
-    text = str(error).strip().splitlines()
+    """An error for the ledger and for tags: our own in full, of any other the first line."""
     if isinstance(error, NightcastError):
         return str(error)
+    text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
 
 
-def _outcome(night: Night, ending: Ending, reason: str, details: Mapping[str, Any]) -> Outcome:
+def outcome_of(night: Night, ending: Ending, reason: str, details: Mapping[str, Any]) -> Outcome:
+    """An ending with what the ledger keeps of the night."""
     champion = night.ledger.champion(night.data_set.name)
     run = details.get("run_id")
     return Outcome(
@@ -227,8 +224,8 @@ def _outcome(night: Night, ending: Ending, reason: str, details: Mapping[str, An
         model_version=details.get("model_version"),
         champion=champion.version if champion else None,
         run_id=run,
-        run_link=night.tracker.link(run) if run else None,
-        tracking_uri=night.settings.mlflow_uri,
+        run_link=_link(night, run) if run else None,
+        tracking_uri=night.settings.shown_mlflow_uri,
         scores=details.get("scores", {}),
         seconds=details.get("seconds", {}),
         findings=tuple(details.get("findings", ())),

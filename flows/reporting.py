@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prefect.artifacts import create_markdown_artifact
 
+from data.panel import Panel
 from flows.contest import Challenger
 from flows.forecasting import forecast_panel
 from flows.night import Night, Outcome, begin
@@ -13,11 +14,11 @@ from lstm.search import study
 from lstm.tracking import report
 
 
-def store_forecast(night: Night, prepared: Prepared) -> None:
-    """The champion's forecast after as-of, stored and drawn; nothing where there is no champion."""
+def store_forecast(night: Night, panel: Panel) -> None:
+    """The champion's forecast after the panel's last step, stored and drawn; nothing where there is none."""
     if night.ledger.champion(night.data_set.name) is None:
         return
-    made = forecast_panel(night.settings, night.data_set, night.ledger, night.registry, prepared.panel)
+    made = forecast_panel(night.settings, night.data_set, night.ledger, night.registry, panel)
     run = begin(night)
     night.tracker.log_artifact(run, made.path, "forecast")
     night.tracker.log_picture(run, report.newest_forecast(made.panel, made.forecast), "forecast/newest.png")

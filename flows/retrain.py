@@ -13,13 +13,15 @@ from prefect import Task, flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Completed, Failed
+from pydantic import PositiveInt
 
 from data.errors import DataRefused
 from data.retrain import Budget
 from flows import contest, preparation, reporting, searching
 from flows.contest import Challenger, Reigning
-from flows.night import Night, NightLost, Outcome, begin, describe, earlier_result, end, open_night
+from flows.night import Night, NightLost, Outcome, begin, describe, end, open_night
 from flows.preparation import Prepared
+from flows.rerun import rerun
 from flows.sweep import sweep
 from flows.workers import Workers, local_workers, pool_workers
 from lstm.promotion.database import LedgerUnreachable
@@ -39,7 +41,7 @@ def retrain(
     data_set: str = "household_power",
     as_of: datetime | None = None,
     budget: Budget | None = None,
-    workers: int | None = None,
+    workers: PositiveInt | None = None,
     pool: str | None = None,
 ) -> State[dict[str, Any]]:
     """One night of one data set.
@@ -55,7 +57,7 @@ def retrain(
     night = open_night(load_settings(), data_set, as_of, budget)
     get_run_logger().info("Night %s", night.identity.key)
     with lease(night.ledger, data_set) as held:
-        sweep(night)
+        night.ledger.fail_unended(data_set)
         outcome = _to_an_ending(night, held, workers, pool)
     reporting.publish(outcome)
     if outcome.is_good:
@@ -65,10 +67,11 @@ def retrain(
 
 def _to_an_ending(night: Night, held: Lease, workers: int | None, pool: str | None) -> Outcome:
     """The night up to its ending, whatever happens on the way."""
-    if (result := earlier_result(night)) is not None:
-        return result
     try:
-        night.ledger.begin_night(night.identity)
+        past = night.ledger.begin_night(night.identity)
+        sweep(night)
+        if past.is_final:
+            return rerun(night, past)
         return _steps(night, held, workers, pool)
     except DataRefused as refusal:
         return end(night, "refused", str(refusal))
@@ -227,7 +230,7 @@ def report(
     """Pictures on the night's run, and the newest forecast unless the night is refused."""
     with night.stages.stage("report"):
         if decision.ending != "refused":
-            reporting.store_forecast(night, prepared)
+            reporting.store_forecast(night, prepared.panel)
         reporting.draw(night, prepared, challenger, verdict)
 
 

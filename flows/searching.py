@@ -29,11 +29,11 @@ def create_study(night: Night, reigning: Reigning) -> None:
     study.create(night.settings.study_url, night.study, retrain.budget, retrain.seed, first)
 
 
-def wait_for_search(night: Night, workers: Workers, is_lost: Callable[[], None], stage: Stage) -> None:
+def wait_for_search(night: Night, workers: Workers, check_lease: Callable[[], None], stage: Stage) -> None:
     """Wait until the workers have spent the budget. One that is killed meanwhile is replaced.
 
     Args:
-        is_lost: raises where the night may not go on.
+        check_lease: raises where the night may not go on.
 
     Raises:
         WorkersFailed: every worker ended in an error before a trial finished.
@@ -45,7 +45,7 @@ def wait_for_search(night: Night, workers: Workers, is_lost: Callable[[], None],
         progress = study.progress(url, name)
         ended = progress.complete + progress.pruned + progress.failed
         stage.advance(ended, budget.trials, _note(progress))
-        is_lost()
+        check_lease()
         if not progress.spent and (count := workers.replace_killed()):
             logger.warning("%d search workers were killed; as many others take their place", count)
         elif done:

@@ -13,8 +13,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,10 +23,10 @@ import psutil
 from data.errors import NightcastError
 from data.files import write_atomically
 from data.processes import Process, is_dead, this_process
+from flows.loopback import HOST, answers
 from flows.shutdown import MARK, WORKER, end_all, undisturbed
 from lstm.settings import TELEMETRY_OFF, Settings
 
-HOST = "127.0.0.1"
 START_SECONDS = 120.0
 
 
@@ -96,7 +94,7 @@ class Stack:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             self.check()
-            if _answers(url):
+            if answers(url, 2):
                 return
             time.sleep(0.2)
         raise StackFailed(f"{name} did not answer at {url} in {START_SECONDS:g} s.\n{self._tail(name)}")
@@ -202,14 +200,6 @@ def _deploy(settings: Settings) -> None:
     deploy(load_catalog(settings.catalog))
 
 
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310
-            return bool(response.status == 200)
-    except (urllib.error.URLError, TimeoutError, ConnectionError):
-        return False
-
-
 def _require_free(addresses: Addresses) -> None:
     for name, port in (("prefect", addresses.prefect_port), ("mlflow", addresses.mlflow_port)):
         with socket.socket() as probe:
@@ -218,7 +208,8 @@ def _require_free(addresses: Addresses) -> None:
                 probe.bind((HOST, port))
             except OSError as error:
                 raise StackFailed(
-                    f"port {port} is taken. Remedy: nightcast up --{name}-port with another one"
+                    f"port {port} cannot be used: {error.strerror}. "
+                    f"Remedy: nightcast up --{name}-port with another one"
                 ) from error
 
 

@@ -1,12 +1,14 @@
-"""Putting in order what a killed night left behind: MLflow runs, flow runs and temporary files."""
+"""Putting in order what earlier nights left behind: MLflow runs, flow runs, temporary files, old logs."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from prefect import tags
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import StateType
 from prefect.runtime import flow_run
@@ -14,9 +16,13 @@ from prefect.states import Crashed
 
 from data.files import remove_leftovers
 from data.processes import Process, is_dead, this_process
-from flows.night import Night
+from flows.night import ENDING_TAG, Night
+from lstm.promotion.records import Night as Past
+from lstm.tracking.server import NotFound
 
 TAG = "process:"
+KEPT_LOGS = 30
+"""Nights of a data set whose worker logs are kept."""
 
 
 @contextmanager
@@ -32,18 +38,49 @@ def sweep(night: Night) -> None:
     Call it with the data set's lease held: then nothing of this data set that looks alive but is not ours
     can be waited for.
     """
-    night.tracker.sweep(night.data_set.name)
-    for folder in (night.settings.snapshots, night.settings.checkpoints, night.settings.forecasts):
+    name, settings = night.data_set.name, night.settings
+    night.tracker.sweep(name)
+    if (last := night.ledger.last_result(name)) is not None:
+        mend_run(night, last)
+    for folder in (settings.snapshots, settings.checkpoints, settings.forecasts):
         remove_leftovers(folder)
+    _drop_old_logs(settings.root / "logs", name)
     with get_client(sync_client=True) as client:
-        unended = [StateType.PENDING, StateType.RUNNING]
-        runs = client.read_flow_runs(
-            flow_run_filter=FlowRunFilter.model_validate({"state": {"type": {"any_": unended}}})
-        )
-        for run in runs:
-            owners = [Process.parse(tag.removeprefix(TAG)) for tag in run.tags if tag.startswith(TAG)]
-            if any(map(is_dead, owners)):
-                client.set_flow_run_state(run.id, Crashed(message="Its process was killed."), force=True)
-        mine = f"{TAG}{this_process()}"
-        if flow_run.id and mine not in flow_run.tags:
-            client.update_flow_run(flow_run.id, tags=[*flow_run.tags, mine])
+        _crash_flow_runs(client)
+        _sign(client)
+
+
+def mend_run(night: Night, past: Past) -> None:
+    """A night that was killed after it had its result left its MLflow run unfinished, or swept as failed."""
+    run = past.details["run_id"]
+    try:
+        info = night.tracker.run(run).info
+    except NotFound:
+        # A person removed it, or the store is another one now.
+        return
+    if info.lifecycle_stage == "active" and info.status != "FINISHED":
+        night.tracker.log_tags(run, {ENDING_TAG: str(past.ending)})
+        night.tracker.end(run, "FINISHED", past.reason)
+
+
+def _drop_old_logs(folder: Path, name: str) -> None:
+    """What became of older nights and their trials is in the ledger and in MLflow."""
+    nights = sorted(path for path in folder.glob(f"{name}.*") if path.is_dir())
+    for path in nights[:-KEPT_LOGS]:
+        # A log that cannot be removed is no reason to do without a night.
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _crash_flow_runs(client: SyncPrefectClient) -> None:
+    """Mark as crashed every flow run whose processes are all dead. One that is retried has had several."""
+    unended = {"state": {"type": {"any_": [StateType.PENDING, StateType.RUNNING]}}}
+    for run in client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(unended)):
+        owners = [Process.parse(tag.removeprefix(TAG)) for tag in run.tags if tag.startswith(TAG)]
+        if owners and all(map(is_dead, owners)):
+            client.set_flow_run_state(run.id, Crashed(message="Its process was killed."), force=True)
+
+
+def _sign(client: SyncPrefectClient) -> None:
+    mine = f"{TAG}{this_process()}"
+    if flow_run.id and mine not in flow_run.tags:
+        client.update_flow_run(flow_run.id, tags=[*flow_run.tags, mine])

@@ -63,7 +63,7 @@ def run_worker(night_run: str, settings: Settings, should_stop: Callable[[], boo
     """
     tracker = Tracker(settings.mlflow_uri, settings.artifacts)
     job = Job.model_validate_json(tracker.read_artifact(night_run, JOB_FILE))
-    panel = _snapshot(tracker, night_run, job.snapshot, settings.snapshots)
+    panel = snapshot(tracker, night_run, job.snapshot, settings.snapshots)
     task = SearchTask(
         data_set=job.data_set,
         panel=panel,
@@ -78,8 +78,8 @@ def run_worker(night_run: str, settings: Settings, should_stop: Callable[[], boo
     return work(task, TrialRecorder(tracker, night_run), should_stop)
 
 
-def _snapshot(tracker: Tracker, night_run: str, digest: str, folder: Path) -> Panel:
-    """The prepared data: from this machine's home, else from the night's run. Its digest is verified."""
+def snapshot(tracker: Tracker, night_run: str, digest: str, folder: Path) -> Panel:
+    """A night's prepared data: from this machine's home, else from its run. Its digest is verified."""
     path = folder / f"{digest}.parquet"
     if not path.exists():
         tracker.download_artifact(night_run, path.name, folder)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -40,26 +41,16 @@ class WorkersFailed(NightcastError):
     """No search worker could be started, or all of them ended in an error."""
 
 
-class Workers(Protocol):
-    """Workers that have been started."""
+class Workers(ABC):
+    """Workers of one night's search, started when this is made.
 
-    def wait(self, seconds: float) -> bool:
-        """Wait so long, or until every worker has ended. Returns whether they have."""
+    Args:
+        night_run: the id of the night's MLflow run.
+        count: how many.
+    """
 
-    def replace_killed(self) -> int:
-        """Start another worker for each that was killed, up to a limit; returns how many were started."""
-
-    def errors(self) -> list[str]:
-        """Why workers that have ended in an error did so."""
-
-
-class LocalWorkers:
-    """Worker processes of this machine, each on the leash of its standard input."""
-
-    def __init__(self, night_run: str, count: int, logs: Path) -> None:
+    def __init__(self, night_run: str, count: int) -> None:
         self._night_run = night_run
-        self._logs = logs
-        self._processes: list[subprocess.Popen[bytes]] = []
         self._spare = count * SPARE
         self._replaced = 0
         try:
@@ -69,22 +60,49 @@ class LocalWorkers:
             self.stop()
             raise
 
+    @abstractmethod
+    def wait(self, seconds: float) -> bool:
+        """Wait so long, or less where every worker has ended. Returns whether they have."""
+
+    @abstractmethod
+    def errors(self) -> list[str]:
+        """Why workers that have ended in an error did so."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End every worker that has not ended."""
+
+    def replace_killed(self) -> int:
+        """Start another worker for each that was killed, up to a limit; returns how many were started."""
+        count = min(self._count_killed(), self._spare) - self._replaced
+        for _ in range(count):
+            self._start()
+            self._replaced += 1
+        return count
+
+    @abstractmethod
+    def _start(self) -> None:
+        """Start another one."""
+
+    @abstractmethod
+    def _count_killed(self) -> int:
+        """How many were killed so far."""
+
+
+class LocalWorkers(Workers):
+    """Worker processes of this machine, each on the leash of its standard input."""
+
+    def __init__(self, night_run: str, count: int, logs: Path) -> None:
+        self._logs = logs
+        self._processes: list[subprocess.Popen[bytes]] = []
+        super().__init__(night_run, count)
+
     def wait(self, seconds: float) -> bool:
         """Wait so long, or until every process has ended."""
         deadline = time.monotonic() + seconds
         while not (done := self._are_done()) and time.monotonic() < deadline:
             time.sleep(LOOK_SECONDS)
         return done
-
-    def replace_killed(self) -> int:
-        """Start another process for each that a signal ended."""
-        codes = [process.poll() for process in self._processes]
-        killed = sum(code is not None and (code < 0 or code == ASKED_TO_END) for code in codes)
-        count = min(killed - self._replaced, self._spare - self._replaced)
-        for _ in range(count):
-            self._start()
-            self._replaced += 1
-        return count
 
     def errors(self) -> list[str]:
         """The last lines of each process that ended in an error."""
@@ -94,6 +112,10 @@ class LocalWorkers:
     def stop(self) -> None:
         """Ask every process to end, wait, and kill what stays."""
         leash.release(self._processes, PATIENCE)
+
+    def _count_killed(self) -> int:
+        codes = [process.poll() for process in self._processes]
+        return sum(code is not None and (code < 0 or code == ASKED_TO_END) for code in codes)
 
     def _are_done(self) -> bool:
         return all(process.poll() is not None for process in self._processes)
@@ -111,22 +133,14 @@ class LocalWorkers:
         self._processes.append(process)
 
 
-class PoolWorkers:
+class PoolWorkers(Workers):
     """Runs of the deployment ``search/worker`` in a work pool, children of this flow run."""
 
     def __init__(self, night_run: str, count: int, pool: str) -> None:
-        self._night_run = night_run
         self._runs: list[UUID] = []
-        self._spare = count * SPARE
-        self._replaced = 0
         with get_client(sync_client=True) as client:
             self._deployment = _search_deployment(client, pool)
-        try:
-            for _ in range(count):
-                self._start()
-        except BaseException:
-            self.stop()
-            raise
+        super().__init__(night_run, count)
 
     def wait(self, seconds: float) -> bool:
         """Wait so long, or less where every run is in a final state. Asks the server once."""
@@ -134,15 +148,6 @@ class PoolWorkers:
         if not done:
             time.sleep(seconds)
         return done
-
-    def replace_killed(self) -> int:
-        """Start another run for each that crashed."""
-        crashed = sum(state is not None and state.is_crashed() for state in self._states())
-        count = min(crashed - self._replaced, self._spare - self._replaced)
-        for _ in range(count):
-            self._start()
-            self._replaced += 1
-        return count
 
     def errors(self) -> list[str]:
         """The message of each run that failed or crashed."""
@@ -159,6 +164,9 @@ class PoolWorkers:
                 state = client.read_flow_run(run).state
                 if state is None or not state.is_final():
                     client.set_flow_run_state(run, Cancelling(message="The night has ended."), force=True)
+
+    def _count_killed(self) -> int:
+        return sum(state is not None and state.is_crashed() for state in self._states())
 
     def _states(self) -> list[State[Any] | None]:
         with get_client(sync_client=True) as client:
@@ -177,11 +185,8 @@ class PoolWorkers:
 @contextmanager
 def local_workers(night_run: str, count: int, logs: Path) -> Iterator[Workers]:
     """`count` worker processes; none is left when the block ends."""
-    workers = LocalWorkers(night_run, count, logs)
-    try:
+    with _stopped(LocalWorkers(night_run, count, logs)) as workers:
         yield workers
-    finally:
-        workers.stop()
 
 
 @contextmanager
@@ -191,7 +196,12 @@ def pool_workers(night_run: str, count: int, pool: str) -> Iterator[Workers]:
     Raises:
         WorkersFailed: no deployment of the flow `search` belongs to that pool.
     """
-    workers = PoolWorkers(night_run, count, pool)
+    with _stopped(PoolWorkers(night_run, count, pool)) as workers:
+        yield workers
+
+
+@contextmanager
+def _stopped(workers: Workers) -> Iterator[Workers]:
     try:
         yield workers
     finally:

@@ -9,6 +9,7 @@ import difflib
 import os
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -62,6 +63,11 @@ class Settings(BaseSettings):
     def mlflow_uri(self) -> str:
         """The MLflow store that this machine writes to."""
         return self.tracking_uri or f"sqlite:///{self.root / 'mlflow.db'}"
+
+    @property
+    def shown_mlflow_uri(self) -> str:
+        """The same for people to read: without a password."""
+        return hide_password(self.mlflow_uri)
 
     @property
     def artifacts(self) -> Path:
@@ -128,6 +134,13 @@ def load_settings() -> Settings:
     except ValidationError as error:
         wrong = [f"{_variable(str(e['loc'][0]))}: {e['msg']}" for e in error.errors(include_input=False)]
         raise SettingsError("\n".join(wrong)) from error
+
+
+def hide_password(url: str, text: str | None = None) -> str:
+    """A text, the URL itself where none is given, without the password that the URL holds."""
+    text = url if text is None else text
+    password = urlsplit(url).password
+    return text.replace(f":{password}@", ":***@") if password else text
 
 
 def _variable(field: str) -> str:

@@ -226,6 +226,15 @@ def test_wrong_usage_is_status_2_with_the_nearest_name(arguments: list[str], tex
     assert answer["kind"] in ("WrongUsage", "UnknownDataSet")
 
 
+@pytest.mark.parametrize(
+    ("port", "text"),
+    [("99999", "less than or equal to 65535"), ("5000", "each server needs a port of its own")],
+)
+def test_up_wants_two_ports(port: str, text: str) -> None:
+    done = CliRunner().invoke(app, ["up", "--prefect-port", port], env={"COLUMNS": "200"})
+    assert (done.exit_code, text in done.stderr) == (2, True)
+
+
 def test_standard_output_is_for_the_answer_alone() -> None:
     """Whoever else writes to it, in whichever way, even while the process ends."""
     program = """
@@ -268,6 +277,35 @@ def test_a_file_that_cannot_be_written_is_no_traceback(shell: Shell) -> None:
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert f"{shell.folder}/load.csv" in done.stderr
+
+
+def test_a_path_in_brackets_is_told_as_it_is(shell: Shell) -> None:
+    """Rich would take them for its own markup."""
+    path = shell.folder / "[bold]" / "mine.yaml"
+    path.parent.mkdir()
+    environment = {"NIGHTCAST_CATALOG": str(path), "NIGHTCAST_HOME": str(path.parent / "[/]")}
+    for arguments in (["data", "add", str(shell.folder / "load.csv"), "--name", "mine"], ["data", "list"]):
+        told = CliRunner().invoke(app, arguments, env={**environment, "COLUMNS": "200"})
+        assert (told.exit_code, str(path) in told.stdout) == (0, True)
+
+
+def test_doctor_shows_no_password_and_an_error_as_it_is(shell: Shell) -> None:
+    environment = {
+        "NIGHTCAST_HOME": str(shell.folder / "[/] home"),
+        "NIGHTCAST_CATALOG": str(shell.folder / "[dim]" / "none.yaml"),
+        "NIGHTCAST_TRACKING_URI": "http://me:hidden@127.0.0.1:9",
+        "PREFECT_API_URL": "http://me:hidden@127.0.0.1:9/api",
+        "NIGHTCAST_DATABASE_URL": "postgresql://me:hidden@127.0.0.1:9/night",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        "PREFECT_CLIENT_MAX_RETRIES": "0",
+        "COLUMNS": "400",
+    }
+    told = shell("doctor", **environment)
+    assert told.returncode == 1
+    assert "hidden" not in told.stdout + told.stderr
+    for text in ("[/] home", "[dim]/none.yaml", *("http://me:***@127.0.0.1:9",) * 2):
+        assert text in told.stdout
+    assert told.stdout.count("***") >= 3
 
 
 def test_a_file_becomes_a_data_set(shell: Shell) -> None:
@@ -372,6 +410,7 @@ def test_a_first_night_that_keeps_has_no_forecast_to_look_at(
     ("error", "status", "told"),
     [
         (KeyboardInterrupt(), 130, "Interrupted\nThe same command takes it up again.\n"),
+        (SystemExit(143), 143, "Interrupted\nThe same command takes it up again.\n"),
         (ZeroDivisionError("odd"), 1, ""),
         (PermissionError(13, "Permission denied", "a.png"), 1, "Failed\na.png: Permission denied.\n"),
     ],
@@ -389,6 +428,7 @@ def test_an_unexpected_end_is_an_answer_too(error: BaseException, status: int, t
 
     done = CliRunner().invoke(here, ["fail", "--json"])
     assert done.exit_code == status
-    assert json.loads(done.stdout)["kind"] == type(error).__name__.replace("KeyboardInterrupt", "Interrupted")
+    kind = "Interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else type(error).__name__
+    assert json.loads(done.stdout)["kind"] == kind
     assert done.stderr == told
-    assert (done.exception is error) == isinstance(error, ZeroDivisionError)
+    assert (done.exception is error) == isinstance(error, ZeroDivisionError | SystemExit)

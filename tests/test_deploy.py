@@ -9,7 +9,7 @@ import yaml
 from servers import Up
 
 from data.catalog import SHIPPED, load_catalog
-from flows.deploy import LOST, PROJECT, scheduled
+from flows.deploy import LOST, PROJECT, DeployFailed, scheduled
 
 NIGHTLY, HOURLY = "/deployments/name/retrain/nightly", "/deployments/name/forecast/hourly"
 
@@ -29,6 +29,11 @@ def test_a_further_search_pool_gets_a_deployment(project) -> None:
     (added,) = [entry for entry in after["deployments"] if entry not in before["deployments"]]
     (worker,) = [entry for entry in before["deployments"] if entry["name"] == "worker"]
     assert added == {**worker, "name": "worker-gpu", "work_pool": {**worker["work_pool"], "name": "gpu"}}
+
+
+def test_workers_take_no_places_of_nights(project) -> None:
+    with pytest.raises(DeployFailed, match=r"nightcast is the work pool of the nights.* Remedy: "):
+        scheduled(project, load_catalog(SHIPPED), "nightcast")
 
 
 def schedules(up, deployment):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import threading
 from pathlib import Path
 
 import pytest
 
-from data.files import replacing, write_atomically
+from data.files import remove_leftovers, replacing, write_atomically
 from data.findings import Finding
 
 
@@ -54,6 +56,27 @@ def test_the_file_has_the_usual_permissions(tmp_path: Path) -> None:
     (tmp_path / "usual").write_text("")
     write_atomically(tmp_path / "ours", b"")
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_leftovers_are_looked_for_while_other_folders_come_and_go(tmp_path: Path) -> None:
+    """Another data set's night removes its checkpoints meanwhile."""
+    done = threading.Event()
+
+    def come_and_go() -> None:
+        while not done.is_set():
+            for number in range(20):
+                (tmp_path / f"other.{number}" / "deep").mkdir(parents=True)
+            for number in range(20):
+                shutil.rmtree(tmp_path / f"other.{number}")
+
+    other = threading.Thread(target=come_and_go)
+    other.start()
+    try:
+        for _ in range(300):
+            assert remove_leftovers(tmp_path) == ()
+    finally:
+        done.set()
+        other.join()
 
 
 def test_a_finding_reads_as_one_line() -> None:

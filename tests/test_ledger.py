@@ -46,6 +46,33 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return base.replace("/postgres?", f"/{name}?")
 
 
+def test_a_night_that_was_killed_gets_an_ending(url: str) -> None:
+    """The data set's next night gives it; nights that have ended and other data sets stay as they are."""
+    ledger = Ledger(url)
+    for identity in (NIGHT, NEXT, OTHER):
+        process = ledger.begin_night(identity).process
+    ledger.end_night(NEXT, "refused", "Stale.")
+    assert ledger.fail_unended("power") == (NIGHT.key,)
+    assert ledger.fail_unended("power") == ()
+    [killed, stale] = ledger.decisions("power")
+    assert (killed.kind, killed.night) == ("failed", NIGHT.key)
+    assert killed.reason == f"Its process, {process}, was killed."
+    assert (stale.kind, stale.reason) == ("refused", "Stale.")
+    night, other = ledger.night(NIGHT), ledger.night(OTHER)
+    assert night is not None
+    assert other is not None
+    assert (night.ending, night.reason, other.ending) == ("failed", killed.reason, None)
+    assert night.ended_at is not None
+    assert ledger.begin_night(NIGHT).ending is None
+
+
+@pytest.mark.parametrize("url", ["no url", "postgresql://me:hidden@db.example.com:port/night"])
+def test_a_url_that_is_none_is_a_sentence_without_it(url: str) -> None:
+    with pytest.raises(LedgerError, match="NIGHTCAST_DATABASE_URL") as error:
+        Ledger(url)
+    assert "hidden" not in str(error.value)
+
+
 def promoted(ledger: Ledger, identity: Identity, version: str, expected: str | None) -> None:
     ledger.begin_night(identity)
     assert ledger.promote(identity, version, expected, "It is better.")

@@ -12,14 +12,19 @@ import mlflow
 import numpy as np
 import pytest
 from nights import START, House
+from prefect import flow
 from prefect.client.orchestration import get_client
+from prefect.exceptions import ParameterTypeError
 from prefect.settings import PREFECT_HOME, temporary_settings
+from prefect.states import Running
 
-from data.processes import this_process
+from data.processes import Process, this_process
 from data.snapshot import load
 from flows import embedded
-from flows.night import NightLost
+from flows.night import NightLost, end, open_night
 from flows.retrain import retrain
+from flows.sweep import KEPT_LOGS, TAG
+from lstm.promotion.identity import Identity
 from lstm.promotion.lease import lease
 
 pytestmark = [
@@ -93,9 +98,47 @@ def again(teller, first):
     return teller.night(as_of=START + timedelta(hours=HOURS - 1))
 
 
+@flow
+def some_flow():
+    """Stands for any flow of this house."""
+
+
+@dataclass
+class Debris:
+    """What killed processes have left: flow runs by what should become of them, and a night."""
+
+    crashed: object
+    alive: object
+    night: Identity
+
+
 @pytest.fixture(scope="module")
-def without_news(teller, again):
-    """An hour later, with no row that was not there before."""
+def debris(teller, again):
+    """The night was killed after it had promoted; others before they had a result."""
+    house, [forecast] = teller.house, teller.house.settings.forecasts.glob("made/*.parquet")
+    forecast.unlink()
+    house.mlflow.update_run(again.result["run_id"], status="RUNNING")
+    dead = f"{TAG}{Process(this_process().host, 2**22 + 1, 0.0)}"
+    with get_client(sync_client=True) as client:
+        tags = ([dead], [dead, f"{TAG}{this_process()}"])
+        runs = [client.create_flow_run(some_flow, tags=some, state=Running()).id for some in tags]
+    unended = Identity("made", "2024-01-27T23:00:00Z", "0123456789ab")
+    house.ledger.begin_night(unended)
+    for number in range(KEPT_LOGS + 3):
+        (house.home / "logs" / f"made.{20230101 + number}T000000Z.0123456789ab").mkdir()
+    return Debris(*runs, unended)
+
+
+@pytest.fixture(scope="module")
+def completed(teller, debris):
+    """The same night once more."""
+    return teller.night(as_of=START + timedelta(hours=HOURS - 1))
+
+
+@pytest.fixture(scope="module")
+def without_news(teller, completed):
+    """An hour later, with no row that was not there before, after a night whose run was left open."""
+    teller.house.mlflow.update_run(completed.result["run_id"], status="RUNNING")
     teller.house.write("made", HOURS)
     return teller.night(as_of=START + timedelta(hours=HOURS))
 
@@ -256,11 +299,41 @@ def test_the_same_night_again_is_skipped(first, again):
     unchanged(first, again)
 
 
-def test_a_night_without_news_is_skipped(again, without_news):
+def test_a_night_that_was_killed_after_it_promoted_gets_its_forecast(teller, first, completed):
+    assert (completed.state.name, completed.result["ending"]) == ("Skipped", "skipped")
+    unchanged(first, completed)
+    run = teller.house.mlflow.get_run(completed.result["run_id"])
+    assert (run.info.status, run.data.tags["nightcast.ending"]) == ("FINISHED", "promoted")
+    assert run.data.tags["nightcast.reason"] == first.result["reason"]
+
+
+def test_what_was_killed_gets_an_end(teller, debris, completed):
+    """A flow run that is tried again has a dead process and one that lives."""
+    with get_client(sync_client=True) as client:
+        states = [client.read_flow_run(run).state for run in (debris.crashed, debris.alive)]
+    assert [state.is_crashed() for state in states] == [True, False]
+    assert teller.house.ledger.night(debris.night).ending == "failed"
+    [killed] = [one for one in teller.house.ledger.decisions("made") if one.night == debris.night.key]
+    assert killed.reason == f"Its process, {this_process()}, was killed."
+
+
+def test_logs_of_old_nights_go(teller, completed):
+    kept = sorted(path.name for path in (teller.house.home / "logs").glob("made.*"))
+    assert len(kept) == KEPT_LOGS
+    assert kept[0].startswith("made.20230105")
+    assert kept[-1].startswith("made.20240128")
+    assert (teller.house.home / "logs" / "prefect.log").exists()
+
+
+def test_the_run_of_the_last_result_is_ended_by_the_next_night(teller, completed, without_news):
+    assert teller.house.mlflow.get_run(completed.result["run_id"]).info.status == "FINISHED"
+
+
+def test_a_night_without_news_is_skipped(completed, without_news):
     assert without_news.state.name == "Skipped"
     assert without_news.result["reason"].startswith("No new data since the night as of 2024-01-28T23:00:00Z")
     assert without_news.entry.kind == "skipped"
-    unchanged(again, without_news)
+    unchanged(completed, without_news)
 
 
 def refused(teller, before, told, reason):
@@ -332,11 +405,45 @@ def test_a_second_night_of_a_data_set_fails_at_once_and_leaves_the_first_alone(t
     assert teller.house.ledger.decisions("made", 1)[0] == damaged.entry
 
 
-def test_no_night_leaves_anything_running(teller, damaged):
+def test_a_night_that_finds_mlflow_away_has_its_ending_all_the_same(teller, damaged):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        patch.setenv("NIGHTCAST_TRACKING_URI", "http://me:hidden@127.0.0.1:9")
+        state = retrain(data_set="made", return_state=True)
+    assert state.name == "Failed"
+    outcome = state.result(raise_on_failure=False).outcome
+    [entry] = teller.house.ledger.decisions("made", 1)
+    assert (outcome.ending, outcome.reason) == (entry.kind, entry.reason)
+    assert entry.kind == "failed"
+    assert entry.number > damaged.entry.number
+    assert entry.reason.startswith("MLflow at http://me:***@127.0.0.1:9 does not answer")
+    assert outcome.tracking_uri == "http://me:***@127.0.0.1:9"
+
+
+def test_a_result_stands_where_mlflow_goes_away(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    house = House(tmp_path)
+    house.declare("made")
+    house.write("made", HOURS)
+    night = open_night(house.settings.model_copy(update={"tracking_uri": "http://127.0.0.1:9"}), "made")
+    night.ledger.begin_night(night.identity)
+    night.run_id = "0" * 32
+    outcome = end(night, "kept", "It is not better.")
+    assert (outcome.ending, outcome.is_good, outcome.run_link) == ("kept", True, None)
+    assert outcome.reason.startswith("It is not better. Afterwards: MLflow at http://127.0.0.1:9 does not")
+    assert night.ledger.night(night.identity).ending == "kept"
+
+
+def test_less_than_one_worker_is_no_parameter():
+    with pytest.raises(ParameterTypeError, match="workers"):
+        retrain.validate_parameters({"data_set": "made", "workers": -1})
+
+
+def test_no_night_leaves_anything_running(teller, debris, damaged):
     house = teller.house
     assert house.runs("made", "night", "RUNNING") == house.runs("made", "trial", "RUNNING") == []
     with get_client(sync_client=True) as client:
-        runs = client.read_flow_runs()
+        runs = [run for run in client.read_flow_runs() if run.id not in (debris.crashed, debris.alive)]
     assert {run.name for run in runs} == {"made"}
     assert [run.id for run in runs if run.state is None or not run.state.is_final()] == []
     assert [tag for run in runs for tag in run.tags if tag.startswith("process:")] != []

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from data.catalog import SHIPPED
 from data.errors import SettingsError
-from lstm.settings import TELEMETRY_OFF, Settings, load_settings, silence_telemetry
+from lstm.settings import TELEMETRY_OFF, Settings, hide_password, load_settings, silence_telemetry
 
 SECRET = "s3cret-pa55"
 
@@ -113,6 +113,15 @@ def test_workers_are_a_number_above_0(number: int, rest: str) -> None:
         assert loaded(NIGHTCAST_WORKERS=text).local_workers == number
     else:
         assert refused(NIGHTCAST_WORKERS=text).startswith("NIGHTCAST_WORKERS: Input should be")
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "postgresql", "postgresql+psycopg"])
+def test_an_address_is_shown_without_its_password(scheme: str) -> None:
+    address = f"{scheme}://me:{SECRET}@mlflow.example.com:5000/store"
+    shown = f"{scheme}://me:***@mlflow.example.com:5000/store"
+    assert hide_password(address) == loaded(NIGHTCAST_TRACKING_URI=address).shown_mlflow_uri == shown
+    assert hide_password(address, f"{address} is away") == f"{shown} is away"
+    assert hide_password("sqlite:////home/mlflow.db") == "sqlite:////home/mlflow.db"
 
 
 def test_a_wrong_value_is_named_and_not_shown() -> None:

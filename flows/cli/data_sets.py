@@ -39,7 +39,7 @@ def list_data_sets(as_json: AsJson = False) -> None:
             retrain.schedule or "-",
         )
     console.print(rows)
-    console.print(f"[dim]{catalog.path}[/]", highlight=False, soft_wrap=True)
+    console.print(f"[dim]{escape(str(catalog.path))}[/]", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -113,7 +113,8 @@ def add(
     if as_json:
         emit(data_set.model_dump(mode="json"))
         return
-    console.print(f"Added [bold]{data_set.name}[/] to {settings.catalog}", highlight=False, soft_wrap=True)
+    where = escape(str(settings.catalog))
+    console.print(f"Added [bold]{data_set.name}[/] to {where}", highlight=False, soft_wrap=True)
     rows = table("key", "value")
     for key in ("time", "target", "series", "frequency", "time_zone", "clock"):
         rows.add_row(key, escape(str(getattr(data_set, key) or "none")))

@@ -50,7 +50,7 @@ def forecast(
         soft_wrap=True,
     )
     console.print(_rows(made.forecast.to_frame()))
-    console.print(f"[dim]Picture: {path}[/]", highlight=False, soft_wrap=True)
+    console.print(f"[dim]Picture: {escape(str(path))}[/]", highlight=False, soft_wrap=True)
 
 
 def rollback(

@@ -67,8 +67,10 @@ def prepare() -> Settings:
     Raises:
         SettingsError: a variable of the environment has a wrong value.
     """
+    from flows.loopback import leave_out_proxies
     from lstm.settings import load_settings, silence_telemetry
 
+    leave_out_proxies()
     _leave_project_run()
     silence_telemetry()
     settings = load_settings()
@@ -78,7 +80,7 @@ def prepare() -> Settings:
     # MLflow's own patience with a server that is away is four minutes a question.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    if "PREFECT_API_URL" not in os.environ:
+    if not os.environ.get("PREFECT_API_URL"):
         os.environ.setdefault("PREFECT_HOME", str(settings.root / "prefect"))
     return settings
 
@@ -148,7 +150,8 @@ def _reporting(as_json: bool) -> Iterator[None]:
             raise
         _tell(as_json, type(error).__name__, f"{error.filename}: {error.strerror}.")
         raise typer.Exit(1) from error
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
+        # Ctrl-C, or the SIGTERM that `main` turns into an exit.
         _tell(as_json, "Interrupted", "The same command takes it up again.")
         raise
     except BaseException as error:

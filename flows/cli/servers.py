@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import shutil
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich.markup import escape
 
 from data.errors import NightcastError
 from flows.cli.output import AsJson, console, emit, prepare, stderr, table
 
+if TYPE_CHECKING:
+    from lstm.settings import Settings
+
 
 def up(
-    prefect_port: Annotated[int, typer.Option(help="Port of the Prefect server.")] = 4200,
-    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow server.")] = 5000,
+    prefect_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Prefect server.")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the MLflow server.")] = 5000,
 ) -> None:
     """Servers, deployments and workers on this machine, until Ctrl-C.
 
     Example: nightcast up
     """
+    if prefect_port == mlflow_port:
+        raise typer.BadParameter("each server needs a port of its own", param_hint="--mlflow-port")
     settings = prepare()
     from data.catalog import load_catalog
     from flows.stack import Addresses, stack
@@ -42,7 +49,8 @@ def up(
             console.print(f"MLflow   {addresses.mlflow}", highlight=False)
             console.print("\nIn another shell:", highlight=False)
             for name, value in addresses.exports(settings).items():
-                console.print(f"export {name}={value}", highlight=False, soft_wrap=True)
+                line = f"export {name}={shlex.quote(value)}"
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
             console.print("prefect deployment run retrain/nightly", highlight=False)
             console.print("\nCtrl-C ends all.", highlight=False)
             while True:
@@ -90,7 +98,7 @@ def doctor(as_json: AsJson = False) -> None:
         "device": lambda: _device(settings.device),
         "kernel": _kernel,
         "ledger": lambda: _ledger(settings.ledger_url),
-        "mlflow": lambda: _mlflow(settings.mlflow_uri, settings.artifacts),
+        "mlflow": lambda: _mlflow(settings),
         "prefect": _prefect,
     }
     results = {name: _attempt(check) for name, check in checks.items()}
@@ -101,7 +109,7 @@ def doctor(as_json: AsJson = False) -> None:
     else:
         rows = table("", "what", "")
         for name, (ok, text) in results.items():
-            rows.add_row("[green]✓[/]" if ok else "[red]✗[/]", name, text)
+            rows.add_row("[green]✓[/]" if ok else "[red]✗[/]", name, escape(text))
         console.print(rows)
     if failed:
         raise typer.Exit(1)
@@ -144,11 +152,11 @@ def _ledger(url: str) -> str:
     return f"newest decision {decisions[0].decided_at[:16]}" if decisions else "no decision yet"
 
 
-def _mlflow(uri: str, artifacts: Path) -> str:
+def _mlflow(settings: Settings) -> str:
     from lstm.tracking.runs import Tracker
 
-    Tracker(uri, artifacts)
-    return uri
+    Tracker(settings.mlflow_uri, settings.artifacts)
+    return settings.shown_mlflow_uri
 
 
 def _prefect() -> str:

@@ -104,8 +104,9 @@ class Database:
     def __init__(self, url: str) -> None:
         try:
             self._url = parse(url)
-        except sa.exc.ArgumentError as error:
-            raise LedgerError("The ledger's URL is not one. Remedy: check NIGHTCAST_DATABASE_URL.") from error
+        except (sa.exc.ArgumentError, ValueError):
+            # Not chained: the parser quotes the part that it trips over, which may be one of the password.
+            raise LedgerError("The ledger's URL is not one. Remedy: check NIGHTCAST_DATABASE_URL.") from None
         self.dialect = self._url.get_backend_name()
         if self.dialect not in ("sqlite", "postgresql"):
             raise LedgerError(f"{self}: the ledger needs SQLite or PostgreSQL, not {self.dialect}.")

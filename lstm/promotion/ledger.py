@@ -96,6 +96,20 @@ class Ledger:
             _end(connection, night, ending, reason, details or {})
             return _night(connection, identity)
 
+    def fail_unended(self, data_set: str) -> tuple[str, ...]:
+        """End as *failed* every night of a data set that began and never ended. Returns their keys.
+
+        Call it with the data set's lease held, which says that none of them is alive.
+        """
+        unended = sa.select(nights).where(nights.c.data_set == data_set, nights.c.ending.is_(None))
+        with self.database.begin() as connection:
+            killed = [_to_night(row) for row in connection.execute(unended.with_for_update())]
+            for night in killed:
+                reason = f"Its process, {night.process}, was killed."
+                _write(connection, data_set, "failed", reason, night=night.identity.key)
+                _end(connection, night, "failed", reason, {})
+        return tuple(night.identity.key for night in killed)
+
     def save_seen(self, identity: Identity, seen: str) -> None:
         """Keep what the contract saw, as JSON text, for the next night to compare with."""
         with self.database.begin() as connection:

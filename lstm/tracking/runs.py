@@ -16,6 +16,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from data.files import write_atomically
 from data.processes import Process, is_dead, this_process
 from lstm.promotion.identity import Identity
+from lstm.settings import hide_password
 from lstm.tracking.environment import environment
 from lstm.tracking.server import TrackingError, answering, connect, fetch
 
@@ -198,7 +199,7 @@ class Tracker:
         if not self.uri.startswith("http"):
             return None
         experiment = self.run(run_id).info.experiment_id
-        return f"{self.uri.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
+        return f"{hide_password(self.uri).rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
 
     def _experiment(self, data_set: str) -> str:
         """The data set's experiment, made where it does not exist."""

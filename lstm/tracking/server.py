@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from data.errors import NightcastError
+from lstm.settings import hide_password
 
 with warnings.catch_warnings():
     # MLflow warns about its own type hints while it is imported; nobody else can change them.
@@ -73,10 +74,10 @@ def answering(tracking_uri: str) -> Iterator[None]:
         )
         cause = _cause(tracking_uri, error)
         if error.error_code in _MISSING:
-            raise NotFound(_shown(tracking_uri, f"{tracking_uri}: {error.message}")) from cause
+            raise NotFound(hide_password(tracking_uri, f"{tracking_uri}: {error.message}")) from cause
         if away or error.error_code == "TEMPORARILY_UNAVAILABLE":
             raise _unreachable(tracking_uri, error) from cause
-        raise TrackingError(_shown(tracking_uri, f"{tracking_uri}: {error.message}")) from cause
+        raise TrackingError(hide_password(tracking_uri, f"{tracking_uri}: {error.message}")) from cause
     except (requests.RequestException, sa.exc.DBAPIError) as error:
         raise _unreachable(tracking_uri, error) from _cause(tracking_uri, error)
 
@@ -93,7 +94,7 @@ def fetch(tracking_uri: str, artifact_uri: str, folder: Path) -> Path:
         # A failed download does not say whether the artifact is missing or its server is away; a list does.
         held = mlflow.artifacts.list_artifacts(artifact_uri=parent, tracking_uri=tracking_uri)
         if name not in [artifact.path.rpartition("/")[2] for artifact in held]:
-            raise NotFound(_shown(tracking_uri, f"{tracking_uri}: no artifact {name} in {parent}"))
+            raise NotFound(hide_password(tracking_uri, f"{tracking_uri}: no artifact {name} in {parent}"))
         return Path(
             mlflow.artifacts.download_artifacts(
                 artifact_uri=artifact_uri, dst_path=str(folder), tracking_uri=tracking_uri
@@ -109,13 +110,7 @@ def _alone(tracking_uri: str) -> AbstractContextManager[object]:
 
 def _unreachable(tracking_uri: str, error: Exception) -> TrackingUnreachable:
     text = f"MLflow at {tracking_uri} does not answer: {error}. Remedy: check that it runs, and its URI."
-    return TrackingUnreachable(_shown(tracking_uri, text))
-
-
-def _shown(tracking_uri: str, text: str) -> str:
-    """The text without the URI's password."""
-    password = urlsplit(tracking_uri).password
-    return text.replace(f":{password}@", ":***@") if password else text
+    return TrackingUnreachable(hide_password(tracking_uri, text))
 
 
 def _cause(tracking_uri: str, error: Exception) -> Exception | None:
