@@ -20,6 +20,7 @@ from data.catalog import DataSet
 from data.panel import Panel
 from data.snapshot import load
 from data.splits import split
+from lstm.search.lanes import work_in_lanes
 from lstm.search.objective import SearchTask
 from lstm.search.worker import work
 from lstm.settings import Settings, load_settings, silence_telemetry
@@ -72,6 +73,8 @@ def run_worker(night_run: str, settings: Settings, should_stop: Callable[[], boo
         checkpoints=settings.checkpoints / job.study,
         device=settings.device,
     )
+    if settings.lanes > 1:
+        return work_in_lanes(task, lambda: TrialRecorder(tracker, night_run), settings.lanes, should_stop)
     return work(task, TrialRecorder(tracker, night_run), should_stop)
 
 

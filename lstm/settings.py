@@ -36,6 +36,7 @@ class Settings(BaseSettings):
         database_url: PostgreSQL for studies and ledger; unset means SQLite databases in `home`.
         device: what trains: ``auto`` takes CUDA where there is one.
         workers: local search processes; unset means one a core, at most four.
+        lanes: trials that a search worker trains at a time, as one launch; for GPUs.
         kernel: what computes LSTMs on a CPU: ``native``, ``torch``, or by shape (`lstm.kernels.dispatch`,
             which reads the variable itself).
     """
@@ -50,6 +51,7 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: int | None = Field(None, ge=1)
+    lanes: int = Field(1, ge=1)
     kernel: Literal["auto", "native", "torch"] = "auto"
 
     @property

@@ -129,7 +129,7 @@ def test_manifests_that_cannot_be_read(panel: Panel, tmp_path: Path) -> None:
     path = tmp_path / "bundle.json"
     raw = json.loads(path.read_bytes())
     for change, words in (
-        ({"format": 2}, "bundle format 2, this version reads 1. Remedy: use nightcast 0.1.0"),
+        ({"format": 1}, "bundle format 1, this version reads 2. Remedy: use nightcast 0.1.0"),
         ({"serves": "neither"}, "not a readable bundle .*neither"),
         ({"recipe": {}}, "not a readable bundle .*model"),
         ({"files": {}}, "not a readable bundle .*judged.safetensors"),

@@ -17,9 +17,10 @@ from data.splits import Span
 from lstm.models.forecaster import ForecasterConfig
 from lstm.scaling import ScaledPanel, Scaler
 from lstm.training.checkpoint import EpochLoss
-from lstm.training.fit import Fit, TrainingDiverged, fit
+from lstm.training.fit import Fit, fit
 from lstm.training.predict import predict
 from lstm.training.recipe import TrainingConfig
+from lstm.training.trainer import TrainingDiverged
 from lstm.windows import Windows, newest, targets, windows
 
 MakePanel = Callable[..., Panel]

@@ -146,9 +146,9 @@ def test_segments_keep_the_order_of_steps() -> None:
     assert seen[0].tolist() == [[[0, 1, 2], [3, 4, 5]]]
 
 
-def test_one_layer_gets_no_dropout_warning_and_two_get_dropout() -> None:
-    assert SegmentRecurrent("lstm", 1, 4, 1, 0.3, 1).recurrent.dropout == 0.0
-    assert SegmentRecurrent("lstm", 1, 4, 2, 0.3, 1).recurrent.dropout == 0.3
+def test_dropout_is_between_layers() -> None:
+    assert len(SegmentRecurrent("lstm", 1, 4, 1, 0.3, 1).between) == 0
+    assert [drop.p for drop in SegmentRecurrent("lstm", 1, 4, 3, 0.3, 1).between] == [0.3, 0.3]
 
 
 def test_initial_weights() -> None:

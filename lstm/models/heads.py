@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lstm.models.dropout import Dropout
+
 
 class HorizonHead(nn.Module):
     """Direct multi-step head: each horizon step sees the hidden state, its own place and its calendar."""
@@ -21,14 +23,15 @@ class HorizonHead(nn.Module):
         self.memory = nn.Linear(hidden_size, hidden_size)
         self.calendar = nn.Linear(calendar_features, hidden_size, bias=False)
         self.place_HK = nn.Parameter(torch.randn(horizon, hidden_size) / hidden_size**0.5)
-        self.dropout = nn.Dropout(dropout)
+        self.drop_memory = Dropout(dropout, 0)
+        self.drop_units = Dropout(dropout, 1)
         self.mix = nn.Linear(hidden_size, hidden_size)
         self.out = nn.Linear(hidden_size, outputs)
 
     def forward(self, h_BK: Tensor, future_BHF: Tensor) -> Tensor:
         """(B, H, Q) raw outputs."""
-        h_BHK = self.memory(self.dropout(h_BK))[:, None] + self.calendar(future_BHF) + self.place_HK
-        h_BHK = self.dropout(nn.functional.gelu(h_BHK))
+        h_BHK = self.memory(self.drop_memory(h_BK))[:, None] + self.calendar(future_BHF) + self.place_HK
+        h_BHK = self.drop_units(nn.functional.gelu(h_BHK))
         h_BHK = nn.functional.gelu(self.mix(h_BHK))
         out_BHQ: Tensor = self.out(h_BHK)
         return out_BHQ

@@ -10,8 +10,12 @@ from torch import Tensor, nn
 
 from data.retrain import Cell
 from lstm.kernels import GRU, LSTM, RNN
+from lstm.models.dropout import Dropout
 
 _CELLS: dict[Cell, type[LSTM] | type[GRU] | type[RNN]] = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
+
+# Of the dropout after each layer but the last: `lstm.models.heads` has the places below.
+_FIRST_PLACE = 2
 
 
 class SegmentRecurrent(nn.Module):
@@ -20,6 +24,9 @@ class SegmentRecurrent(nn.Module):
     A segment's steps are flattened and projected to the hidden size, so the recurrence takes L / segment
     steps instead of L (SegRNN: Lin et al. 2023, arXiv:2308.11200). With segments of a season, the same
     input weight always meets the same phase. Segments of one step enter as they are.
+
+    Each layer is a module of its own, with our dropout between two of them: torch's own, inside a module of
+    several layers, draws from the stream of random numbers.
     """
 
     def __init__(
@@ -29,23 +36,28 @@ class SegmentRecurrent(nn.Module):
         self.segment_length = segment_length
         is_plain = segment_length == 1
         self.embed = None if is_plain else nn.Linear(segment_length * inputs, hidden_size)
-        self.recurrent = _CELLS[cell](
-            inputs if is_plain else hidden_size,
-            hidden_size,
-            num_layers,
-            batch_first=True,
-            dropout=dropout if num_layers > 1 else 0.0,
-        )
-        initialise(self.recurrent)
+        sizes = [inputs if is_plain else hidden_size] + [hidden_size] * (num_layers - 1)
+        layers = [_CELLS[cell](size, hidden_size, batch_first=True) for size in sizes]
+        for layer in layers:
+            initialise(layer)
+        self.layers = nn.ModuleList(layers)
+        places = range(_FIRST_PLACE, _FIRST_PLACE + num_layers - 1)
+        self.between = nn.ModuleList(Dropout(dropout, place) for place in places)
 
     def forward(self, x_BLD: Tensor) -> Tensor:
         """(B, K) the top layer's hidden state after the last segment. L is a multiple of the segment."""
-        if self.embed is None:
-            return self.recurrent.last(x_BLD)
-        batch, steps, features = x_BLD.shape
-        segments = steps // self.segment_length
-        x_BGK = self.embed(x_BLD.reshape(batch, segments, self.segment_length * features))
-        return self.recurrent.last(nn.functional.relu(x_BGK))
+        if self.embed is not None:
+            batch, steps, features = x_BLD.shape
+            segments = steps // self.segment_length
+            x_BGD = x_BLD.reshape(batch, segments, self.segment_length * features)
+            h_BGK = nn.functional.relu(self.embed(x_BGD))
+        else:
+            h_BGK = x_BLD
+        *lower, top = self.layers
+        for layer, drop in zip(lower, self.between, strict=True):
+            h_BGK = drop(layer(h_BGK)[0])
+        h_BK: Tensor = top.last(h_BGK)  # type: ignore[operator]
+        return h_BK
 
 
 def initialise(recurrent: nn.RNNBase) -> None:

@@ -20,7 +20,7 @@ from lstm.search import places
 from lstm.search.space import suggest
 from lstm.training.checkpoint import EpochLoss
 from lstm.training.device import Wanted, choose_device
-from lstm.training.fit import OnEpoch, fit
+from lstm.training.fit import Fit, OnEpoch, fit
 from lstm.training.recipe import Recipe
 from lstm.windows import Windows, windows
 
@@ -88,6 +88,7 @@ def train_trial(
     on_epoch: OnEpoch,
     deadline: float,
     should_stop: Callable[[], bool],
+    train: Callable[..., Fit] = fit,
 ) -> float:
     """Train one suggested configuration and return its lowest validation loss.
 
@@ -98,6 +99,7 @@ def train_trial(
         on_epoch: called after each epoch.
         deadline: of ``time.monotonic``; a trial that runs past it is pruned, unless no trial of the study
             has finished yet.
+        train: `fit`, or what has its contract.
 
     Raises:
         optuna.TrialPruned: by the pruner, or at the deadline.
@@ -123,7 +125,7 @@ def train_trial(
         if time.monotonic() > deadline and _has_finished_one(trial.study):
             raise optuna.TrialPruned(f"the search's time was over at epoch {epoch}")
 
-    result = fit(
+    result = train(
         model,
         training,
         task.scaled,

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from data.processes import this_process
 from data.retrain import Budget
 from lstm.search import places
+from lstm.search.arms import Arms
 
 
 class Sampler(optuna.samplers.BaseSampler):
@@ -25,13 +26,16 @@ class Sampler(optuna.samplers.BaseSampler):
     Args:
         seed: the study's.
         budget: sets how many trials are drawn at random before TPE learns from them.
+        arms: chooses some parameters for several trials at a time; None leaves all to TPE.
 
     Attributes:
         claimed: the number of the newest trial that this sampler's worker took.
     """
 
-    def __init__(self, seed: int, budget: Budget) -> None:
+    def __init__(self, seed: int, budget: Budget, arms: Arms | None = None) -> None:
         self._seed = seed
+        self._arms = arms
+        self._fixed: dict[str, Any] = {}
         self._random = min(10, max(4, budget.trials // 4))
         self._tpe = optuna.samplers.TPESampler(seed=seed, n_startup_trials=self._random)
         self.claimed: int | None = None
@@ -41,15 +45,19 @@ class Sampler(optuna.samplers.BaseSampler):
         claim = {"process": str(this_process()), "time": time.time()}
         study._storage.set_trial_user_attr(trial._trial_id, places.CLAIM, claim)
         self.claimed = trial.number
-        seed = self._seed * 1_000_003 + places.place(trial)
+        place = places.place(trial)
+        if self._arms is not None:
+            self._fixed = self._arms.choose(study.get_trials(deepcopy=False), place)
+        seed = self._seed * 1_000_003 + place
         self._tpe = optuna.samplers.TPESampler(seed=seed % 2**32, n_startup_trials=self._random)
         self._tpe.before_trial(study, trial)
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """As TPE does."""
-        return self._tpe.infer_relative_search_space(study, trial)
+        """As TPE does, without what the arm fixes."""
+        space = self._tpe.infer_relative_search_space(study, trial)
+        return {name: distribution for name, distribution in space.items() if name not in self._fixed}
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -60,7 +68,9 @@ class Sampler(optuna.samplers.BaseSampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """As TPE does."""
+        """The arm's, else as TPE does."""
+        if param_name in self._fixed:
+            return self._fixed[param_name]
         return self._tpe.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(

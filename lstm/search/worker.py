@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -13,12 +14,14 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from lstm.search import places
+from lstm.search.arms import Arms
 from lstm.search.objective import SearchTask, Stopped, train_trial
 from lstm.search.sampler import Sampler, pruner
 from lstm.search.storage import SearchFailed
 from lstm.search.study import STATES, budget_of, clean_study, fail_running, loaded
 from lstm.training.checkpoint import EpochLoss
 from lstm.training.device import choose_device, set_threads
+from lstm.training.fit import Fit, fit
 
 logger = logging.getLogger(__name__)
 
@@ -49,51 +52,101 @@ def work(task: SearchTask, observer: Observer, should_stop: Callable[[], bool] =
         SearchFailed: there is no such study, or three trials in a row failed for the same reason.
         DeviceMissing: CUDA was asked for and there is none.
     """
+    prepare_device(task)
+    with loaded(task.storage_url, task.study_name) as study:
+        return Worker(task, observer, should_stop, study, Failures(task.study_name)).run()
+
+
+def prepare_device(task: SearchTask) -> None:
+    """One torch thread where a task trains on the CPU.
+
+    Raises:
+        DeviceMissing: CUDA was asked for and there is none.
+    """
     if choose_device(task.device).type == "cpu":
         set_threads(1)
-    with loaded(task.storage_url, task.study_name) as study:
-        return _Worker(task, observer, should_stop, study).run()
 
 
-class _Worker:
-    """One worker and the trial that it runs."""
+class Failures:
+    """Ends a search whose trials keep failing for one reason. Threads may share one."""
+
+    def __init__(self, study_name: str) -> None:
+        self._study_name = study_name
+        self._lock = threading.Lock()
+        self._last, self._count = "", 0
+
+    def note(self, trial: FrozenTrial) -> None:
+        """Count a trial that has ended.
+
+        Raises:
+            SearchFailed: it is the third in a row that failed for the same reason.
+        """
+        with self._lock:
+            if trial.state is not TrialState.FAIL:
+                self._count = 0
+                return
+            reason = _reason(trial)
+            self._count = self._count + 1 if _same(reason, self._last) else 1
+            self._last = reason
+            if self._count < _SAME_FAILURES:
+                return
+        raise SearchFailed(
+            f"study {self._study_name}: {_SAME_FAILURES} trials in a row failed for the same reason: "
+            f"{reason}. Remedy: see to the reason, then start the search again; it goes on"
+        )
+
+
+class Worker:
+    """One worker and the trial that it runs.
+
+    Args:
+        study: open, and this worker's own.
+        failures: shared by the workers of this process.
+        lanes: workers of this process that train together.
+        train: `fit`, or what has its contract.
+    """
 
     def __init__(
-        self, task: SearchTask, observer: Observer, should_stop: Callable[[], bool], study: optuna.Study
+        self,
+        task: SearchTask,
+        observer: Observer,
+        should_stop: Callable[[], bool],
+        study: optuna.Study,
+        failures: Failures,
+        lanes: int = 1,
+        train: Callable[..., Fit] = fit,
     ) -> None:
         self.task = task
         self.observer = observer
         self.should_stop = should_stop
         self.study = study
+        self.failures = failures
+        self.train = train
         self.budget = budget_of(study)
-        self.sampler = Sampler(study.user_attrs["seed"], self.budget)
+        seed = study.user_attrs["seed"]
+        arms = Arms(task.data_set.retrain.search_space, lanes, seed) if lanes > 1 else None
+        self.sampler = Sampler(seed, self.budget, arms)
         study.sampler = self.sampler
         study.pruner = pruner(self.budget, task.data_set.retrain.max_epochs)
         self.told: int | None = None  # the trial that the observer knows and that has not ended
         self.interruption: BaseException | None = None
 
     def run(self) -> int:
-        count, failures = 0, 0
-        last = ""
+        """Run trials until the budget is spent or `should_stop` says so; returns how many were run.
+
+        Raises:
+            SearchFailed: trials keep failing for the same reason.
+        """
+        count = 0
         while not self.should_stop():
             clean_study(self.study)
             if places.is_spent(self.study.get_trials(deepcopy=False), self.budget):
                 break
             trial = self._run_one()
-            if places.BEYOND in trial.user_attrs:
-                continue
-            count += 1
-            if trial.state is not TrialState.FAIL:
-                failures = 0
-                continue
-            reason = _reason(trial)
-            failures = failures + 1 if _same(reason, last) else 1
-            last = reason
-            if failures >= _SAME_FAILURES:
-                raise SearchFailed(
-                    f"study {self.task.study_name}: {failures} trials in a row failed for the same reason: "
-                    f"{reason}. Remedy: see to the reason, then start the search again; it goes on"
-                )
+            if places.BEYOND not in trial.user_attrs:
+                count += 1
+                if self.interruption is None:
+                    self.failures.note(trial)
         return count
 
     def _run_one(self) -> FrozenTrial:
@@ -133,6 +186,7 @@ class _Worker:
                 on_epoch=lambda epoch, loss: self._epoch(trial.number, epoch, loss),
                 deadline=deadline,
                 should_stop=self.should_stop,
+                train=self.train,
             )
         except optuna.TrialPruned as error:
             reason = str(error)

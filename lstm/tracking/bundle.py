@@ -32,7 +32,7 @@ from lstm.training.predict import predict
 from lstm.training.recipe import Recipe
 from lstm.windows import Windows, newest
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "bundle.json"
 _TWINS: tuple[Weights, Weights] = ("judged", "served")
 

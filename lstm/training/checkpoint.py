@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from data.errors import NightcastError
 from data.files import write_atomically
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 class CheckpointError(NightcastError):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from data.errors import NightcastError
 
@@ -33,3 +36,9 @@ def set_threads(count: int = 1) -> None:
     """Torch's CPU threads of this process. One suits small recurrent networks best: the steps are too
     short to share, and several workers keep the other cores busy."""
     torch.set_num_threads(count)
+
+
+def send(array: NDArray[Any], device: torch.device) -> Tensor:
+    """An array on a device. To CUDA it goes through pinned memory, without waiting for it to arrive."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

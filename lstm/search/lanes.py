@@ -1,0 +1,101 @@
+"""A search worker that trains several trials at a time, as lanes of common launches: a thread a trial."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable
+
+from optuna.exceptions import ExperimentalWarning
+
+from lstm.search.objective import SearchTask
+from lstm.search.study import loaded
+from lstm.search.worker import Failures, Observer, Worker, prepare_device
+from lstm.training.pool import LanePool
+
+_POLL_SECONDS = 0.1
+
+
+def work_in_lanes(
+    task: SearchTask,
+    observe: Callable[[], Observer],
+    lanes: int,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> int:
+    """As `lstm.search.worker.work`, with `lanes` trials at a time, whose epochs are trained together.
+
+    Each trial reports, is pruned and sends its heartbeat by itself, in a thread with a connection of its
+    own; the next trial takes its place at once. What ends one thread (an interruption, or trials that keep
+    failing) ends all after their epoch, their trials queued again. `should_stop` is asked in the caller's
+    thread only, where interruptions arrive as well.
+
+    Args:
+        observe: makes the observer of one lane, which is told of its trials from the lane's own thread.
+
+    Raises:
+        SearchFailed: there is no such study, or three trials in a row failed for the same reason.
+        DeviceMissing: CUDA was asked for and there is none.
+    """
+    prepare_device(task)
+    team = _Team(task, lanes)
+    # Optuna and we silence this one for a moment each. The filters are one list for all threads, so that of
+    # two such moments that overlap the second could be cut short, or left behind.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        # Computed once, before threads race for them.
+        _ = task.scaled, task.validation_origins
+        threads = [
+            threading.Thread(target=team.run, args=(observe(),), name=f"lane-{number}", daemon=True)
+            for number in range(lanes)
+        ]
+        try:
+            for thread in threads:
+                thread.start()
+            while any(thread.is_alive() for thread in threads) and not should_stop():
+                team.ended.wait(_POLL_SECONDS)
+                team.ended.clear()
+        finally:
+            team.stop.set()
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join()
+    if team.errors:
+        raise team.errors[0]
+    return team.count
+
+
+class _Team:
+    """What the lanes of one worker share."""
+
+    def __init__(self, task: SearchTask, lanes: int) -> None:
+        self.task = task
+        self.lanes = lanes
+        self.pool = LanePool()
+        self.failures = Failures(task.study_name)
+        self.stop = threading.Event()
+        self.ended = threading.Event()
+        self.errors: list[BaseException] = []
+        self.count = 0
+        self._lock = threading.Lock()
+
+    def run(self, observer: Observer) -> None:
+        """One lane, until the budget is spent or another lane's error ends all."""
+        try:
+            with loaded(self.task.storage_url, self.task.study_name) as study:
+                worker = Worker(
+                    self.task,
+                    observer,
+                    self.stop.is_set,
+                    study,
+                    self.failures,
+                    self.lanes,
+                    self.pool.train,
+                )
+                count = worker.run()
+            with self._lock:
+                self.count += count
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
+            self.errors.append(error)
+            self.stop.set()
+        finally:
+            self.ended.set()

@@ -1,0 +1,260 @@
+"""One training's moving parts, network, average, optimizer and progress, and an epoch of them.
+
+Axes: B batch, H horizon steps, Q quantiles, S steps of an epoch.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+import threading
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from data.errors import NightcastError
+from lstm.models.dropout import set_key
+from lstm.models.forecaster import Forecaster, ForecasterConfig, build
+from lstm.scaling import ScaledPanel
+from lstm.training.batches import Batches
+from lstm.training.checkpoint import EpochLoss, Progress, load_checkpoint, save_checkpoint
+from lstm.training.device import send
+from lstm.training.loss import pinball_loss
+from lstm.training.recipe import TrainingConfig
+from lstm.training.schedule import learning_rate
+from lstm.windows import Windows
+
+BETAS = (0.9, 0.999)
+EPSILON = 1e-8
+
+# Torch's own random numbers, which initial weights come from, are one stream for all threads.
+_stream = threading.Lock()
+
+
+class TrainingDiverged(NightcastError):
+    """A loss that is no longer a number."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an epoch will do, drawn on the host before it begins: a function of seed and epoch alone.
+
+    Args:
+        order: windows (indices) in the order of their training.
+        keys: (S,) int64, of the dropout of each step.
+        rates: (S,) the learning rate of each step.
+        first_step: steps of the epochs before.
+    """
+
+    order: NDArray[np.int64]
+    keys: NDArray[np.int64]
+    rates: NDArray[np.float64]
+    first_step: int
+
+
+class Trainer:
+    """A training that goes epoch by epoch.
+
+    Args:
+        epochs: where it ends at the latest; `training.max_epochs` by default.
+
+    Attributes:
+        model: the network.
+        average: the moving average of its weights, in a network of its own.
+        optimizer: AdamW over `model`.
+        progress: how far it is.
+
+    Raises:
+        ValueError: no training or validation windows.
+    """
+
+    def __init__(
+        self,
+        config: ForecasterConfig,
+        training: TrainingConfig,
+        panel: ScaledPanel,
+        train: Windows,
+        validation: Windows | None,
+        device: torch.device,
+        epochs: int | None,
+    ) -> None:
+        if not len(train) or (validation is not None and not len(validation)):
+            raise ValueError("no windows to train on, or none to validate on")
+        self.config = config
+        self.training = training
+        self.device = device
+        self.last = training.max_epochs if epochs is None else epochs
+        self.model = _initial(config, training.seed).to(device)
+        self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
+        self.optimizer = _optimizer(self.model, training)
+        self.levels_Q = torch.tensor(config.quantiles, device=device)
+        self.progress = Progress()
+        self._panel = panel
+        self._windows = train, validation
+
+    @property
+    def is_over(self) -> bool:
+        """True after the last epoch, or with the patience spent."""
+        epochs = len(self.progress.history)
+        waited = epochs - self.progress.best_epoch
+        return epochs >= self.last or (self._windows[1] is not None and waited >= self.training.patience)
+
+    @cached_property
+    def data(self) -> str:
+        """A digest of panel and windows: trainings that share it read the same."""
+        train, validation = self._windows
+        chosen = [train] if validation is None else [train, validation]
+        arrays = [self._panel.values, self._panel.observed, self._panel.calendar]
+        arrays += [part for some in chosen for part in (some.origins, some.steps)]
+        digest = hashlib.sha256()
+        for array in arrays:
+            digest.update(str(array.shape).encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+    @cached_property
+    def batches(self) -> tuple[Batches, Batches | None]:
+        """The windows to train and to validate on, on the device."""
+        train, validation = self._windows
+        return self._batches(train), None if validation is None else self._batches(validation)
+
+    def train_epoch(self) -> None:
+        """One epoch, its validation, and the best weights if these are they.
+
+        Raises:
+            TrainingDiverged: a loss is not finite.
+        """
+        train, validation = self.batches
+        train_loss = self._train(train)
+        self.record(train_loss, None if validation is None else self._evaluate(validation))
+
+    def plan(self) -> Plan:
+        """The next epoch's plan, from a counter-based generator (Philox: Salmon et al. 2011)."""
+        training, epoch = self.training, len(self.progress.history)
+        windows = len(self._windows[0])
+        # Drawn, not a permutation cut short: an epoch costs the same however many windows there are.
+        drawn = min(windows, training.windows_per_epoch)
+        steps = -(-drawn // training.batch_size)
+        generator = np.random.Generator(np.random.Philox(key=[training.seed, epoch]))
+        first, total = epoch * steps, training.max_epochs * steps
+        rates = [learning_rate(first + step, total, training.learning_rate) for step in range(steps)]
+        return Plan(
+            keys=generator.integers(-(2**63), 2**63, size=steps, dtype=np.int64),
+            order=generator.choice(windows, drawn, replace=False),
+            rates=np.array(rates),
+            first_step=first,
+        )
+
+    def record(self, train_loss: float, loss: float | None) -> None:
+        """Note an epoch's losses, and keep the average if it is the best so far.
+
+        Raises:
+            TrainingDiverged: one is not finite.
+        """
+        epoch = len(self.progress.history) + 1
+        if not (math.isfinite(train_loss) and (loss is None or math.isfinite(loss))):
+            raise TrainingDiverged(
+                f"epoch {epoch}: the training loss is {train_loss}, the validation loss {loss}. "
+                f"Remedy: a learning rate below {self.training.learning_rate:g}"
+            )
+        progress = self.progress
+        progress.history.append(EpochLoss(train_loss, loss))
+        if loss is None or progress.best_loss is None or loss < progress.best_loss:
+            progress.best_epoch, progress.best_loss = epoch, loss
+            state = self.average.state_dict()
+            progress.best = {key: value.detach().cpu().clone() for key, value in state.items()}
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint."""
+        save_checkpoint(path, self._identity, self.progress, self._modules, self.optimizer)
+
+    def load(self, path: Path) -> None:
+        """Go back to where a checkpoint was written.
+
+        Raises:
+            CheckpointError: it cannot be read, or is of another training.
+        """
+        self.progress = load_checkpoint(path, self._identity, self._modules, self.optimizer)
+
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
+        """What a training must share with a checkpoint to go on from it: every argument, the data too."""
+        return {
+            "model": self.config.to_dict(),
+            "training": self.training.to_dict(),
+            "data": self.data,
+            "epochs": self.last,
+        }
+
+    @property
+    def _modules(self) -> dict[str, nn.Module]:
+        return {"model": self.model, "average": self.average}
+
+    def _batches(self, windows: Windows) -> Batches:
+        return Batches(self._panel, windows, self.config.lookback, self.config.horizon, self.device)
+
+    def _train(self, batches: Batches) -> float:
+        """Steps over the windows drawn for this epoch; their mean loss."""
+        plan, training = self.plan(), self.training
+        keys_S = send(plan.keys, self.device)
+        parameters: list[Tensor] = list(self.model.parameters())
+        averages: list[Tensor] = list(self.average.parameters())
+        self.model.train()
+        total = torch.zeros((), device=self.device)
+        for number, chosen_B in enumerate(batches.split(plan.order, training.batch_size)):
+            set_key(self.model, keys_S[number])
+            for group in self.optimizer.param_groups:
+                group["lr"] = plan.rates[number]
+            self.optimizer.zero_grad()
+            loss = self._loss(self.model, batches, chosen_B)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(parameters, training.gradient_clip)
+            self.optimizer.step()
+            is_first = plan.first_step + number == 0
+            with torch.no_grad():
+                torch._foreach_lerp_(averages, parameters, 1.0 if is_first else 1 - training.average_decay)
+            total += loss.detach() * len(chosen_B)
+        return float(total) / len(plan.order)
+
+    def _evaluate(self, batches: Batches) -> float:
+        """Mean loss of the averaged weights."""
+        total, count = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        with torch.inference_mode():
+            for chosen_B in batches.in_order(4 * self.training.batch_size):
+                observed = batches.targets(chosen_B)[1].sum()
+                total += self._loss(self.average, batches, chosen_B) * observed
+                count += observed
+        return float(total / count)
+
+    def _loss(self, model: nn.Module, batches: Batches, chosen_B: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            y_BHQ = model(*batches.inputs(chosen_B))
+        return pinball_loss(y_BHQ.float(), *batches.targets(chosen_B), self.levels_Q)
+
+
+def is_decayed(parameter: Tensor) -> bool:
+    """True for matrices: biases and other vectors are not decayed."""
+    return parameter.ndim >= 2
+
+
+def _initial(config: ForecasterConfig, seed: int) -> Forecaster:
+    """A network with the weights of a seed. Torch's stream of random numbers stays as it was."""
+    with _stream, torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(np.random.SeedSequence([seed, 0]).generate_state(1)[0]))
+        return build(config)
+
+
+def _optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.AdamW:
+    parameters = list(model.parameters())
+    groups = [
+        {"params": [p for p in parameters if is_decayed(p)], "weight_decay": training.weight_decay},
+        {"params": [p for p in parameters if not is_decayed(p)], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=training.learning_rate, betas=BETAS, eps=EPSILON, fused=True)

@@ -1,0 +1,267 @@
+"""Lanes: each equals its solo run, whatever runs beside it, and padding stays zero."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from data.calendar import Frequency
+from data.panel import Panel
+from data.splits import Span
+from lstm.models.forecaster import ForecasterConfig
+from lstm.scaling import ScaledPanel, Scaler
+from lstm.training.fit import run
+from lstm.training.lanes import Lanes, bucket
+from lstm.training.padding import unpadded
+from lstm.training.recipe import TrainingConfig
+from lstm.training.trainer import Trainer, TrainingDiverged
+from lstm.windows import Windows, windows
+
+CPU = torch.device("cpu")
+MODEL = ForecasterConfig("gru", 6, 2, 0.2, 12, 48, 12, (0.1, 0.5, 0.9), 2, 18)
+TRAINING = TrainingConfig(learning_rate=1e-2, batch_size=32, max_epochs=4, windows_per_epoch=128)
+
+
+@cache
+def data() -> tuple[ScaledPanel, Windows, Windows]:
+    steps = np.arange(400)
+    noise = np.random.default_rng(0).normal(0, 0.2, (400, 2))
+    values = np.stack([np.sin(steps * np.pi / 12), np.cos(steps * np.pi / 7)], axis=1) + noise
+    values[np.random.default_rng(1).random(values.shape) < 0.05] = np.nan
+    start, first, offsets = np.datetime64("2024-01-01", "us"), np.array([0]), np.array([0, 400])
+    panel = Panel("made", Frequency("h"), "load", ("wind",), ("",), start, first, offsets, values)
+    scaled = Scaler.fit(panel, 299).scale(panel, 12)
+    return scaled, windows(panel, Span(0, 299), 48, 12), windows(panel, Span(300, 399), 48, 12)
+
+
+def trainer(
+    model: ForecasterConfig = MODEL, training: TrainingConfig = TRAINING, validated: bool = True
+) -> Trainer:
+    panel, train, validation = data()
+    return Trainer(model, training, panel, train, validation if validated else None, CPU, None)
+
+
+def train_together(trainers: Sequence[Trainer], epochs: int = 1) -> Lanes:
+    for _ in range(epochs):
+        lanes = Lanes(trainers)
+        for one, losses in zip(trainers, lanes.train_epoch(*trainers[0].batches), strict=True):
+            one.record(*losses)
+        lanes.put_back()
+    return lanes
+
+
+def difference(one: Trainer, two: Trainer) -> float:
+    """The largest difference of weights and averages."""
+    tensors = [[*each.model.parameters(), *each.average.parameters()] for each in (one, two)]
+    return max(float((a - b).detach().abs().max()) for a, b in zip(*tensors, strict=True))
+
+
+def moved(one: Trainer) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Each parameter with AdamW's first moment, after one step a tenth of the gradient, and its average."""
+    averages = one.average.parameters()
+    return [
+        (p.detach(), one.optimizer.state[p]["exp_avg"], average)
+        for p, average in zip(one.model.parameters(), averages, strict=True)
+    ]
+
+
+def lane(draw: st.DrawFn, shared: dict[str, Any], batch_size: int, windows: int) -> tuple[Any, Any]:
+    model = ForecasterConfig(
+        hidden_size=draw(st.integers(1, 12)),
+        dropout=draw(st.sampled_from([0.0, 0.1, 0.5])),
+        lookback=48,
+        horizon=12,
+        quantiles=(0.1, 0.5, 0.9),
+        columns=2,
+        calendar_features=18,
+        **shared,
+    )
+    training = TrainingConfig(
+        learning_rate=draw(st.floats(1e-4, 2e-2)),
+        batch_size=batch_size,
+        weight_decay=draw(st.sampled_from([0.0, 0.01, 0.3])),
+        gradient_clip=draw(st.sampled_from([0.05, 1.0, 100.0])),
+        max_epochs=draw(st.integers(1, 9)),
+        seed=draw(st.integers(0, 10**6)),
+        windows_per_epoch=windows,
+        average_decay=draw(st.sampled_from([0.0, 0.9, 0.98])),
+    )
+    return model, training
+
+
+@st.composite
+def buckets(draw: st.DrawFn, steps: int) -> list[tuple[ForecasterConfig, TrainingConfig]]:
+    """One to four configurations that may share a launch of so many steps."""
+    shared = {
+        "cell": draw(st.sampled_from(["lstm", "gru", "rnn"])),
+        "num_layers": draw(st.integers(1, 3)),
+        "segment_length": draw(st.sampled_from([1, 12, 48])),
+        "normalisation": draw(st.sampled_from(["instance", "last_value", "none"])),
+        "linear": draw(st.booleans()),
+    }
+    batch_size = draw(st.sampled_from([8, 32, 50]))
+    # The last batch is smaller than the others where there is more than one.
+    windows = batch_size if steps == 1 else steps * batch_size - 3
+    return [lane(draw, shared, batch_size, windows) for _ in range(draw(st.integers(1, 4)))]
+
+
+@settings(max_examples=20, deadline=None)
+@given(bucket=buckets(steps=1))
+def test_one_step_of_a_lane_equals_its_solo_run(bucket: list[tuple[Any, Any]]) -> None:
+    """Losses, gradients and weights. AdamW's first step is little but the gradient's sign, so weights are
+    compared where the gradient stands clear of rounding."""
+    alone, together = ([trainer(*each) for each in bucket] for _ in range(2))
+    train_together(together)
+    for one, two in zip(alone, together, strict=True):
+        one.train_epoch()
+        losses, others = one.progress.history[0], two.progress.history[0]
+        assert losses.train == pytest.approx(others.train, abs=1e-5)
+        assert losses.validation == pytest.approx(others.validation, abs=1e-5)
+        gradients, twins = ([moment for _, moment, _ in moved(each)] for each in (one, two))
+        largest = max(float(gradient.abs().max()) for gradient in gradients)
+        assert all(
+            torch.allclose(g, h, rtol=0, atol=1e-5 * largest) for g, h in zip(gradients, twins, strict=True)
+        )
+        for (weight, gradient, average), (twin, _, twin_average) in zip(moved(one), moved(two), strict=True):
+            clear = gradient.abs() > 1e-4 * largest
+            assert torch.allclose(weight[clear], twin[clear], rtol=0, atol=1e-5)
+            assert torch.allclose(average[clear], twin_average[clear], rtol=0, atol=1e-5)
+
+
+@settings(max_examples=10, deadline=None)
+@given(bucket=buckets(steps=4))
+def test_an_epoch_of_a_lane_has_the_losses_of_its_solo_run(bucket: list[tuple[Any, Any]]) -> None:
+    alone, together = ([trainer(*each) for each in bucket] for _ in range(2))
+    train_together(together)
+    for one, two in zip(alone, together, strict=True):
+        one.train_epoch()
+        for key in ("train", "validation"):
+            losses = [getattr(each.progress.history[0], key) for each in (one, two)]
+            assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_several_epochs_then_alone_and_together_again() -> None:
+    """What a lane puts back is all that its next epoch needs, alone or in other company."""
+    small = replace(MODEL, hidden_size=3)
+    alone, moved = trainer(small), trainer(small)
+    train_together([moved, trainer()], epochs=2)
+    moved.train_epoch()
+    train_together([trainer(replace(MODEL, hidden_size=9)), moved])
+    for _ in range(4):
+        alone.train_epoch()
+    assert difference(alone, moved) < 1e-4
+    assert moved.progress.best_epoch == alone.progress.best_epoch
+    for one, two in zip(alone.progress.history, moved.progress.history, strict=True):
+        assert one.train == pytest.approx(two.train, rel=1e-3)
+        assert one.validation == pytest.approx(two.validation, rel=1e-3)
+
+
+def test_without_validation() -> None:
+    alone, together = trainer(validated=False), trainer(validated=False)
+    train_together([together, trainer(validated=False)])
+    alone.train_epoch()
+    assert together.progress.history[0].validation is None
+    assert difference(alone, together) < 1e-5
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize(("cell", "segment_length"), [("lstm", 12), ("gru", 12), ("rnn", 12), ("gru", 1)])
+def test_padding_stays_exactly_zero(cell: Any, segment_length: int, layers: int) -> None:
+    """Through dropout, weight decay, clipping and averaging; and all else moves."""
+    training = replace(TRAINING, weight_decay=0.3, learning_rate=0.05)
+    model = replace(MODEL, cell=cell, num_layers=layers, segment_length=segment_length)
+    sizes = [3, 8, 5]
+    trainers = [trainer(replace(model, hidden_size=size), training) for size in sizes]
+    lanes = train_together(trainers)
+    stacks = [lanes.weights_PN, lanes.average_PN, lanes.first_PN, lanes.second_PN]
+    assert all(stack_PN.isfinite().all() and stack_PN.any() for stack_PN in stacks)
+    for part, _ in lanes._pairs():
+        part.zero_()
+    # Every lane's own elements are gone: what is left is padding.
+    assert not any(stack_PN.any() for stack_PN in stacks)
+
+
+@pytest.mark.parametrize("broken", [0, 1, 2])
+def test_a_lane_without_a_finite_loss_changes_no_other_bit(broken: int) -> None:
+    def three() -> list[Trainer]:
+        return [trainer(training=replace(TRAINING, seed=seed)) for seed in range(3)]
+
+    healthy, others = three(), three()
+    train_together(healthy)
+    with torch.no_grad():
+        others[broken].model.head.out.bias[0] = torch.nan
+    lanes = Lanes(others)
+    outcomes = lanes.train_epoch(*others[0].batches)
+    lanes.put_back()
+    for place, (one, two) in enumerate(zip(healthy, others, strict=True)):
+        if place == broken:
+            with pytest.raises(TrainingDiverged, match="epoch 1: the training loss is nan"):
+                two.record(*outcomes[place])
+            # Masked: its moments hold nothing of the steps that followed.
+            assert not lanes.first_PN[place].any()
+        else:
+            two.record(*outcomes[place])
+            assert two.progress.history == one.progress.history
+            assert difference(one, two) == 0
+
+
+def test_a_lane_that_diverges_within_the_epoch_is_masked_from_there() -> None:
+    wild = replace(TRAINING, learning_rate=1e30, gradient_clip=1e30)
+    trainers = [trainer(), trainer(training=wild)]
+    lanes = Lanes(trainers)
+    (fine, _), (lost, _) = lanes.train_epoch(*trainers[0].batches)
+    assert np.isfinite(fine)
+    assert not np.isfinite(lost)
+    assert lanes.weights_PN[0].isfinite().all()
+
+
+def test_a_checkpoint_of_one_is_resumed_by_the_other(tmp_path: Path) -> None:
+    whole = run(*(lambda one: (one, one.train_epoch))(trainer()), None, None)
+    lane, path = trainer(), tmp_path / "checkpoint.safetensors"
+    train_together([lane, trainer(replace(MODEL, hidden_size=8))], epochs=2)
+    lane.save(path)
+    resumed = trainer()
+    result = run(resumed, resumed.train_epoch, path, None)
+    assert len(result.history) == len(whole.history)
+    assert result.best_loss == pytest.approx(whole.best_loss, rel=1e-3)
+
+
+def test_buckets_part_what_cannot_share_a_launch() -> None:
+    def key(training: dict[str, Any] | None = None, validated: bool = True, **model: Any) -> Any:
+        return bucket(trainer(replace(MODEL, **model), replace(TRAINING, **(training or {})), validated))
+
+    free = {"learning_rate": 1e-3, "seed": 5, "weight_decay": 0.0, "max_epochs": 9, "average_decay": 0.5}
+    assert key(free, hidden_size=9, dropout=0.0) == key()
+    parted: list[Callable[[], Any]] = [
+        lambda: key(cell="lstm"),
+        lambda: key(num_layers=1),
+        lambda: key(segment_length=6),
+        lambda: key(normalisation="none"),
+        lambda: key(linear=False),
+        lambda: key({"batch_size": 16}),
+        lambda: key({"windows_per_epoch": 64}),
+        lambda: key(validated=False),
+    ]
+    assert len({key(), *(make() for make in parted)}) == len(parted) + 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(gates=st.integers(1, 4), own=st.integers(1, 6), more=st.integers(0, 5), other=st.integers(1, 5))
+def test_each_gate_is_padded_by_itself(gates: int, own: int, more: int, other: int) -> None:
+    padded = torch.zeros(gates * (own + more), other)
+    shape = (gates * own, other)
+    part = unpadded(padded, shape, own)
+    part.copy_(torch.arange(1.0, 1 + gates * own * other).view(part.shape))
+    rows: Tensor = padded.view(gates, own + more, other)
+    assert not rows[:, own:].any()
+    assert rows[:, :own].reshape(-1).tolist() == list(range(1, 1 + gates * own * other))

@@ -1,0 +1,185 @@
+"""The pool: threads' trainings in common epochs, who join, leave, fail and diverge each by themselves."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_lanes import CPU, MODEL, TRAINING, data
+
+from lstm.models.forecaster import ForecasterConfig
+from lstm.training.checkpoint import EpochLoss
+from lstm.training.fit import Fit, fit
+from lstm.training.pool import LanePool, LaunchFailed
+from lstm.training.recipe import TrainingConfig
+from lstm.training.trainer import Trainer, TrainingDiverged
+
+SEEDS = [replace(TRAINING, seed=seed) for seed in range(4)]
+
+
+class Counted(LanePool):
+    """A pool that remembers the seeds of each launch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.launches: list[list[int]] = []
+
+    def _launch(self, group: Any, trainers: Sequence[Trainer]) -> Any:
+        self.launches.append(sorted(trainer.training.seed for trainer in trainers))
+        return super()._launch(group, trainers)
+
+    def wait_for(self, count: int) -> None:
+        """Until so many trainings have a seat; for whoever must not run ahead."""
+        deadline = time.monotonic() + 60
+        while sum(len(group.seats) for group in list(self._groups.values())) < count:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+
+
+def train(
+    pool: LanePool,
+    training: TrainingConfig,
+    model: ForecasterConfig = MODEL,
+    on_epoch: Callable[[int, EpochLoss], None] | None = None,
+    checkpoint: Path | None = None,
+) -> Fit:
+    panel, windows, validation = data()
+    return pool.train(
+        model, training, panel, windows, validation, device=CPU, on_epoch=on_epoch, checkpoint=checkpoint
+    )
+
+
+def alone(training: TrainingConfig, model: ForecasterConfig = MODEL) -> Fit:
+    panel, windows, validation = data()
+    return fit(model, training, panel, windows, validation, device=CPU)
+
+
+def close(one: Fit, two: Fit) -> bool:
+    pairs = list(zip(one.history, two.history, strict=True))
+    losses = [(a.train, b.train) for a, b in pairs] + [(a.validation, b.validation) for a, b in pairs]
+    return one.best_epoch == two.best_epoch and all(a == pytest.approx(b, rel=1e-3) for a, b in losses)
+
+
+def test_each_thread_gets_its_solo_result_and_is_told_in_its_own_thread() -> None:
+    pool, threads = Counted(), []
+    models = [replace(MODEL, hidden_size=size) for size in (3, 6, 8)] + [replace(MODEL, cell="rnn")]
+
+    def one(training: TrainingConfig, model: ForecasterConfig) -> Fit:
+        def told(epoch: int, losses: EpochLoss) -> None:
+            threads.append((training.seed, epoch, threading.get_ident()))
+            if epoch == 1:
+                pool.wait_for(4)
+
+        return train(pool, training, model, told)
+
+    with ThreadPoolExecutor(4) as executor:
+        results = list(executor.map(one, SEEDS, models))
+    assert all(close(result, alone(*each)) for result, *each in zip(results, SEEDS, models, strict=True))
+    for seed in range(4):
+        own = [(epoch, thread) for number, epoch, thread in threads if number == seed]
+        assert [epoch for epoch, _ in own] == [1, 2, 3, 4]
+        assert len({thread for _, thread in own}) == 1
+    # Three share launches; the fourth is of another bucket.
+    assert [0, 1, 2] in pool.launches
+    assert [3] in pool.launches
+    assert all(3 not in seeds for seeds in pool.launches if len(seeds) > 1)
+    assert pool._groups == {}
+
+
+def test_the_place_of_one_who_leaves_is_filled_between_two_epochs() -> None:
+    """Seed 0 is pruned after its first epoch; its thread goes on with seed 2 while seed 1 trains."""
+    pool = Counted()
+
+    class Pruned(Exception):
+        pass
+
+    def pruned(epoch: int, losses: EpochLoss) -> None:
+        pool.wait_for(2)
+        raise Pruned
+
+    def first() -> Fit:
+        with pytest.raises(Pruned):
+            train(pool, SEEDS[0], on_epoch=pruned)
+        return train(pool, SEEDS[2])
+
+    def second(epoch: int, losses: EpochLoss) -> None:
+        if epoch == 1:
+            pool.wait_for(2)
+
+    with ThreadPoolExecutor(2) as executor:
+        newcomer = executor.submit(first)
+        stayer = executor.submit(train, pool, SEEDS[1], MODEL, second)
+        assert close(stayer.result(60), alone(SEEDS[1]))
+        assert close(newcomer.result(60), alone(SEEDS[2]))
+    assert [1, 2] in pool.launches
+
+
+def test_one_that_diverges_ends_alone() -> None:
+    pool = Counted()
+    wild = replace(SEEDS[1], learning_rate=1e30, gradient_clip=1e30)
+
+    def gather(epoch: int, losses: EpochLoss) -> None:
+        if epoch == 1 and pool.launches == [[0]]:
+            pool.wait_for(2)
+
+    with ThreadPoolExecutor(2) as executor:
+        fine = executor.submit(train, pool, SEEDS[0], MODEL, gather)
+        lost = executor.submit(train, pool, wild)
+        with pytest.raises(TrainingDiverged):
+            lost.result(60)
+        assert close(fine.result(60), alone(SEEDS[0]))
+
+
+def test_an_epoch_that_cannot_be_trained_is_said_to_all_who_took_part() -> None:
+    class Broken(Counted):
+        def _launch(self, group: Any, trainers: Sequence[Trainer]) -> Any:
+            if len(trainers) == 2:
+                # As a device that is out of memory would: torch refuses a product of these shapes.
+                trainers[0].levels_Q = trainers[0].levels_Q[:2]
+            return super()._launch(group, trainers)
+
+    pool = Broken()
+
+    def gather(epoch: int, losses: EpochLoss) -> None:
+        pool.wait_for(2)
+
+    with ThreadPoolExecutor(2) as executor:
+        both = [executor.submit(train, pool, training, MODEL, gather) for training in SEEDS[:2]]
+        for each in both:
+            with pytest.raises(
+                LaunchFailed, match=r"2 lanes could not be trained: RuntimeError: .* smaller NIGHT"
+            ):
+                each.result(60)
+    assert pool._groups == {}
+    assert close(train(pool, SEEDS[2]), alone(SEEDS[2]))
+
+
+def test_it_resumes_what_a_solo_training_began(tmp_path: Path) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(epoch: int, losses: EpochLoss) -> None:
+        if epoch == 2:
+            raise Stop
+
+    path = tmp_path / "checkpoint.safetensors"
+    panel, windows, validation = data()
+    with pytest.raises(Stop):
+        fit(MODEL, TRAINING, panel, windows, validation, device=CPU, checkpoint=path, on_epoch=stop)
+    told: list[int] = []
+    result = train(Counted(), TRAINING, on_epoch=lambda epoch, _: told.append(epoch), checkpoint=path)
+    assert told == [1, 2, 3, 4]
+    assert close(result, alone(TRAINING))
+
+
+def test_no_windows_is_an_error() -> None:
+    panel, windows, validation = data()
+    none = type(windows)(windows.origins[:0], windows.series[:0], windows.steps[:0])
+    with pytest.raises(ValueError, match="no windows"):
+        LanePool().train(MODEL, TRAINING, panel, none, validation, device=CPU)

@@ -1,0 +1,168 @@
+"""A worker with lanes: a real study on SQLite, several trials at a time, each an ordinary one."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+import test_objective
+import torch
+from test_objective import NAME, SPACE, OrchestratorSignal, Recorder, progress, rows
+
+from lstm.search import places, study
+from lstm.search.arms import SHARED
+from lstm.search.lanes import work_in_lanes
+from lstm.search.space import contains
+from lstm.search.storage import SearchFailed
+from lstm.training.fit import fit
+
+make_task, template = test_objective.make_task, test_objective.template
+WIDE = {**SPACE, "cell": ["gru", "rnn"], "batch_size": [32, 64]}
+
+
+class Interrupter(Recorder):
+    """Asks for an end once two epochs were told; no lane runs ahead of it."""
+
+    def __init__(self, error=None):
+        super().__init__(lambda number, epoch: epoch < 2 or self._hold())
+        self.asked = threading.Event()
+        self.error = error
+
+    def should_stop(self):
+        if len(self.of("epoch")) < 2:
+            return False
+        self.asked.set()
+        if self.error is not None:
+            raise self.error("stop")
+        return True
+
+    def _hold(self):
+        assert self.asked.wait(60)
+        time.sleep(0.2)
+
+
+def attributes(task):
+    with study.loaded(task.storage_url, task.study_name) as own:
+        return [trial.user_attrs for trial in own.get_trials() if places.BEYOND not in trial.user_attrs]
+
+
+def test_a_search_in_lanes_ends_with_ordinary_trials(make_task):
+    task, seen = make_task(trials=7, space=WIDE), Recorder()
+    assert work_in_lanes(task, lambda: seen, 3) == 7
+    own = progress(task)
+    assert (own.trials, own.complete + own.pruned, own.running, own.waiting) == (7, 7, 0, 0)
+    assert own.spent
+    assert work_in_lanes(task, lambda: seen, 3) == 0
+    ends = {number: rest for number, *rest in seen.of("ended")}
+    for row in rows(task):
+        assert contains(task.data_set.retrain.search_space, row.params)
+        told = [event[1:] for event in seen.of("epoch") if event[0] == row.number]
+        assert [epoch for epoch, _, _ in told] == list(range(1, len(row.curve) + 1))
+        assert [loss for _, _, loss in told] == list(row.curve)
+        assert ends[row.number] == [row.state, row.value, row.reason]
+    assert list(task.checkpoints.iterdir()) == []
+    # Each round of three places has one arm.
+    arms = [tuple(row.params[name] for name in SHARED) for row in sorted(rows(task), key=lambda r: r.number)]
+    assert len(set(arms[0:3])) == len(set(arms[3:6])) == 1
+    best = study.best(task.storage_url, NAME)
+    alone = fit(
+        best.recipe.model,
+        best.recipe.training,
+        task.scaled,
+        task.windows(task.splits.train, best.recipe.model.lookback),
+        task.validation(best.recipe.model.lookback),
+        device=torch.device("cpu"),
+    )
+    assert alone.best_loss == pytest.approx(best.value, rel=1e-3)
+
+
+def test_trials_run_side_by_side_each_with_a_thread_and_a_claim(make_task):
+    task, threads, all_there = make_task(trials=4), {}, threading.Barrier(4)
+
+    class Watched(Recorder):
+        def started(self, number, params):
+            all_there.wait(60)
+
+        def epoch(self, number, epoch, train_loss, validation_loss):
+            threads.setdefault(number, set()).add(threading.current_thread().name)
+
+    work_in_lanes(task, Watched, 4)
+    assert [len(names) for names in threads.values()] == [1] * 4
+    spans = [(a[places.CLAIM]["time"], a[places.END]["time"]) for a in attributes(task)]
+    assert max(start for start, _ in spans) < min(end for _, end in spans)
+
+
+def test_should_stop_ends_all_trials_after_their_epoch_and_they_go_on_later(make_task):
+    task, seen = make_task(trials=4), Interrupter()
+    work_in_lanes(task, lambda: seen, 4, seen.should_stop)
+    own = progress(task)
+    assert own.running == own.failed == 0
+    assert own.waiting > 0
+    assert {reason for _, state, _, reason in seen.of("ended") if state == "failed"} == {
+        "interrupted (Stopped)"
+    }
+    before = {row.number: row for row in rows(task) if row.state == "failed"}
+    work_in_lanes(task, Recorder, 4)
+    own = progress(task)
+    assert (own.trials, own.complete + own.pruned, own.failed, own.waiting) == (4, 4, 0, 0)
+    # Those that were interrupted went on from their checkpoints, with their own parameters.
+    again = [row for row in rows(task) if row.number not in before and row.number >= 4]
+    assert sorted(str(row.params) for row in again) == sorted(str(row.params) for row in before.values())
+    for row in again:
+        cut = next(one for one in before.values() if one.params == row.params)
+        assert row.curve[: len(cut.curve)] == cut.curve
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, OrchestratorSignal])
+def test_an_interruption_of_the_caller_ends_every_trial_in_order(make_task, error):
+    """As a signal does, which Python delivers to the main thread."""
+    task, seen = make_task(trials=3), Interrupter(error)
+    with pytest.raises(error):
+        work_in_lanes(task, lambda: seen, 3, seen.should_stop)
+    own = progress(task)
+    assert (own.running, own.failed) == (0, 0)
+    assert own.waiting > 0
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("lane-")] == []
+
+
+def test_an_interruption_within_a_lane_ends_all_lanes_and_is_handed_on(make_task):
+    def interrupt(number, epoch):
+        if number == 1:
+            raise OrchestratorSignal
+
+    task, seen = make_task(trials=3), Recorder(interrupt)
+    with pytest.raises(OrchestratorSignal):
+        work_in_lanes(task, lambda: seen, 3)
+    own = progress(task)
+    assert (own.running, own.failed) == (0, 0)
+    assert own.waiting > 0
+
+
+def test_a_failing_trial_leaves_the_others_alone(make_task):
+    def once(number, epoch):
+        if number == 1:
+            raise RuntimeError("out of paper")
+
+    task, seen = make_task(trials=4), Recorder(once)
+    assert work_in_lanes(task, lambda: seen, 2) == 4
+    own = progress(task)
+    assert (own.failed, own.complete + own.pruned, own.spent) == (1, 3, True)
+
+
+def test_trials_that_keep_failing_end_the_search(make_task):
+    def always(number, epoch):
+        raise RuntimeError("out of paper")
+
+    task = make_task(trials=20)
+    with pytest.raises(SearchFailed, match=r"3 trials in a row failed .* out of paper"):
+        work_in_lanes(task, lambda: Recorder(always), 2)
+    own = progress(task)
+    assert own.running == 0
+    assert own.trials < 20
+
+
+def test_a_missing_study_is_said(make_task):
+    with pytest.raises(SearchFailed, match="no study lost"):
+        work_in_lanes(replace(make_task(), study_name="lost"), Recorder, 2)
