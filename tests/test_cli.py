@@ -138,15 +138,6 @@ class Shell:
         return found
 
 
-@pytest.fixture(autouse=True)
-def _environment() -> Iterator[None]:
-    """Commands run in this process set variables for the tools below them."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
-
-
 @pytest.fixture(scope="session")
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     return Shell(tmp_path_factory.mktemp("shell"))

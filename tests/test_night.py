@@ -26,6 +26,7 @@ from flows.retrain import retrain
 from flows.sweep import KEPT_LOGS, TAG
 from lstm.promotion.identity import Identity
 from lstm.promotion.lease import lease
+from lstm.tracking.server import global_store
 
 pytestmark = [
     pytest.mark.slow,
@@ -279,10 +280,10 @@ def test_a_version_says_which_night_made_it(teller, first):
     assert version.tags["nightcast.night"].startswith("made.20240128T230000Z.")
     assert (version.tags["decision"], version.tags["reason"]) == ("promoted", first.result["reason"])
     assert version.tags["serves"].split(".")[0] in ("served", "judged")
-    mlflow.set_tracking_uri(teller.house.settings.mlflow_uri)
-    model = mlflow.pyfunc.load_model("models:/made@champion")
-    example = model.input_example
-    assert len(model.predict(example)) == 6
+    with global_store(teller.house.settings.mlflow_uri):
+        model = mlflow.pyfunc.load_model("models:/made@champion")
+        example = model.input_example
+        assert len(model.predict(example)) == 6
 
 
 def test_the_forecast_is_stored(first):

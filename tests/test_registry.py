@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from lstm.tracking.bundle import Bundle, BundleError
 from lstm.tracking.forecast import rows_of
 from lstm.tracking.registry import Registry
 from lstm.tracking.runs import Tracker
-from lstm.tracking.server import NotFound, TrackingError, TrackingUnreachable
+from lstm.tracking.server import NotFound, TrackingError, TrackingUnreachable, global_store
 
 NIGHT = Identity("made", "2010-11-19T20:00:00Z", "0123456789ab")
 NEXT = Identity("made", "2010-11-20T20:00:00Z", "0123456789ab")
@@ -40,13 +41,11 @@ def tracker(store: Path) -> Tracker:
 
 @pytest.fixture
 def registry(tracker: Tracker) -> Iterator[Registry]:
-    """A registry without models; the global store of MLflow is put back afterwards."""
-    before = mlflow.get_tracking_uri()
+    """A registry without models."""
     yield Registry(tracker.uri)
     client = MlflowClient(tracker.uri, tracker.uri)
     for model in client.search_registered_models():
         client.delete_registered_model(model.name)
-    mlflow.set_tracking_uri(before)
 
 
 @pytest.fixture
@@ -62,6 +61,20 @@ def bundle(panel: Panel) -> Bundle:
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
     return Ledger(f"sqlite:///{tmp_path}/ledger.db")
+
+
+def test_a_registration_leaves_the_environment_alone(
+    registry: Registry, tracker: Tracker, panel: Panel, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What MLflow notes there would pass for a person's setting in the next night of the process."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    run = tracker.start_night(NIGHT)
+    registry.register(bundle, NIGHT, run, panel)
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere.example")
+    with global_store(registry.uri):
+        assert mlflow.get_tracking_uri() == registry.uri
+    assert mlflow.get_tracking_uri() == os.environ["MLFLOW_TRACKING_URI"] == "http://elsewhere.example"
 
 
 def versions(registry: Registry, count: int) -> list[str]:
@@ -95,7 +108,8 @@ def test_registering_and_loading(registry: Registry, tracker: Tracker, bundle: B
     assert model.tags["nightcast.night"] == NIGHT.key
     assert model.tags["nightcast.trial"] == "3"
     assert len(model.tags["nightcast.digest"]) == 64
-    served = mlflow.pyfunc.load_model("models:/made@challenger")
+    with global_store(registry.uri):
+        served = mlflow.pyfunc.load_model("models:/made@challenger")
     rows = rows_of(panel, bundle.layout, bundle.lookback)
     np.testing.assert_array_equal(served.predict(rows)["q0.5"], bundle.forecast(panel).values_SHQ[0, :, 1])
 

@@ -26,7 +26,7 @@ from lstm.tracking.bundle import save
 from lstm.tracking.forecast import rows_of
 from lstm.tracking.registry import Registry, save_model
 from lstm.tracking.runs import Tracker
-from lstm.tracking.server import NotFound
+from lstm.tracking.server import NotFound, global_store
 
 pytestmark = pytest.mark.slow
 
@@ -72,7 +72,6 @@ def test_a_night_through_a_server(tmp_path: Path, make_panel: Callable[..., Pane
     arguments += ["--artifacts-destination", str(tmp_path / "artifacts")]
     panel = make_panel(steps=120)
     bundle = make_bundle(panel)
-    before = mlflow.get_tracking_uri()
     with serving(arguments, f"{address}/health", tmp_path):
         tracker, registry = Tracker(address, tmp_path / "unused"), Registry(address)
         run = tracker.start_night(NIGHT)
@@ -95,11 +94,11 @@ def test_a_night_through_a_server(tmp_path: Path, make_panel: Callable[..., Pane
         ledger.promote(NIGHT, "1", None, "")
         registry.sync("made", ledger)
         assert registry.aliases("made") == {"challenger": "1", "champion": "1"}
-        served = mlflow.pyfunc.load_model("models:/made@champion")
+        with global_store(address):
+            served = mlflow.pyfunc.load_model("models:/made@champion")
         rows = rows_of(panel, bundle.layout, bundle.lookback)
         assert len(served.predict(rows)) == bundle.recipe.model.horizon
         tracker.end(run, "FINISHED")
-    mlflow.set_tracking_uri(before)
     assert not (tmp_path / "unused").exists()
 
 

@@ -27,7 +27,7 @@ from lstm.promotion.ledger import Ledger
 from lstm.tracking import bundle as bundles
 from lstm.tracking.bundle import Bundle
 from lstm.tracking.forecast import quantile_columns, rows_of
-from lstm.tracking.server import NotFound, TrackingError, answering, connect, fetch
+from lstm.tracking.server import NotFound, TrackingError, answering, connect, fetch, global_store
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 NIGHT_TAG, DIGEST_TAG = "nightcast.night", "nightcast.digest"
@@ -178,9 +178,8 @@ class Registry:
     def _create(self, model: Path, identity: Identity, run_id: str, tags: Mapping[str, str]) -> str:
         tags = {**tags, NIGHT_TAG: identity.key}
         name = identity.data_set
-        with answering(self.uri):
-            # A database store looks the logged model up in the global store, not in its own.
-            mlflow.set_tracking_uri(self.uri)
+        # A database store looks the logged model up in the global store, not in its own.
+        with answering(self.uri), global_store(self.uri):
             run = self._client.get_run(run_id)
             logged = self._client.create_logged_model(
                 run.info.experiment_id, name=name, source_run_id=run_id, tags=tags, model_type="forecaster"

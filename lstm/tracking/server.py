@@ -82,6 +82,22 @@ def answering(tracking_uri: str) -> Iterator[None]:
         raise _unreachable(tracking_uri, error) from _cause(tracking_uri, error)
 
 
+@contextmanager
+def global_store(tracking_uri: str) -> Iterator[None]:
+    """MLflow's global store inside the block, and what it was afterwards.
+
+    MLflow keeps it in the environment too, where the settings would take it for a person's choice.
+    """
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(tracking_uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
+        if before is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = before
+
+
 def fetch(tracking_uri: str, artifact_uri: str, folder: Path) -> Path:
     """Download an artifact, a file or a folder, into a folder. Returns its path there.
 
