@@ -1,6 +1,6 @@
-"""Calendar features: what the local clock knows of a grid step, past or future.
+"""Calendar features: sines and cosines of what the local clock says.
 
-Axes: T grid steps, F features.
+Axes: T times, F features.
 """
 
 from __future__ import annotations
@@ -8,17 +8,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from data.calendar import Frequency, Times
+from data.calendar import Frequency
 
-_DAY, _WEEK, _YEAR = 86_400, 7 * 86_400, 365.25 * 86_400
+Integers = NDArray[np.int64]
+
+DAY = 86_400
+_WEEK, _YEAR = 7 * DAY, 365.25 * DAY
 
 # Name, length in seconds and number of Fourier harmonics of each cycle. Three harmonics tell the
 # seven days of a week apart exactly; a day's and a year's shapes are smoother than their steps.
-_CYCLES = (("hour_of_day", _DAY, 4), ("day_of_week", _WEEK, 3), ("day_of_year", _YEAR, 2))
-
-
-# Steps whose features are computed at once: float64 in between costs memory for so many only.
-_PIECE = 65_536
+_CYCLES = (("hour_of_day", DAY, 4), ("day_of_week", _WEEK, 3), ("day_of_year", _YEAR, 2))
 
 
 def feature_names(frequency: Frequency) -> tuple[str, ...]:
@@ -26,28 +25,30 @@ def feature_names(frequency: Frequency) -> tuple[str, ...]:
     return tuple(f"{wave}_{name}_{k}" for name, k in _harmonics(frequency) for wave in ("sin", "cos"))
 
 
-def calendar_features(frequency: Frequency, times: Times) -> NDArray[np.float32]:
-    """(T, F) sines and cosines of the local time at each UTC time, in the order of `feature_names`."""
-    pieces = np.array_split(times, range(_PIECE, len(times), _PIECE))
-    return np.concatenate([_features(frequency, piece) for piece in pieces])
+def time_features(frequency: Frequency, seconds: Integers) -> NDArray[np.float32]:
+    """(T, F) the part of the features, in the order of `feature_names`, that these seconds (T,) of a local
+    day decide; 0 for the others."""
+    return _waves(frequency, len(seconds), {"hour_of_day": seconds / DAY})
 
 
-def _features(frequency: Frequency, times: Times) -> NDArray[np.float32]:
-    wall = frequency.local(times)
-    day = wall.astype("datetime64[D]")
-    seconds = (wall - day) / np.timedelta64(1, "s")
+def day_features(frequency: Frequency, days: Integers) -> NDArray[np.float32]:
+    """(T, F) the part of the features that these local days (T,), counted from 1970-01-01, decide; 0 for
+    the others. The place in the year moves on with each day, not within it."""
+    dates = days.astype("datetime64[D]")
+    yearday = (dates - dates.astype("datetime64[Y]").astype("datetime64[D]")).astype(np.int64)
     # Day 0 of the epoch was a Thursday, weekday 3.
-    weekday = (day.astype(np.int64) + 3) % 7
-    yearday = (day - wall.astype("datetime64[Y]").astype("datetime64[D]")).astype(np.int64)
-    phase = {
-        "hour_of_day": seconds / _DAY,
-        "day_of_week": weekday / 7,
-        "day_of_year": (yearday * _DAY + seconds) / _YEAR,
-    }
+    phases = {"day_of_week": (days + 3) % 7 / 7, "day_of_year": yearday * DAY / _YEAR}
+    return _waves(frequency, len(days), phases)
+
+
+def _waves(frequency: Frequency, count: int, phases: dict[str, NDArray[np.float64]]) -> NDArray[np.float32]:
+    """(T, F) the waves of the cycles whose phases (T,), in periods, are given; 0 for the others."""
     waves = [
-        wave(2 * np.pi * k * phase[name]) for name, k in _harmonics(frequency) for wave in (np.sin, np.cos)
+        (wave(2 * np.pi * k * phases[name]) if name in phases else np.zeros(count)).astype(np.float32)
+        for name, k in _harmonics(frequency)
+        for wave in (np.sin, np.cos)
     ]
-    return np.stack(waves, axis=1).astype(np.float32)
+    return np.stack(waves, axis=1)
 
 
 def _harmonics(frequency: Frequency) -> list[tuple[str, int]]:

@@ -1,13 +1,13 @@
 """Standardisation a series and column, and the panel a model reads: float32, filled from the past.
 
-Axes: N rows, C columns (the target first), S series, T grid steps, F calendar features, W windows,
-H horizon steps.
+Axes: N rows, C columns (the target first), S series, W windows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from data.errors import DataRefused
 from data.panel import Booleans, Floats, Integers, Panel
-from lstm.features import calendar_features
+from lstm.clock import Calendar, calendar
 
 # A column varies when its spread is more than rounding noise of its level.
 _ROUNDING = 1e-12
@@ -32,14 +32,14 @@ class ScaledPanel:
         values: (N, C) float32; a missing value holds the newest one before it, or 0 (the mean) where
             there is none.
         observed: (N, C) True where a value was observed.
-        calendar: (T + H, F) float32 features of every grid step and of the horizon after the last.
+        calendar: features of every grid step and of the horizon after the last.
         first_steps: (S,) the grid step of each series' first row.
         offsets: (S + 1,) the first row of each series, then N.
     """
 
     values: NDArray[np.float32]
     observed: Booleans
-    calendar: NDArray[np.float32]
+    calendar: Calendar
     first_steps: Integers
     offsets: Integers
 
@@ -73,12 +73,9 @@ class Scaler:
             rows = slice(max(first_step - begins, 0), max(last_step + 1 - begins, 0))
             values = panel.values[panel.rows(number)][rows]
             for column in range(len(panel.columns)):
-                seen = values[~np.isnan(values[:, column]), column]
-                if len(seen):
-                    loc[number, column] = seen.mean()
-                    spread = seen.std()
-                    varies = spread > _ROUNDING * abs(loc[number, column])
-                    scale[number, column] = spread if varies else 1.0
+                mean, spread = _mean_and_deviation(values[:, column])
+                loc[number, column] = mean
+                scale[number, column] = spread if spread > _ROUNDING * abs(mean) else 1.0
         return cls(panel.series, panel.columns, loc, scale)
 
     def select(self, panel: Panel) -> Scaler:
@@ -120,11 +117,10 @@ class Scaler:
                 piece = slice(first, min(first + _PIECE, rows.stop))
                 filled_NC = _fill((panel.values[piece] - loc_C) / scale_C, newest_C)
                 values_NC[piece], newest_C = filled_NC, filled_NC[-1]
-        times = panel.frequency.times(panel.start, panel.n_steps + horizon)
         return ScaledPanel(
             values=values_NC,
             observed=panel.observed,
-            calendar=calendar_features(panel.frequency, times),
+            calendar=calendar(panel.frequency, panel.start, panel.n_steps + horizon),
             first_steps=panel.first_steps,
             offsets=panel.offsets,
         )
@@ -158,6 +154,17 @@ class Scaler:
         shape = (len(raw["series"]), len(raw["columns"]))
         loc, scale = (np.array(raw[key], dtype=np.float64).reshape(shape) for key in ("loc", "scale"))
         return cls(tuple(raw["series"]), tuple(raw["columns"]), loc, scale)
+
+
+def _mean_and_deviation(values_N: Floats) -> tuple[float, float]:
+    """Of what was observed; 0 and 0 where nothing was."""
+    pieces = [values_N[first : first + _PIECE] for first in range(0, len(values_N), _PIECE)]
+    count = sum(int(np.count_nonzero(~np.isnan(piece))) for piece in pieces)
+    if not count:
+        return 0.0, 0.0
+    mean = sum(float(piece[~np.isnan(piece)].sum()) for piece in pieces) / count
+    squares = sum(float(((piece[~np.isnan(piece)] - mean) ** 2).sum()) for piece in pieces)
+    return mean, sqrt(squares / count)
 
 
 def _fill(values_NC: Floats, newest_C: Floats) -> Floats:

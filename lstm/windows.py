@@ -1,36 +1,93 @@
-"""Windows: which origins of a panel make a sample. Indices only; no window is ever materialised.
+"""Windows: which origins of a panel make a sample. Runs of indices only; no window is ever materialised.
 
-Axes: W windows, L lookback steps, H horizon steps.
+Axes: W windows, R runs, H horizon steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from data.errors import DataRefused
-from data.panel import Floats, Integers, Panel
+from data.panel import Booleans, Floats, Integers, Panel
 from data.splits import Span
 
+# Rows that are looked at at once: counts in between cost memory for so many only.
+_PIECE = 65_536
 
-@dataclass(frozen=True)
+
+# Arrays have no single truth value, so windows compare by identity.
+@dataclass(frozen=True, eq=False)
 class Windows:
     """Samples of a panel by their origin, the last step that a forecast may see.
 
+    They are kept as runs, in which one origin follows the other `stride` steps later. A series without
+    gaps is one run, so millions of windows take no more memory than a few.
+
     Args:
-        origins: (W,) flat row of the origin.
-        series: (W,) index of the series.
-        steps: (W,) grid step of the origin.
+        origin_R: (R,) flat row of the first origin of each run.
+        series_R: (R,) index of its series.
+        step_R: (R,) grid step of its first origin.
+        count_R: (R,) its windows, at least 1.
+        stride: grid steps from an origin to the next one of its run.
     """
 
-    origins: Integers
-    series: Integers
-    steps: Integers
+    origin_R: Integers
+    series_R: Integers
+    step_R: Integers
+    count_R: Integers
+    stride: int = 1
+
+    @classmethod
+    def of(cls, origins: Integers, series: Integers, steps: Integers) -> Windows:
+        """Windows one by one, in this order: their flat rows, series and grid steps, (W,) each."""
+        rows = np.stack([origins, series, steps])
+        goes_on = (np.diff(rows) == np.array([[1], [0], [1]])).all(axis=0)
+        begin_R = np.flatnonzero(np.concatenate([np.ones(min(len(origins), 1), dtype=np.bool_), ~goes_on]))
+        origin_R, series_R, step_R = rows[:, begin_R]
+        return cls(origin_R, series_R, step_R, np.diff(begin_R, append=len(origins)))
 
     def __len__(self) -> int:
-        return len(self.origins)
+        return int(self.count_R.sum())
+
+    @property
+    def begins(self) -> Integers:
+        """(R,) the index of each run's first window."""
+        return np.cumsum(self.count_R) - self.count_R
+
+    @property
+    def last_step(self) -> int:
+        """The newest grid step of an origin; there must be one."""
+        return int((self.step_R + self.stride * (self.count_R - 1)).max())
+
+    @cached_property
+    def origins(self) -> Integers:
+        """(W,) flat row of each origin, made when first asked for."""
+        return np.repeat(self.origin_R, self.count_R) + self._after_first
+
+    @cached_property
+    def series(self) -> Integers:
+        """(W,) index of each series, made when first asked for."""
+        return np.repeat(self.series_R, self.count_R)
+
+    @cached_property
+    def steps(self) -> Integers:
+        """(W,) grid step of each origin, made when first asked for."""
+        return np.repeat(self.step_R, self.count_R) + self._after_first
+
+    def select(self, indices: Integers) -> Windows:
+        """Some of the windows, in the order given."""
+        run = np.searchsorted(np.cumsum(self.count_R), indices, side="right")
+        after = self.stride * (indices - self.begins[run])
+        return Windows.of(self.origin_R[run] + after, self.series_R[run], self.step_R[run] + after)
+
+    @property
+    def _after_first(self) -> Integers:
+        """(W,) steps from the first origin of the run to each origin."""
+        return self.stride * (np.arange(len(self)) - np.repeat(self.begins, self.count_R))
 
 
 def windows(
@@ -52,8 +109,10 @@ def windows(
         series: indices of the series to take; all of them by default.
     """
     chosen = range(len(panel.series)) if series is None else series
-    parts = [_of_series(panel, number, span, lookback, horizon, stride) for number in chosen]
-    return _join(parts)
+    steps = range(span.first - 1, min(span.last, panel.n_steps - 1) - horizon + 1, stride)
+    runs = [_runs(panel, number, steps, lookback, horizon) for number in chosen]
+    origin_R, series_R, step_R, count_R = np.concatenate([np.empty((4, 0), dtype=np.int64), *runs], axis=1)
+    return Windows(origin_R, series_R, step_R, count_R, stride)
 
 
 def newest(panel: Panel, lookback: int) -> Windows:
@@ -73,7 +132,7 @@ def newest(panel: Panel, lookback: int) -> Windows:
             remedy=f"give at least {lookback} steps, or exclude the series.",
         )
     number = np.arange(len(panel.series), dtype=np.int64)
-    return Windows(panel.offsets[1:] - 1, number, np.full_like(number, panel.n_steps - 1))
+    return Windows.of(panel.offsets[1:] - 1, number, np.full_like(number, panel.n_steps - 1))
 
 
 def targets(panel: Panel, windows: Windows, horizon: int) -> Floats:
@@ -82,24 +141,36 @@ def targets(panel: Panel, windows: Windows, horizon: int) -> Floats:
     return values
 
 
-def _of_series(panel: Panel, number: int, span: Span, lookback: int, horizon: int, stride: int) -> Windows:
+def _runs(panel: Panel, number: int, steps: range, lookback: int, horizon: int) -> Integers:
+    """(4, R) the runs of a series among these origins: origin, series, step and count of each."""
     first_step, offset = int(panel.first_steps[number]), int(panel.offsets[number])
-    steps = np.arange(span.first - 1, min(span.last, panel.n_steps - 1) - horizon + 1, stride, dtype=np.int64)
-    steps = steps[steps >= first_step + lookback - 1]
-    # seen[i]: observed targets among the series' first i rows.
-    observed = ~np.isnan(panel.values[panel.rows(number), 0])
-    seen = np.concatenate([[0], np.cumsum(observed)])
-    after = steps - first_step + 1
+    # From the first origin whose lookback lies within the series.
+    steps = steps[max(0, -(-(first_step + lookback - 1 - steps.start) // steps.step)) :]
+    rows = range(steps.start - first_step, steps.stop - first_step, steps.step)
+    target_N, size = panel.values[panel.rows(number), 0], max(1, _PIECE // rows.step)
+    pieces = (rows[place : place + size] for place in range(0, len(rows), size))
+    edges = _edges(_usable(target_N, piece, lookback, horizon) for piece in pieces)
+    begin_R, end_R = edges[::2], edges[1::2]
+    row_R = rows.start + rows.step * begin_R
+    return np.stack([offset + row_R, np.full_like(row_R, number), first_step + row_R, end_R - begin_R])
+
+
+def _edges(pieces: Iterable[Booleans]) -> Integers:
+    """Where True begins and where it ends, in turn, in booleans that come piece by piece."""
+    edges, place, was = [], 0, False
+    for piece in pieces:
+        edges.append(place + np.flatnonzero(np.diff(piece, prepend=was)))
+        place, was = place + len(piece), bool(piece[-1])
+    return np.concatenate([*edges, np.full(int(was), place)])
+
+
+def _usable(target_N: Floats, origins: range, lookback: int, horizon: int) -> Booleans:
+    """(W,) whether enough was observed around each of these rows of a series."""
+    first = origins[0] - lookback + 1
+    # seen[i]: observed targets among the first i rows that these windows touch.
+    seen = np.concatenate([[0], np.cumsum(~np.isnan(target_N[first : origins[-1] + 1 + horizon]))])
+    after = np.arange(len(origins)) * origins.step + lookback
     inputs = seen[after] - seen[after - lookback]
     outputs = seen[after + horizon] - seen[after]
-    steps = steps[(2 * inputs >= lookback) & (outputs >= 1)]
-    return Windows(offset + steps - first_step, np.full_like(steps, number), steps)
-
-
-def _join(parts: Sequence[Windows]) -> Windows:
-    none = np.empty(0, dtype=np.int64)
-    return Windows(
-        np.concatenate([none, *(part.origins for part in parts)]),
-        np.concatenate([none, *(part.series for part in parts)]),
-        np.concatenate([none, *(part.steps for part in parts)]),
-    )
+    usable: Booleans = (2 * inputs >= lookback) & (outputs >= 1)
+    return usable

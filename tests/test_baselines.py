@@ -31,7 +31,7 @@ relaxed = settings(
 def at(panel, *steps, series=0):
     """Windows at these grid steps of one series."""
     rows = np.array([panel.row(series, step) for step in steps], dtype=np.int64)
-    return Windows(rows, np.full_like(rows, series), np.array(steps, dtype=np.int64))
+    return Windows.of(rows, np.full_like(rows, series), np.array(steps, dtype=np.int64))
 
 
 def with_target(panel, values):
@@ -143,7 +143,7 @@ def test_linear_gives_unobserved_targets_no_weight(make_panel):
     broken[300:360] = nan
     holed = replace(panel, values=broken)
     good, bad = windows(panel, Span(0, 299), 24, 6), at(panel, 310, 320, 330)
-    both = Windows(
+    both = Windows.of(
         *(np.concatenate([getattr(good, k), getattr(bad, k)]) for k in ("origins", "series", "steps"))
     )
     test = windows(panel, Span(400, 599), 24, 6)
@@ -177,7 +177,7 @@ def test_linear_thins_a_long_list(make_panel, monkeypatch):
 def test_linear_needs_a_window(make_panel):
     none = np.empty(0, dtype=np.int64)
     with pytest.raises(ValueError, match="no training window"):
-        fit_linear(make_panel(), Windows(none, none, none), 24, 6)
+        fit_linear(make_panel(), Windows.of(none, none, none), 24, 6)
 
 
 @given(st.integers(0, 99))

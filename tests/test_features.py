@@ -1,4 +1,4 @@
-"""Calendar features: which ones a frequency gets, and that they follow the local clock."""
+"""Calendar features: which ones a frequency gets, and their values."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from data.calendar import Frequency
-from lstm.features import calendar_features, feature_names
+from lstm.features import DAY, day_features, feature_names, time_features
 
 
-def at(*times: str) -> np.ndarray:
-    return np.array(times, dtype="datetime64[us]")
+def features(frequency: Frequency, *times: str) -> np.ndarray:
+    """(T, F) features at these local times."""
+    seconds = np.array(times, dtype="datetime64[s]").astype(np.int64)
+    return time_features(frequency, seconds % DAY) + day_features(frequency, seconds // DAY)
 
 
 @pytest.mark.parametrize(
@@ -30,32 +32,31 @@ def test_cycles_finer_than_the_steps_are_dropped(frequency: str, cycles: set[str
         cycle for cycle in ("hour", "day_of_week", "day_of_year") if any(cycle in name for name in names)
     } == cycles
     assert len(names) == len(set(names)) == count
-    assert calendar_features(Frequency(frequency), at("2024-03-05T06:00")).shape == (1, count)
+    assert features(Frequency(frequency), "2024-03-05T06:00").shape == (1, count)
 
 
 def test_values_of_a_known_moment() -> None:
     frequency = Frequency("h")
     # A Tuesday (weekday 1), the 65th day of a year, a quarter past the day.
-    features = dict(
-        zip(feature_names(frequency), calendar_features(frequency, at("2024-03-05T06:00"))[0], strict=True)
-    )
-    assert features["sin_hour_of_day_1"] == pytest.approx(1)
-    assert features["cos_hour_of_day_2"] == pytest.approx(-1)
-    assert features["sin_day_of_week_1"] == pytest.approx(np.sin(2 * np.pi / 7))
-    assert features["cos_day_of_week_3"] == pytest.approx(np.cos(6 * np.pi / 7))
-    assert features["sin_day_of_year_1"] == pytest.approx(np.sin(2 * np.pi * 64.25 / 365.25), abs=1e-6)
+    named = dict(zip(feature_names(frequency), features(frequency, "2024-03-05T06:00")[0], strict=True))
+    assert named["sin_hour_of_day_1"] == pytest.approx(1)
+    assert named["cos_hour_of_day_2"] == pytest.approx(-1)
+    assert named["sin_day_of_week_1"] == pytest.approx(np.sin(2 * np.pi / 7))
+    assert named["cos_day_of_week_3"] == pytest.approx(np.cos(6 * np.pi / 7))
+    assert named["sin_day_of_year_1"] == pytest.approx(np.sin(2 * np.pi * 64 / 365.25), abs=1e-6)
 
 
-def test_the_local_clock_counts_not_utc() -> None:
-    paris = Frequency("h", "Europe/Paris")
-    winter, summer = calendar_features(paris, at("2024-01-10T07:00", "2024-07-10T06:00"))[:, :8]
-    np.testing.assert_allclose(winter, summer, atol=1e-6)
-    np.testing.assert_allclose(
-        winter, calendar_features(Frequency("h"), at("2024-01-10T08:00"))[0, :8], atol=1e-6
-    )
+@pytest.mark.parametrize("frequency", ["15min", "h", "6h", "D", "MS"])
+def test_time_and_day_decide_different_features(frequency: str) -> None:
+    seconds, days = np.arange(0, DAY, 900), np.arange(400)
+    of_time = time_features(Frequency(frequency), seconds).any(axis=0)
+    of_day = day_features(Frequency(frequency), days).any(axis=0)
+    assert not (of_time & of_day).any()
+    assert (of_time | of_day).all()
+    assert of_time.tolist() == ["hour" in name for name in feature_names(Frequency(frequency))]
 
 
 def test_seven_days_and_twentyfour_hours_are_told_apart() -> None:
-    times = np.datetime64("2024-01-01", "us") + np.arange(168) * np.timedelta64(1, "h")
-    rounded = np.round(calendar_features(Frequency("h"), times)[:, :14], 3)
+    hours = np.datetime64("2024-01-01", "h") + np.arange(168)
+    rounded = np.round(features(Frequency("h"), *hours.astype(str))[:, :14], 3)
     assert len(np.unique(rounded, axis=0)) == 168

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from test_lanes import CPU, MODEL, TRAINING, data
 
@@ -180,6 +181,6 @@ def test_it_resumes_what_a_solo_training_began(tmp_path: Path) -> None:
 
 def test_no_windows_is_an_error() -> None:
     panel, windows, validation = data()
-    none = type(windows)(windows.origins[:0], windows.series[:0], windows.steps[:0])
+    none = windows.select(np.arange(0))
     with pytest.raises(ValueError, match="no windows"):
         LanePool().train(MODEL, TRAINING, panel, none, validation, device=CPU)

@@ -15,7 +15,7 @@ from data.splits import Span
 from lstm.search.study import TrialRow
 from lstm.tracking import report
 from lstm.tracking.forecast import Forecast
-from lstm.windows import Windows, targets, windows
+from lstm.windows import targets, windows
 
 MakePanel = Callable[..., Panel]
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -85,8 +85,7 @@ def test_judge_windows(make_panel: MakePanel) -> None:
 def test_windows_shown_do_not_overlap(make_panel: MakePanel) -> None:
     panel = make_panel(steps=300, series=("a", "b"))
     some = windows(panel, Span(150, 299), 24, 12)
-    shuffled = np.random.default_rng(0).permutation(len(some))
-    some = Windows(some.origins[shuffled], some.series[shuffled], some.steps[shuffled])
+    some = some.select(np.random.default_rng(0).permutation(len(some)))
     chosen = report._apart(some, 1, 12)
     assert len(chosen) == 7
     assert set(some.series[chosen]) == {1}

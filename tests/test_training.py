@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from data.panel import Panel
 from data.splits import Span
+from lstm.features import day_features, time_features
 from lstm.models.forecaster import ForecasterConfig
 from lstm.scaling import Scaler
 from lstm.training.batches import Batches
@@ -105,6 +107,10 @@ def test_batches_hold_the_window_and_what_follows(make_panel: MakePanel) -> None
     scaled = Scaler.fit(panel, 59).scale(panel, 4)
     found = windows(panel, Span(30, 59), 6, 4)
     batches = Batches(scaled, found, 6, 4, CPU)
+    hours = np.arange(24 * 3 + 4)
+    calendar_TF = time_features(panel.frequency, hours % 24 * 3600)
+    # The first day of 2024.
+    calendar_TF += day_features(panel.frequency, 19723 + hours // 24)
     chosen = torch.tensor([len(found) - 1, 0])
     inputs = batches.inputs(chosen)
     target_BH, observed_BH = batches.targets(chosen)
@@ -112,11 +118,16 @@ def test_batches_hold_the_window_and_what_follows(make_panel: MakePanel) -> None
         row, step = int(found.origins[number]), int(found.steps[number])
         np.testing.assert_array_equal(inputs.x_BLC[place], scaled.values[row - 5 : row + 1])
         np.testing.assert_array_equal(inputs.observed_BLC[place], scaled.observed[row - 5 : row + 1])
-        np.testing.assert_array_equal(inputs.calendar_BLF[place], scaled.calendar[step - 5 : step + 1])
-        np.testing.assert_array_equal(inputs.future_BHF[place], scaled.calendar[step + 1 : step + 5])
+        np.testing.assert_array_equal(inputs.calendar_BLF[place], calendar_TF[step - 5 : step + 1])
+        np.testing.assert_array_equal(inputs.future_BHF[place], calendar_TF[step + 1 : step + 5])
         np.testing.assert_array_equal(target_BH[place], scaled.values[row + 1 : row + 5, 0])
         np.testing.assert_array_equal(observed_BH[place], scaled.observed[row + 1 : row + 5, 0])
     assert inputs.observed_BLC.dtype == torch.float32
+    again = batches.inputs(chosen[:, None].expand(2, 3))
+    assert again.x_BLC.shape == (2, 3, 6, 2)
+    np.testing.assert_array_equal(
+        again.future_BHF[1, 2], calendar_TF[found.steps[0] + 1 : found.steps[0] + 5]
+    )
     assert torch.cat(list(batches.in_order(7))).tolist() == list(range(len(batches)))
 
 
@@ -126,3 +137,25 @@ def test_a_horizon_beyond_the_scaled_calendar_is_an_error(make_panel: MakePanel)
     Batches(scaled, windows(panel, Span(30, 59), 6, 4), 6, 4, CPU)
     with pytest.raises(ValueError, match="shorter horizon than 10"):
         Batches(scaled, windows(panel, Span(30, 59), 6, 4), 6, 10, CPU)
+
+
+@pytest.mark.parametrize("series", [1, 400])
+def test_memory_grows_with_the_panel_alone(make_panel: MakePanel, series: int) -> None:
+    """A point costs 4 bytes scaled and 1 of mask beside the panel's own 8; another 1 while it is made."""
+
+    def peak(points: int) -> int:
+        names = tuple(map(str, range(series)))
+        panel = make_panel(steps=points // series, series=names, frequency="1min")
+        tracemalloc.start()
+        try:
+            scaled = Scaler.fit(panel, panel.n_steps - 1).scale(panel, 4)
+            found = windows(panel, Span(0, panel.n_steps - 1), 6, 4)
+            batches = Batches(scaled, found, 6, 4, CPU)
+            batches.inputs(torch.arange(100))
+            batches.targets(torch.arange(100))
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    small, large = 200_000, 600_000
+    assert peak(large) - peak(small) < 7 * (large - small)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from data.errors import DataRefused
 from data.panel import Panel
 from data.splits import Span
-from lstm.windows import newest, targets, windows
+from lstm.windows import Windows, newest, targets, windows
 
 MakePanel = Callable[..., Panel]
 
@@ -36,6 +36,11 @@ def plainly(panel: Panel, span: Span, lookback: int, horizon: int, stride: int) 
     return found
 
 
+def rows(windows: Windows) -> list[tuple[int, int, int]]:
+    """Origin, series and step of each window."""
+    return list(zip(windows.origins.tolist(), windows.series.tolist(), windows.steps.tolist(), strict=True))
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     first=st.integers(0, 50),
@@ -46,6 +51,7 @@ def plainly(panel: Panel, span: Span, lookback: int, horizon: int, stride: int) 
     late=st.integers(0, 40),
     missing=st.sampled_from([0.0, 0.2, 0.5, 0.8]),
     seed=st.integers(0, 99),
+    piece=st.sampled_from([1, 7, 65_536]),
 )
 def test_windows_follow_the_rule(
     make_panel: MakePanel,
@@ -57,15 +63,45 @@ def test_windows_follow_the_rule(
     late: int,
     missing: float,
     seed: int,
+    piece: int,
 ) -> None:
     panel = make_panel(
         steps=60, series=("a", "b"), covariates=("wind",), first_steps=(0, late), missing=missing, seed=seed
     )
     span = Span(first, first + length - 1)
-    found = windows(panel, span, lookback, horizon, stride)
-    rows = list(zip(found.origins.tolist(), found.series.tolist(), found.steps.tolist(), strict=True))
-    assert rows == plainly(panel, span, lookback, horizon, stride)
-    assert len(found) == len(rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lstm.windows._PIECE", piece)
+        found = windows(panel, span, lookback, horizon, stride)
+    expected = plainly(panel, span, lookback, horizon, stride)
+    assert rows(found) == expected
+    assert len(found) == len(expected)
+    if expected:
+        assert found.last_step == max(step for _, _, step in expected)
+    # As few runs as there can be: no two that could be one.
+    joins = (np.diff(found.origins) == stride) & (np.diff(found.series) == 0)
+    assert len(found.count_R) == len(found) - joins.sum()
+    assert (found.count_R > 0).all()
+
+
+@given(
+    chosen=st.lists(st.integers(0, 83)),
+    stride=st.integers(1, 3),
+)
+def test_a_selection_is_what_was_chosen_in_its_order(chosen: list[int], stride: int) -> None:
+    first, count = np.array([10, 200, 300]), np.array([4, 50, 30])
+    whole = Windows(first, np.array([0, 0, 1]), first - 10, count, stride)
+    some = whole.select(np.array(chosen, dtype=np.int64))
+    assert rows(some) == [rows(whole)[number] for number in chosen]
+    assert len(some) == len(chosen)
+    assert rows(Windows.of(whole.origins, whole.series, whole.steps)) == rows(whole)
+
+
+def test_a_series_without_gaps_is_one_run(make_panel: MakePanel) -> None:
+    panel = make_panel(steps=400, series=("a", "b"))
+    found = windows(panel, Span(0, 399), 24, 6)
+    assert found.count_R.tolist() == [371, 371]
+    one_by_one = Windows.of(found.origins, found.series, found.steps)
+    assert one_by_one.count_R.tolist() == [371, 371]
 
 
 def test_targets_fill_the_span_and_never_leave_it(make_panel: MakePanel) -> None:

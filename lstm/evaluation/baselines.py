@@ -100,11 +100,10 @@ def fit_linear(panel: Panel, train: Windows, lookback: int, horizon: int) -> Lin
     """
     if not len(train):
         raise ValueError("no training window: the linear baseline has nothing to learn from")
-    scaler = Scaler.fit(panel, int(train.steps.max()) + horizon)
-    thin = slice(None, None, -(-len(train) // min(_MOST_WINDOWS, max(1, _MOST_INPUTS // lookback))))
-    origins = train.origins[thin]
-    chosen = Windows(origins, train.series[thin], train.steps[thin])
-    z_N = _filled_target(scaler, panel)
+    scaler = Scaler.fit(panel, train.last_step + horizon)
+    thinning = -(-len(train) // min(_MOST_WINDOWS, max(1, _MOST_INPUTS // lookback)))
+    chosen = train.select(np.arange(0, len(train), thinning))
+    origins, z_N = chosen.origins, _filled_target(scaler, panel)
     observed_WH = ~np.isnan(targets(panel, chosen, horizon))
     outputs_WH = z_N[origins[:, np.newaxis] + 1 + np.arange(horizon)]
     return Linear(scaler, *ridge(_inputs(z_N, origins, lookback), outputs_WH, observed_WH.mean(axis=1)))

@@ -69,8 +69,7 @@ class SearchTask:
     def validation(self, lookback: int) -> Windows:
         """The validation windows for one lookback, at the shared origins."""
         own = self.windows(self.splits.validation, lookback)
-        keep = np.isin(own.origins, self.validation_origins)
-        return Windows(own.origins[keep], own.series[keep], own.steps[keep])
+        return own.select(np.flatnonzero(np.isin(own.origins, self.validation_origins)))
 
     def checkpoint(self, place: int) -> Path:
         """The checkpoint of a place of the budget: a trial that is run again goes on from it."""

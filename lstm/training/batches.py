@@ -1,11 +1,13 @@
 """Batches, gathered by index from a panel that lies on the training device.
 
-Axes: B batch, L lookback steps, H horizon steps, C columns, F calendar features.
+Axes: B batch, L lookback steps, H horizon steps, C columns, F calendar features, N rows of the panel,
+R runs of windows or of steps, U times of day, D days.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -40,40 +42,48 @@ class Batches:
     def __init__(
         self, panel: ScaledPanel, windows: Windows, lookback: int, horizon: int, device: torch.device
     ) -> None:
-        if len(windows) and windows.steps.max() + horizon >= len(panel.calendar):
+        calendar = panel.calendar
+        if len(windows) and windows.last_step + horizon >= calendar.n_steps:
             raise ValueError(f"the panel was scaled for a shorter horizon than {horizon}")
         self._values_NC = send(panel.values, device)
-        self._observed_NC = send(panel.observed.astype(np.float32), device)
-        self._target_N = send(panel.values[:, 0], device)
-        self._is_observed_N = send(panel.observed[:, 0], device)
-        self._calendar_TF = send(panel.calendar, device)
-        self._origins_W = send(windows.origins, device)
-        self._steps_W = send(windows.steps, device)
+        self._observed_NC = send(panel.observed, device)
+        self._count, self._stride = len(windows), windows.stride
+        # Where a run's origins would begin if it went back to the first window.
+        behind_R = windows.stride * windows.begins
+        self._begin_R = send(windows.begins, device)
+        self._origin_R = send(windows.origin_R - behind_R, device)
+        self._step_R = send(windows.step_R - behind_R, device)
+        self._advance = calendar.advance
+        self._first_R = send(calendar.first_R, device)
+        self._base_R = send(calendar.base_R, device)
+        self._time_UF = send(calendar.time_UF, device)
+        self._day_DF = send(calendar.day_DF, device)
         self._past_L = torch.arange(1 - lookback, 1, device=device)
         self._ahead_H = torch.arange(1, horizon + 1, device=device)
         self._device = device
         self._memory: dict[str, Tensor] = {}
 
     def __len__(self) -> int:
-        return len(self._origins_W)
+        return self._count
 
     def inputs(self, chosen_B: Tensor) -> Inputs:
         """The inputs of these windows (indices)."""
-        rows_BL = self._origins_W[chosen_B][..., None] + self._past_L
-        steps_B1 = self._steps_W[chosen_B][..., None]
+        rows_BL = self._places(self._origin_R, chosen_B)[..., None] + self._past_L
+        steps_B1 = self._places(self._step_R, chosen_B)[..., None]
+        is_observed_BLC = self._gather("is observed", self._observed_NC, rows_BL)
         return Inputs(
             self._gather("x", self._values_NC, rows_BL),
-            self._gather("observed", self._observed_NC, rows_BL),
-            self._gather("calendar", self._calendar_TF, steps_B1 + self._past_L),
-            self._gather("future", self._calendar_TF, steps_B1 + self._ahead_H),
+            self._room("observed", self._values_NC, is_observed_BLC.shape).copy_(is_observed_BLC),
+            self._features("calendar", steps_B1 + self._past_L),
+            self._features("future", steps_B1 + self._ahead_H),
         )
 
     def targets(self, chosen_B: Tensor) -> tuple[Tensor, Tensor]:
         """(B, H) the targets of these windows (indices), and whether each was observed."""
-        rows_BH = self._origins_W[chosen_B][..., None] + self._ahead_H
+        rows_BH = self._places(self._origin_R, chosen_B)[..., None] + self._ahead_H
         return (
-            self._gather("target", self._target_N, rows_BH),
-            self._gather("is_observed", self._is_observed_N, rows_BH),
+            self._gather("target", self._values_NC[:, 0], rows_BH),
+            self._gather("target is observed", self._observed_NC[:, 0], rows_BH),
         )
 
     def in_order(self, batch_size: int) -> Iterator[Tensor]:
@@ -85,13 +95,33 @@ class Batches:
         if order.size:
             yield from torch.split(send(order, self._device), batch_size, dim=-1)
 
+    def _places(self, first_R: Tensor, chosen_B: Tensor) -> Tensor:
+        """Rows or steps of the origins of these windows."""
+        return first_R[_run(self._begin_R, chosen_B)] + self._stride * chosen_B
+
+    def _features(self, name: str, steps: Tensor) -> Tensor:
+        """Calendar features of grid steps: those of the day plus those of the time of day."""
+        time = self._base_R[_run(self._first_R, steps)] + self._advance * steps
+        day = time // len(self._time_UF)
+        features = self._gather(name, self._day_DF, day)
+        return features.add_(self._gather("time", self._time_UF, time - day * len(self._time_UF)))
+
     def _gather(self, name: str, table: Tensor, rows: Tensor) -> Tensor:
-        """Rows of a table, in memory that the next call of this name takes again."""
-        size, memory = rows.numel(), self._memory.get(name)
+        """Rows of a table, in the memory of this name."""
+        room = self._room(name, table, (rows.numel(), *table.shape[1:]))
+        torch.index_select(table, 0, rows.reshape(-1), out=room)
+        return room.view(*rows.shape, *table.shape[1:])
+
+    def _room(self, name: str, like: Tensor, shape: Sequence[int]) -> Tensor:
+        """An empty tensor of another one's type, in memory that the next call of this name takes again."""
+        size, memory = prod(shape), self._memory.get(name)
         if memory is None or len(memory) < size:
             # Not of inference mode, which autograd could not read.
             with torch.inference_mode(False):
-                memory = self._memory[name] = table.new_empty(size, *table.shape[1:])
-        part = memory[:size]
-        torch.index_select(table, 0, rows.reshape(-1), out=part)
-        return part.view(*rows.shape, *table.shape[1:])
+                memory = self._memory[name] = like.new_empty(size)
+        return memory[:size].view(*shape)
+
+
+def _run(first_R: Tensor, places: Tensor) -> Tensor:
+    """The run in which each place lies, of runs with these first places, rising from 0."""
+    return torch.searchsorted(first_R[1:], places.contiguous(), right=True)

@@ -9,7 +9,7 @@ import copy
 import hashlib
 import math
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -109,14 +109,11 @@ class Trainer:
     @cached_property
     def data(self) -> str:
         """A digest of panel and windows: trainings that share it read the same."""
-        train, validation = self._windows
-        chosen = [train] if validation is None else [train, validation]
-        arrays = [self._panel.values, self._panel.observed, self._panel.calendar]
-        arrays += [part for some in chosen for part in (some.origins, some.steps)]
         digest = hashlib.sha256()
-        for array in arrays:
-            digest.update(str(array.shape).encode())
-            digest.update(np.ascontiguousarray(array).data)
+        _update(digest, self._panel)
+        for windows in self._windows:
+            if windows is not None:
+                _update(digest, windows)
         return digest.hexdigest()
 
     @cached_property
@@ -258,3 +255,15 @@ def _optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.AdamW:
         {"params": [p for p in parameters if not is_decayed(p)], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=training.learning_rate, betas=BETAS, eps=EPSILON, fused=True)
+
+
+def _update(digest: hashlib._Hash, record: Any) -> None:
+    """Feed a dataclass of arrays, numbers and others of its kind to a digest, field by field."""
+    for field in fields(record):
+        value = getattr(record, field.name)
+        if is_dataclass(value):
+            _update(digest, value)
+        else:
+            array = np.ascontiguousarray(value)
+            digest.update(f"{field.name} {array.dtype} {array.shape}".encode())
+            digest.update(array.data)
