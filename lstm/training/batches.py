@@ -54,7 +54,7 @@ class Batches:
         self._origin_R = send(windows.origin_R - behind_R, device)
         self._step_R = send(windows.step_R - behind_R, device)
         self._advance = calendar.advance
-        self._first_R = send(calendar.first_R, device)
+        self._first_R = send(calendar.advance * calendar.first_R, device)
         self._base_R = send(calendar.base_R, device)
         self._time_UF = send(calendar.time_UF, device)
         self._day_DF = send(calendar.day_DF, device)
@@ -74,8 +74,8 @@ class Batches:
         return Inputs(
             self._gather("x", self._values_NC, rows_BL),
             self._room("observed", self._values_NC, is_observed_BLC.shape).copy_(is_observed_BLC),
-            self._features("calendar", steps_B1 + self._past_L),
-            self._features("future", steps_B1 + self._ahead_H),
+            self._features("calendar", steps_B1, self._past_L),
+            self._features("future", steps_B1, self._ahead_H),
         )
 
     def targets(self, chosen_B: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,17 +99,21 @@ class Batches:
         """Rows or steps of the origins of these windows."""
         return first_R[_run(self._begin_R, chosen_B)] + self._stride * chosen_B
 
-    def _features(self, name: str, steps: Tensor) -> Tensor:
-        """Calendar features of grid steps: those of the day plus those of the time of day."""
-        time = self._base_R[_run(self._first_R, steps)] + self._advance * steps
+    def _features(self, name: str, steps_B1: Tensor, apart: Tensor) -> Tensor:
+        """Calendar features of the grid steps so far apart from these: those of the day plus those of the
+        time of day."""
+        time = self._advance * steps_B1 + self._advance * apart
+        time += self._gather("base", self._base_R, _run(self._first_R, time))
         day = time // len(self._time_UF)
         features = self._gather(name, self._day_DF, day)
-        return features.add_(self._gather("time", self._time_UF, time - day * len(self._time_UF)))
+        return features.add_(self._gather("time", self._time_UF, time.remainder_(len(self._time_UF))))
 
     def _gather(self, name: str, table: Tensor, rows: Tensor) -> Tensor:
         """Rows of a table, in the memory of this name."""
-        room = self._room(name, table, (rows.numel(), *table.shape[1:]))
-        torch.index_select(table, 0, rows.reshape(-1), out=room)
+        # Torch gathers numbers faster than rows of one number.
+        narrow = table.squeeze(1) if table.dim() == 2 else table
+        room = self._room(name, table, (rows.numel(), *narrow.shape[1:]))
+        torch.index_select(narrow, 0, rows.reshape(-1), out=room)
         return room.view(*rows.shape, *table.shape[1:])
 
     def _room(self, name: str, like: Tensor, shape: Sequence[int]) -> Tensor:
