@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from lstm.kernels import native
 from lstm.kernels.checks import check, expected_states, states
 from lstm.kernels.dispatch import Layer, choose
 from lstm.kernels.reference import Weights
@@ -20,6 +21,11 @@ _CELLS = {"LSTM": "lstm", "GRU": "gru", "RNN_TANH": "tanh", "RNN_RELU": "relu"}
 
 class _Recurrent(nn.RNNBase):
     """What the three share."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Known before a graph is made of the forward, which cannot look it up.
+        native.widths()
 
     def forward(self, input: Any, hx: Any = None) -> Any:  # noqa: A002 - torch's name
         """As torch's module of the same name.
