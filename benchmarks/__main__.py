@@ -7,9 +7,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import forecast, machine, results, scale, seed, sweep
+from benchmarks import forecast, lanes, machine, results, scale, seed, sweep
 
-BENCHMARKS = {"seed": seed.run, "forecast": forecast.run, "sweep": sweep.run, "scale": scale.run}
+BENCHMARKS = {
+    "seed": seed.run,
+    "forecast": forecast.run,
+    "sweep": sweep.run,
+    "lanes": lanes.run,
+    "scale": scale.run,
+}
 
 
 def main() -> None:

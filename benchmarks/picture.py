@@ -40,7 +40,7 @@ def _bars(axes: Axes, result: Mapping[str, Any]) -> None:
     lowest, highest = ([pick(pair) for pair in zip(slowest, fastest, strict=True)] for pick in (min, max))
     below = [value - low for value, low in zip(middle, lowest, strict=True)]
     above = [high - value for value, high in zip(middle, highest, strict=True)]
-    colours = [_OURS if name.startswith("Nightcast") else _OTHER for name in names]
+    colours = [_OURS if name.startswith(("Nightcast", *"0123456789")) else _OTHER for name in names]
     axes.barh(names, middle, xerr=[below, above], color=colours, ecolor="#555555")
     for place, (value, high) in enumerate(zip(middle, highest, strict=True)):
         axes.text(high, place, f"  {text(value)}", va="center", fontsize=8)
@@ -97,6 +97,7 @@ _DRAWN: dict[str, Callable[[Axes, Mapping[str, Any]], None]] = {
     "seed": _bars,
     "forecast": _bars,
     "sweep": _gains,
+    "lanes": _bars,
     "scale": _growth,
 }
 

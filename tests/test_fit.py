@@ -14,6 +14,7 @@ from torch import Tensor
 
 from data.panel import Panel
 from data.splits import Span
+from lstm.kernels import native, using
 from lstm.models.forecaster import ForecasterConfig
 from lstm.scaling import ScaledPanel, Scaler
 from lstm.training.checkpoint import EpochLoss
@@ -50,9 +51,15 @@ class Sample:
         self.train = windows(panel, Span(0, 499), 48, 12)
         self.validation = windows(panel, Span(500, 599), 48, 12)
 
-    def fit(self, training: TrainingConfig = TRAINING, validated: bool = True, **options: object) -> Fit:
+    def fit(
+        self,
+        training: TrainingConfig = TRAINING,
+        validated: bool = True,
+        model: ForecasterConfig = MODEL,
+        **options: object,
+    ) -> Fit:
         validation = self.validation if validated else None
-        return fit(MODEL, training, self.scaled, self.train, validation, device=CPU, **options)  # type: ignore[arg-type]
+        return fit(model, training, self.scaled, self.train, validation, device=CPU, **options)  # type: ignore[arg-type]
 
     def forecast(self, state: dict[str, Tensor], chosen: Windows) -> np.ndarray:
         return predict(MODEL, state, self.scaled, chosen, CPU)
@@ -238,3 +245,16 @@ def test_a_cuda_device_learns_the_same_wave(sample: Sample) -> None:
     assert result.best_loss is not None
     assert result.best_loss < 0.1
     assert all(value.device == CPU for value in result.state.values())
+
+
+@pytest.mark.skipif(not native.widths(), reason="the native kernel is not built here")
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_a_training_ends_alike_on_the_native_kernel_and_on_torchs(sample: Sample, cell: Any) -> None:
+    """Same seed, to the end: validation losses within 1 %."""
+    losses = []
+    for kernel in ("native", "torch"):
+        with using(kernel):  # type: ignore[arg-type]
+            losses.append(
+                sample.fit(replace(TRAINING, learning_rate=3e-3), model=replace(MODEL, cell=cell)).best_loss
+            )
+    assert losses[0] == pytest.approx(losses[1], rel=0.01)

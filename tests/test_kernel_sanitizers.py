@@ -124,7 +124,7 @@ def build(compiler: str, folder: Path, *flags: str) -> str:
 
 @pytest.mark.skipif(not native.widths(), reason="no native code for this processor")
 def test_no_bad_access_and_no_undefined_behaviour(tmp_path: Path) -> None:
-    program = build("gcc", tmp_path, "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    program = build("gcc", tmp_path, "-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
     run([program], cases(native.widths(), 60))
 
 

@@ -173,30 +173,6 @@ def test_what_is_not_asked_for_is_not_computed() -> None:
     torch.testing.assert_close(ours.weight_hh_l1.grad, theirs.weight_hh_l1.grad, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("kernel", ["torch", *KERNELS])
-def test_own_dropout_between_layers(kernel: Any) -> None:
-    """`between` replaces torch's dropout on every layer's output but the last, whatever runs the layers."""
-
-    class Halve(nn.Module):
-        def forward(self, y: Tensor) -> Tensor:
-            return y / 2
-
-    ours, _ = twins("lstm", 3, 5, 2, batch_first=True, dropout=0.5)
-    ours.between = Halve()  # type: ignore[assignment]
-    x = torch.randn(6, 4, 3)
-    first, second = nn.LSTM(3, 5, batch_first=True), nn.LSTM(5, 5, batch_first=True)
-    for number, layer in enumerate((first, second)):
-        layer.load_state_dict(
-            {
-                n.replace(f"_l{number}", "_l0"): p
-                for n, p in ours.state_dict().items()
-                if n.endswith(str(number))
-            }
-        )
-    with kernels.using(kernel):
-        torch.testing.assert_close(ours(x)[0], second(first(x)[0] / 2)[0])
-
-
 @NATIVE
 def test_dropout_between_layers_drops_and_only_in_training() -> None:
     ours, theirs = twins("gru", 3, 5, 3, batch_first=True, dropout=1.0)

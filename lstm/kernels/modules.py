@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from lstm.kernels import native
 from lstm.kernels.checks import check, expected_states, states
 from lstm.kernels.dispatch import Layer, choose
 from lstm.kernels.reference import Weights
@@ -19,16 +20,12 @@ _CELLS = {"LSTM": "lstm", "GRU": "gru", "RNN_TANH": "tanh", "RNN_RELU": "relu"}
 
 
 class _Recurrent(nn.RNNBase):
-    """What the three share.
-
-    Attributes:
-        between: applied to the output of every layer but the last, instead of torch's dropout; None for
-            torch's. A packed sequence gets torch's in any case.
-    """
+    """What the three share."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.between: nn.Module | None = None
+        # Known before a graph is made of the forward, which cannot look it up.
+        native.widths()
 
     def forward(self, input: Any, hx: Any = None) -> Any:  # noqa: A002 - torch's name
         """As torch's module of the same name.
@@ -69,9 +66,7 @@ class _Recurrent(nn.RNNBase):
         """What runs a layer; None leaves the whole module to torch."""
         if not isinstance(input, PackedSequence):
             check(self, input, states(self, hx))
-        layer = choose(self, input)
-        own_dropout = self.between is not None and self.num_layers > 1
-        return self._torch_layer if layer is None and own_dropout and isinstance(input, Tensor) else layer
+        return choose(self, input)
 
     def _zeros(self, input: Tensor) -> tuple[Tensor, ...]:  # noqa: A002
         return tuple(input.new_zeros(shape) for shape in expected_states(self, input))
@@ -111,32 +106,14 @@ class _Recurrent(nn.RNNBase):
                 break
             x_BTI = outputs[0] if directions == 1 else torch.cat(outputs, dim=-1)
             if not is_top:
-                x_BTI = self._dropped(x_BTI)
+                x_BTI = nn.functional.dropout(x_BTI, self.dropout, self.training)
         h_NBH, *c = (torch.stack(parts) for parts in zip(*last, strict=True))
         return x_BTI if sequence else None, h_NBH, c[0] if c else None
-
-    def _dropped(self, y_BTH: Tensor) -> Tensor:
-        if self.between is not None:
-            return self.between(y_BTH)  # type: ignore[no-any-return]
-        return nn.functional.dropout(y_BTH, self.dropout, self.training)
 
     def _weights(self, number: int, direction: int) -> Weights:
         suffix = f"_l{number}{'_reverse' if direction else ''}"
         names = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
         return Weights(*(getattr(self, name + suffix, None) for name in names))  # type: ignore[arg-type]
-
-    def _torch_layer(
-        self, cell: str, x_BTI: Tensor, h_BH: Tensor, c_BH: Tensor | None, weights: Weights, sequence: bool
-    ) -> tuple[Tensor | None, Tensor, Tensor | None]:
-        """One layer by torch's own kernel."""
-        given = [weight for weight in weights if weight is not None]
-        options = (weights.bias_ih is not None, 1, 0.0, self.training, False, True)
-        if c_BH is not None:
-            y_BTH, h_1BH, c_1BH = torch.lstm(x_BTI, (h_BH[None], c_BH[None]), given, *options)
-            return y_BTH, h_1BH[0], c_1BH[0]
-        run = {"gru": torch.gru, "tanh": torch.rnn_tanh, "relu": torch.rnn_relu}[cell]
-        y_BTH, h_1BH = run(x_BTI, h_BH[None], given, *options)
-        return y_BTH, h_1BH[0], None
 
 
 class LSTM(_Recurrent, nn.LSTM):

@@ -25,6 +25,8 @@ _CODES = {16: "AVX-512", 8: "AVX2", 4: "NEON"}
 # Below so many operations a second thread costs more than it brings (about a tenth of a millisecond's work).
 _WORTH_A_THREAD = 10_000_000
 
+_widths: tuple[int, ...] | None = None
+
 _SIZES = "cell batch steps inputs hidden lanes vectors threads"
 _FIELDS: list[tuple[type[ctypes._SimpleCData[Any]], str]] = [
     (ctypes.c_int64, _SIZES),
@@ -61,16 +63,14 @@ def library() -> ctypes.CDLL | None:
     return None
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def widths() -> tuple[int, ...]:
     """Floats in a vector, for every code that this processor runs, the widest first."""
-    return _widths()
-
-
-@cache
-def _widths() -> tuple[int, ...]:
-    loaded = library()
-    return tuple(lanes for lanes in _CODES if loaded and loaded.nightcast_supports(ctypes.c_int64(lanes)))
+    global _widths
+    if _widths is None:
+        loaded = library()
+        known = (lanes for lanes in _CODES if loaded and loaded.nightcast_supports(ctypes.c_int64(lanes)))
+        _widths = tuple(known)
+    return _widths
 
 
 def describe() -> str:
