@@ -107,8 +107,8 @@ def test_should_stop_ends_all_trials_after_their_epoch_and_they_go_on_later(make
     work_in_lanes(task, Recorder, 4)
     own = progress(task)
     assert (own.trials, own.complete + own.pruned, own.failed, own.waiting) == (4, 4, 0, 0)
-    # Those that were interrupted went on from their checkpoints, with their own parameters. A lane that had not
-    # begun when all ended begins now, with parameters of nobody's.
+    # Those that were interrupted went on from their checkpoints, with their own parameters. A lane that had
+    # not begun when all ended begins now, with parameters of nobody's.
     for cut in before.values():
         (again,) = (row for row in rows(task) if row.params == cut.params and row.number != cut.number)
         assert again.curve[: len(cut.curve)] == cut.curve
