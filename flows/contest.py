@@ -156,7 +156,8 @@ def result_of(night: Night, prepared: Prepared, verdict: Verdict, version: str |
 
 def _train(night: Night, prepared: Prepared, recipe: Recipe, span: Span, name: str, stage: Stage) -> Trained:
     """Train a recipe on a span; resumed where it was interrupted."""
-    set_threads(1)
+    # The search is over: what its processes had is free.
+    set_threads(night.settings.local_workers)
     checkpoint = night.settings.checkpoints / night.study / f"{name}.safetensors"
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     trained = refit(

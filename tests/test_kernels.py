@@ -184,8 +184,8 @@ def test_dropout_between_layers_drops_and_only_in_training() -> None:
 
 @NATIVE
 def test_a_compiled_and_an_exported_graph_hold_the_operator() -> None:
-    ours, theirs = twins("lstm", 3, 8, batch_first=True)
-    x = torch.randn(16, 5, 3)
+    ours, theirs = twins("lstm", 3, 32, batch_first=True)
+    x = torch.randn(64, 50, 3)
     with kernels.using("native"), torch._dynamo.config.patch(allow_rnn=True):  # type: ignore[attr-defined]
         compiled = torch.compile(ours, backend="aot_eager", fullgraph=True)
         compiled(x)[0].square().sum().backward()
@@ -204,7 +204,7 @@ def test_the_operator_keeps_torchs_rules(cell: str) -> None:
     x, h = torch.randn(16, 5, 3, requires_grad=True), torch.zeros(16, 8)
     c = torch.zeros(16, 8) if cell == "lstm" else None
     torch.library.opcheck(
-        torch.ops.nightcast.recurrent.default, (cell, x, h, c, *ours.parameters(), True, True, 1)
+        torch.ops.nightcast.recurrent.default, (cell, x, h, c, *ours.parameters(), True, True)
     )
 
 
@@ -276,6 +276,18 @@ def test_threads_and_their_number_change_nothing_but_the_last_bits() -> None:
 
     assert torch.equal(gradient(2), gradient(2))
     torch.testing.assert_close(gradient(1), gradient(3), rtol=1e-5, atol=1e-4)
+
+
+@NATIVE
+def test_threads_may_change_between_forward_and_backward() -> None:
+    ours, theirs = twins("lstm", 5, 33, batch_first=True)
+    x = torch.randn(70, 40, 5)
+    with kernels.using("native"), torch_threads(3):
+        loss = ours(x)[0].square().sum()
+    with torch_threads(1):
+        loss.backward()
+    theirs(x)[0].square().sum().backward()
+    torch.testing.assert_close(ours.weight_hh_l0.grad, theirs.weight_hh_l0.grad, rtol=1e-4, atol=1e-4)
 
 
 def test_what_it_cannot_run_is_left_to_torch() -> None:

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from data.panel import Panel
 from data.splits import Span
+from lstm import kernels
 from lstm.features import day_features, time_features
+from lstm.kernels import native
 from lstm.models.forecaster import ForecasterConfig
 from lstm.scaling import Scaler
 from lstm.training.batches import Batches
@@ -96,10 +98,15 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_threads() -> None:
+    """The recurrent kernel's are its own; torch keeps to one."""
     before = torch.get_num_threads()
-    set_threads()
-    assert torch.get_num_threads() == 1
-    set_threads(before)
+    try:
+        set_threads(3)
+        assert torch.get_num_threads() == 1
+        assert native._threads == 3
+    finally:
+        torch.set_num_threads(before)
+        kernels.set_threads(None)
 
 
 def test_batches_hold_the_window_and_what_follows(make_panel: MakePanel) -> None:

@@ -1,4 +1,7 @@
-"""`seed` by the same plain torch loop over Nightcast's `LSTM`, which gives the last state alone."""
+"""`seed` by the same plain torch loop over Nightcast's `LSTM`, which gives the last state alone.
+
+Threads are the recurrent kernel's; torch has one for the rest.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,12 @@ from typing import Any
 from benchmarks.peers import talk
 from benchmarks.peers.seed_torch import loop
 from lstm.kernels import LSTM
+from lstm.training.device import set_threads
 
 
 def prepare(task: dict[str, Any]) -> talk.Repeat:
     """Args: see `benchmarks.seed`."""
+    set_threads(talk.threads())
     lstm = LSTM(1, task["hidden_size"], batch_first=True)
     return loop(task, lstm, lstm.last)
 

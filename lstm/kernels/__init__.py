@@ -5,3 +5,4 @@ from lstm.kernels.dispatch import using as using
 from lstm.kernels.modules import GRU as GRU
 from lstm.kernels.modules import LSTM as LSTM
 from lstm.kernels.modules import RNN as RNN
+from lstm.kernels.native import set_threads as set_threads

@@ -26,6 +26,7 @@ _CODES = {16: "AVX-512", 8: "AVX2", 4: "NEON"}
 _WORTH_A_THREAD = 10_000_000
 
 _widths: tuple[int, ...] | None = None
+_threads: int | None = None
 
 _SIZES = "cell batch steps inputs hidden lanes vectors threads"
 _FIELDS: list[tuple[type[ctypes._SimpleCData[Any]], str]] = [
@@ -57,7 +58,6 @@ def library() -> ctypes.CDLL | None:
             except OSError:
                 # Built for another machine: a checkout or a model's code that was carried here.
                 return None
-            loaded.nightcast_saved_floats.restype = ctypes.c_int64
             loaded.nightcast_work_floats.restype = ctypes.c_int64
             return loaded
     return None
@@ -82,6 +82,16 @@ def describe() -> str:
     return " and ".join(_CODES[lanes] for lanes in widths())
 
 
+def set_threads(count: int | None) -> None:
+    """The native kernel's threads in this process; None, as at the start, is as many as torch has.
+
+    They scale where torch's own do not, and torch's spin for a while after each operation, on the cores that
+    the kernel could use: one for torch and all for the kernel is the fastest on small networks.
+    """
+    global _threads
+    _threads = count
+
+
 def plan(batch: int, threads: int) -> tuple[int, int]:
     """Floats in a vector, and vectors of batch rows that walk through time together.
 
@@ -89,6 +99,19 @@ def plan(batch: int, threads: int) -> tuple[int, int]:
     """
     lanes = next((n for n in widths() if batch > n * (threads - 1) and batch > n // 2), widths()[-1])
     return lanes, 2 if batch > lanes * (2 * threads - 1) else 1
+
+
+def _threads_for(batch: int, steps: int, inputs: int, hidden: int) -> int:
+    """One where the work is small, else as many as are set."""
+    operations = 8 * hidden * (hidden + inputs) * batch * steps
+    most = torch.get_num_threads() if _threads is None else _threads
+    return most if operations > _WORTH_A_THREAD else 1
+
+
+def _saved_floats(cell: str, batch: int, steps: int, hidden: int) -> int:
+    """What forward keeps for backward, whatever the vector's width: whole vectors of the widest; a number."""
+    widest = max(_CODES)
+    return -(-batch // widest) * widest * steps * (5 if cell in ("lstm", "gru") else 1) * hidden + 1
 
 
 def layer(
@@ -99,11 +122,9 @@ def layer(
     Raises:
         MemoryError: too little of it; names the shapes.
     """
-    operations = 8 * h_BH.shape[1] * (h_BH.shape[1] + x_BTI.shape[2]) * x_BTI.shape[0] * x_BTI.shape[1]
-    threads = torch.get_num_threads() if operations > _WORTH_A_THREAD else 1
     arguments = (x_BTI, h_BH, c_BH, *weights)
     save = torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in arguments)
-    y_BTH, h_BH, c_next_BH, _ = torch.ops.nightcast.recurrent(cell, *arguments, sequence, save, threads)
+    y_BTH, h_BH, c_next_BH, _ = torch.ops.nightcast.recurrent(cell, *arguments, sequence, save)
     return y_BTH if sequence else None, h_BH, None if c_BH is None else c_next_BH
 
 
@@ -119,19 +140,22 @@ def _recurrent(
     b_hh: Tensor | None,
     sequence: bool,
     save: bool,
-    threads: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """One layer: every hidden state, the last hidden and cell state, and what the backward pass needs.
 
     What is not wanted comes back empty.
     """
-    call = _Call(cell, x, h0, c0, w_ih, w_hh, b_ih, b_hh, threads)
-    batch, steps, _ = x.shape
+    batch, steps, inputs = x.shape
     hidden = h0.shape[1]
+    threads = _threads_for(batch, steps, inputs, hidden)
+    call = _Call(cell, x, h0, c0, w_ih, w_hh, b_ih, b_hh, threads)
     y = call.taken(batch * steps * hidden if sequence else 0).view(batch if sequence else 0, steps, hidden)
     h_n = torch.empty_like(h0, memory_format=torch.contiguous_format)
     c_n = torch.empty_like(h_n) if c0 is not None else h0.new_empty(0)
-    saved = call.taken(call.saved_floats() if save else 0)
+    saved = call.taken(_saved_floats(cell, batch, steps, hidden) if save else 0)
+    if save:
+        # How the rest is laid out follows from it: the backward pass must take as many, whatever is set then.
+        saved[-1] = threads
     call.set(h_n=h_n, c_n=c_n, saved=saved if save else None)
     if sequence:
         call.set(y=y)
@@ -143,17 +167,15 @@ def _recurrent(
 @_recurrent.register_fake
 def _(
     cell: str, x: Tensor, h0: Tensor, c0: Tensor | None, w_ih: Tensor, w_hh: Tensor, b_ih: Any, b_hh: Any,
-    sequence: bool, save: bool, threads: int,
+    sequence: bool, save: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     batch, steps, _ = x.shape
     hidden = h0.shape[1]
-    lanes = plan(int(batch), threads)[0] if save else 1
-    kept = 5 if cell in ("lstm", "gru") else 1
     return (
         x.new_empty(batch if sequence else 0, steps, hidden),
         h0.new_empty(batch, hidden),
         h0.new_empty((batch, hidden) if c0 is not None else (0,)),
-        x.new_empty(-(-batch // lanes) * lanes * steps * kept * hidden if save else 0),
+        x.new_empty(_saved_floats(cell, batch, steps, hidden) if save else 0),
     )
 
 
@@ -171,10 +193,9 @@ def _recurrent_backward(
     has_bias: bool,
     saved: Tensor,
     want_x: bool,
-    threads: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients by x, h0, c0, w_ih, w_hh, b_ih, b_hh; empty where there is none or it is not wanted."""
-    call = _Call(cell, x, h0, c0, w_ih, w_hh, None, None, threads)
+    call = _Call(cell, x, h0, c0, w_ih, w_hh, None, None, int(saved[-1]))
     dx = call.taken(x.numel() if want_x else 0).view(x.shape if want_x else (0,))
     dh0 = torch.empty_like(h0, memory_format=torch.contiguous_format)
     dc0 = torch.empty_like(dh0) if c0 is not None else h0.new_empty(0)
@@ -202,7 +223,7 @@ def _recurrent_backward(
 @_recurrent_backward.register_fake
 def _(
     cell: str, dy: Any, dh_n: Any, dc_n: Any, x: Tensor, h0: Tensor, c0: Tensor | None, w_ih: Tensor,
-    w_hh: Tensor, has_bias: bool, saved: Tensor, want_x: bool, threads: int,
+    w_hh: Tensor, has_bias: bool, saved: Tensor, want_x: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     nothing = h0.new_empty(0)
     bias = [h0.new_empty(w_ih.shape[0] if has_bias else 0) for _ in range(2)]
@@ -218,8 +239,8 @@ def _(
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    cell, x, h0, c0, w_ih, w_hh, b_ih, _, _, _, threads = inputs
-    ctx.cell, ctx.has_bias, ctx.threads = cell, b_ih is not None, threads
+    cell, x, h0, c0, w_ih, w_hh, b_ih, *_ = inputs
+    ctx.cell, ctx.has_bias = cell, b_ih is not None
     ctx.save_for_backward(x, h0, c0, w_ih, w_hh, output[3])
     ctx.mark_non_differentiable(output[3])
     ctx.set_materialize_grads(False)
@@ -230,13 +251,13 @@ def _gradients(
 ) -> tuple[Tensor | None, ...]:
     x, h0, c0, w_ih, w_hh, saved = ctx.saved_tensors
     want_x = ctx.needs_input_grad[1]
-    arguments = (x, h0, c0, w_ih, w_hh, ctx.has_bias, saved, want_x, ctx.threads)
+    arguments = (x, h0, c0, w_ih, w_hh, ctx.has_bias, saved, want_x)
     dx, dh0, dc0, *by_weights, db_ih, db_hh = torch.ops.nightcast.recurrent_backward(
         ctx.cell, dy, dh_n, dc_n, *arguments
     )
     biases = (db_ih, db_hh) if ctx.has_bias else (None, None)
     by_states = (dx if want_x else None, dh0, None if c0 is None else dc0)
-    return None, *by_states, *by_weights, *biases, None, None, None
+    return None, *by_states, *by_weights, *biases, None, None
 
 
 _recurrent.register_autograd(_gradients, setup_context=_remember)
@@ -279,10 +300,6 @@ class _Call:
             raise MemoryError(
                 f"recurrent layer of {self._shapes}: {error}. Remedy: smaller batches, or fewer steps"
             ) from error
-
-    def saved_floats(self) -> int:
-        """Floats that the backward pass will need."""
-        return int(_loaded().nightcast_saved_floats(ctypes.byref(self.layer)))
 
     def run(self, function: str, *, backward: bool) -> None:
         """Call it."""

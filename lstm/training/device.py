@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.errors import NightcastError
+from lstm import kernels
 
 Wanted = Literal["auto", "cpu", "cuda"]
 
@@ -33,9 +34,12 @@ def choose_device(wanted: Wanted = "auto") -> torch.device:
 
 
 def set_threads(count: int = 1) -> None:
-    """Torch's CPU threads of this process. One suits small recurrent networks best: the steps are too
-    short to share, and several workers keep the other cores busy."""
-    torch.set_num_threads(count)
+    """CPU threads of the recurrent layers in this process; everything else keeps to one.
+
+    Its operations are too short to share, and torch's threads spin on the cores of the recurrent kernel.
+    """
+    torch.set_num_threads(1)
+    kernels.set_threads(count)
 
 
 def send(array: NDArray[Any], device: torch.device) -> Tensor:

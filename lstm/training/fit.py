@@ -58,7 +58,7 @@ def fit(
 
     With validation windows it stops early and keeps the best weights; without, it trains for exactly
     `epochs` and keeps the last ones. Both follow the same learning-rate schedule, that of `max_epochs`.
-    On a CPU the same arguments give the same bits.
+    On a CPU the same arguments and number of threads give the same bits.
 
     Args:
         epochs: where to stop at the latest; `training.max_epochs` by default.
