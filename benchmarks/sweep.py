@@ -26,7 +26,7 @@ GRID: Mapping[str, Sequence[Any]] = {
 }
 # Seconds of one call of torch's from which a cell is skipped, and of all cells for a number of threads. Cells
 # come in no order, so that the time's end leaves out some of every size.
-LIMIT, BUDGET = 2.0, 150.0
+LIMIT, BUDGET = 2.0, 75.0
 MOST_LOSS = 1.05
 LISTED = 12
 

@@ -290,6 +290,25 @@ def test_threads_may_change_between_forward_and_backward() -> None:
     torch.testing.assert_close(ours.weight_hh_l0.grad, theirs.weight_hh_l0.grad, rtol=1e-4, atol=1e-4)
 
 
+@NATIVE
+def test_beside_several_threads_of_torchs_the_native_kernel_takes_long_batches_only() -> None:
+    module = kernels.LSTM(1, 2, batch_first=True)
+    short, long = torch.zeros(64, 24, 1), torch.zeros(64, 1000, 1)
+    with torch_threads(2):
+        assert dispatch.choose(module, short) is None
+        assert dispatch.choose(module, long) is native.layer
+        with torch.inference_mode():
+            assert dispatch.choose(module, long) is None
+        try:
+            kernels.set_threads(2)
+            assert dispatch.choose(module, short) is native.layer
+        finally:
+            kernels.set_threads(None)
+    with torch_threads(1):
+        assert dispatch.choose(module, short) is native.layer
+        assert dispatch.choose(module, short[:2]) is None
+
+
 def test_what_it_cannot_run_is_left_to_torch() -> None:
     x = torch.randn(8, 6, 3)
     packed = nn.utils.rnn.pack_padded_sequence(

@@ -21,6 +21,8 @@ from lstm.kernels.reference import Weights
 logger = logging.getLogger(__name__)
 
 VARIABLE = "NIGHTCAST_KERNEL"
+# From `make bench BENCHMARKS=sweep`: rows of a batch; rows times steps.
+_LEAST_BATCH, _LARGE_BATCH, _LONG = 4, 256, 60_000
 Kernel = Literal["auto", "native", "torch", "reference"]
 Layer = Callable[
     [str, Tensor, Tensor, Tensor | None, Weights, bool], tuple[Tensor | None, Tensor, Tensor | None]
@@ -105,9 +107,16 @@ def _fits(module: nn.RNNBase, x: Tensor) -> bool:
 
 
 def _is_faster(module: nn.RNNBase, x: Tensor) -> bool:
-    """Batch rows lie along the vectors: a batch of a few rows leaves most of a vector idle."""
-    batch = 1 if x.dim() == 2 else x.shape[0 if module.batch_first else 1]
-    return batch >= 4
+    """Rows of the batch lie along the vectors: a batch of a few rows leaves most of a vector idle.
+
+    Where torch has several threads, it shares out small batches better, and its threads spin on the cores of
+    ours: only long or large batches are left to the native kernel (`lstm.kernels.set_threads` parts the two).
+    """
+    steps_at, batch_at = (1, 0) if module.batch_first else (0, 1)
+    batch, steps = (1, x.shape[0]) if x.dim() == 2 else (x.shape[batch_at], x.shape[steps_at])
+    if native.has_own_threads() or torch.get_num_threads() == 1:
+        return batch >= _LEAST_BATCH
+    return batch * steps >= _LONG and (batch >= _LARGE_BATCH or torch.is_grad_enabled())
 
 
 @cache

@@ -92,6 +92,11 @@ def set_threads(count: int | None) -> None:
     _threads = count
 
 
+def has_own_threads() -> bool:
+    """Whether `set_threads` has set them."""
+    return _threads is not None
+
+
 def plan(batch: int, threads: int) -> tuple[int, int]:
     """Floats in a vector, and vectors of batch rows that walk through time together.
 
