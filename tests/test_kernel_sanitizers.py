@@ -97,7 +97,7 @@ def run(program: list[str], chosen: list[Case], environment: dict[str, str] | No
         for tensor in expected(case, module, given):
             seen = torch.from_numpy(numbers[at : at + tensor.numel()].copy()).view(tensor.shape)
             at += tensor.numel()
-            atol = 1e-5 * float(tensor.detach().abs().max()) + 1e-6
+            atol = 1e-5 * max(1.0, float(tensor.detach().abs().max()))
             assert torch.allclose(seen, tensor.detach(), rtol=1e-5, atol=atol), case
     assert at == len(numbers)
 

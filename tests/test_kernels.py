@@ -100,7 +100,8 @@ def test_values_and_gradients_equal_torchs(
     with kernels.using(kernel), torch_threads(threads):
         seen = both_ways(ours, x, state, weights)
     for a, b in zip(seen, both_ways(theirs, x, state, weights), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5 * float(b.detach().abs().max()) + 1e-6)
+        # Sums of many terms of either sign: relative to the largest number, or to their own size of about 1.
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5 * max(1.0, float(b.detach().abs().max())))
 
 
 @pytest.mark.parametrize("cell", sorted(PAIRS))
