@@ -279,6 +279,12 @@ def test_threads_and_their_number_change_nothing_but_the_last_bits() -> None:
     torch.testing.assert_close(gradient(1), gradient(3), rtol=1e-5, atol=1e-4)
 
 
+def test_fewer_threads_than_one_are_refused() -> None:
+    with pytest.raises(ValueError, match="0 threads"):
+        kernels.set_threads(0)
+    assert not native.has_own_threads()
+
+
 @NATIVE
 def test_threads_may_change_between_forward_and_backward() -> None:
     ours, theirs = twins("lstm", 5, 33, batch_first=True)

@@ -1,4 +1,4 @@
-"""Memory that is used again: fresh pages cost as much as the arithmetic of a small recurrent layer.
+"""Memory that is used again, since the system must find and clear fresh pages.
 
 What a forward pass keeps for the backward pass is large, lives for a moment, and has the same size for every
 batch. A tensor from here gives its memory back when it is no longer referred to, by nobody's doing.

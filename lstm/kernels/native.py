@@ -87,7 +87,12 @@ def set_threads(count: int | None) -> None:
 
     They scale where torch's own do not, and torch's spin for a while after each operation, on the cores that
     the kernel could use: one for torch and all for the kernel is the fastest on small networks.
+
+    Raises:
+        ValueError: fewer than one.
     """
+    if count is not None and count < 1:
+        raise ValueError(f"{count} threads. Remedy: one or more, or None for as many as torch has")
     global _threads
     _threads = count
 
