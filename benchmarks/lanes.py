@@ -17,8 +17,9 @@ TRIALS, WINDOWS = 64, 1_024
 LANES = (4, 16, 64)
 
 CONTENDERS = (
-    Contender("one after the other", "lanes_nightcast", options=({"lanes": 0},)),
-    *(Contender(f"{lanes} lanes", "lanes_nightcast", options=({"lanes": lanes},)) for lanes in (1, *LANES)),
+    Contender("one after the other", "lanes_nightcast", environment={"LANES": "0"}),
+    Contender("1 lane", "lanes_nightcast", environment={"LANES": "1"}),
+    *(Contender(f"{lanes} lanes", "lanes_nightcast", environment={"LANES": str(lanes)}) for lanes in LANES),
 )
 
 

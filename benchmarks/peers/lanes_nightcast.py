@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -25,8 +26,9 @@ Trial = tuple[ForecasterConfig, TrainingConfig]
 
 
 def prepare(task: dict[str, Any]) -> talk.Repeat:
-    """Args: see `benchmarks.lanes`; `lanes` 0 is `fit` alone."""
+    """Args: see `benchmarks.lanes`; LANES=0 in the environment is `fit` alone."""
     set_threads(talk.threads())
+    lanes = int(os.environ["LANES"])
     data_set = household.data_set()
     panel = check(data_set, resolve_as_of(data_set)).panel
     scaled = Scaler.fit(panel, panel.n_steps - 1).scale(panel, data_set.retrain.horizon)
@@ -38,12 +40,12 @@ def prepare(task: dict[str, Any]) -> talk.Repeat:
         return method(*trial, scaled, train, device=torch.device("cpu"))
 
     def repeat() -> None:
-        if not task["lanes"]:
+        if not lanes:
             for trial in trials:
                 train_one(trial, fit)
             return
         pool = LanePool()
-        with ThreadPoolExecutor(task["lanes"]) as threads:
+        with ThreadPoolExecutor(lanes) as threads:
             list(threads.map(lambda trial: train_one(trial, pool.train), trials))
 
     return repeat
