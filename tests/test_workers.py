@@ -20,7 +20,14 @@ def _home(tmp_path, monkeypatch):
 
 
 def children():
-    return [one for one in psutil.Process().children() if "flows.worker" in " ".join(one.cmdline())]
+    return [one for one in psutil.Process().children() if "flows.worker" in command_line(one)]
+
+
+def command_line(process):
+    """Right after its start, while the kernel sets a new program up, a process has none for a moment."""
+    while not (words := process.cmdline()):
+        time.sleep(0.001)
+    return words
 
 
 def test_a_killed_worker_is_noticed_at_once_and_replaced_a_few_times(tmp_path):
