@@ -59,7 +59,10 @@ def main(arguments: Sequence[str]) -> None:
     if chosen.helper:
         return
     rows = [_ours(campaign, chosen.search), *_baselines(campaign, chosen), *published]
-    Console().print(table(f"{case.name}: errors on the test part", rows, _metrics(chosen)))
+    shown = table(f"{case.name}: errors on the test part", rows, _metrics(chosen))
+    console = Console(highlight=False)
+    # A narrow terminal wraps whole lines; a table squeezed into it would cut its numbers.
+    console.print(shown, width=max(console.width, console.measure(shown).minimum), soft_wrap=True)
     if chosen.json is not None:
         found = json.dumps(result(campaign, narrator.seconds), indent=1)
         write_atomically(chosen.json, f"{found}\n".encode())

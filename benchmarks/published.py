@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -19,7 +20,7 @@ class PublishedError(NightcastError):
 
 
 class Published(BaseModel):
-    """A model's row: each metric by horizon; M4's have none, so theirs stand under 0.
+    """A model's row: each metric by horizon.
 
     Attributes:
         lookback: 0 where it has none to speak of.
@@ -68,43 +69,44 @@ def read_published(path: Path, name: str) -> list[Row]:
     ]
 
 
-def table(title: str, rows: Sequence[Row], metrics: Sequence[str], notes: Sequence[str] = ()) -> Table:
-    """The rows, by horizon and as a mean over the horizons that all of ours have, the lowest first.
+def table(title: str, rows: Sequence[Row], metrics: Sequence[str]) -> Table:
+    """The rows at the horizons of the first one, ours, and their mean over these; the lowest first.
 
-    A cell is the mean over seeds, with their standard deviation where there are several.
+    A cell is the mean over seeds. Below stands by how much they differ.
     """
-    horizons = sorted({horizon for row in rows for horizon in row.scores})
-    made = Table(title=title, caption="\n".join(notes), caption_justify="left", title_justify="left")
-    made.add_column("model")
+    horizons = sorted(rows[0].scores)
+    made = Table(title=title, caption=_spread(rows[0], metrics), caption_justify="left", title_justify="left")
+    made.add_column("model", no_wrap=True)
     made.add_column("lookback", justify="right")
-    for horizon in horizons:
-        made.add_column(
-            f"{horizon}\n{' / '.join(metrics)}" if horizon else " / ".join(metrics), justify="right"
-        )
-    if len(horizons) > 1:
-        made.add_column("mean", justify="right")
+    names = [f"{horizon}" for horizon in horizons] + ["mean"] * (len(horizons) > 1)
+    for name in names:
+        made.add_column(f"{name}\n{' / '.join(metrics)}", justify="right", no_wrap=True)
     for row in sorted(rows, key=lambda row: _mean(row, horizons, metrics[0])):
-        cells = [
-            " / ".join(_cell(row.scores.get(h, {}).get(metric, ())) for metric in metrics) for h in horizons
-        ]
-        if len(horizons) > 1:
-            cells.append(" / ".join(_text(_mean(row, horizons, metric)) for metric in metrics))
-        made.add_row(row.model, row.lookback, *cells)
+        cells = [[row.scores.get(horizon, {}).get(metric, ()) for metric in metrics] for horizon in horizons]
+        means = [[_mean(row, horizons, metric) for metric in metrics]] * (len(horizons) > 1)
+        shown = [[fmean(values) if values else inf for values in cell] for cell in cells] + means
+        style = "bold" if row is rows[0] else None
+        made.add_row(row.model, row.lookback, *(" / ".join(map(_text, cell)) for cell in shown), style=style)
     return made
 
 
+def _spread(row: Row, metrics: Sequence[str]) -> str:
+    """The standard deviation over seeds, where there are several."""
+    found = [
+        f"{horizon}: {' / '.join(_text(stdev(scores[metric])) for metric in metrics)}"
+        for horizon, scores in sorted(row.scores.items())
+        if len(scores[metrics[0]]) > 1
+    ]
+    count = len(next(iter(row.scores.values()))[metrics[0]])
+    return f"{row.model}: standard deviation over {count} seeds: {'; '.join(found)}" if found else ""
+
+
 def _mean(row: Row, horizons: Sequence[int], metric: str) -> float:
-    """Over all horizons; infinite where one is missing."""
+    """Over these horizons; infinite where one is missing."""
     values = [row.scores.get(horizon, {}).get(metric, ()) for horizon in horizons]
-    return fmean(fmean(each) for each in values) if all(values) else float("inf")
-
-
-def _cell(values: Sequence[float]) -> str:
-    if len(values) < 2:
-        return _text(values[0]) if values else ""
-    return f"{_text(fmean(values))} ±{_text(stdev(values))}"
+    return fmean(fmean(each) for each in values) if all(values) else inf
 
 
 def _text(value: float) -> str:
     """Three decimals, without the zero before the point."""
-    return "" if value == float("inf") else f"{value:.3f}".removeprefix("0")
+    return "-" if value == inf else f"{value:.3f}".removeprefix("0")
