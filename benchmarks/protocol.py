@@ -74,7 +74,10 @@ class Case:
 
         Raises:
             CatalogError: a key or value that a catalog could not hold either.
+            DataRefused: validation or test is shorter than the horizon.
         """
+        for part in ("validation", "judge"):
+            self._refuse_short(part, horizon, f"horizon {horizon}")
         seconds = self.panel.frequency.seconds
         spans = {name: f"{len(getattr(self.splits, name)) * seconds}s" for name in ("validation", "judge")}
         space = {"search_space": {"lookback": tuple(lookbacks)}} if lookbacks else {}
@@ -82,21 +85,12 @@ class Case:
         return parse_data_set(Path("benchmark"), self.name, {**self.entry, "retrain": block})
 
     def check(self, horizon: int, lookback: int) -> None:
-        """See that every part holds a window.
+        """See that training and validation have windows.
 
         Raises:
-            DataRefused: one does not; says what would fit.
+            DataRefused: one has none; says what would fit.
         """
-        needs = (("train", lookback + horizon), ("validation", horizon), ("judge", horizon))
-        for part, needed in needs:
-            if (steps := len(getattr(self.splits, part))) < needed:
-                word = "test" if part == "judge" else part
-                raise DataRefused(
-                    f"Too short: {self.panel.n_steps} steps leave {steps} to {word}; horizon {horizon} with "
-                    f"lookback {lookback} needs {needed}.",
-                    data_set=self.name,
-                    remedy="a longer file, or smaller --horizons and --lookback.",
-                )
+        self._refuse_short("train", lookback + horizon, f"horizon {horizon} with lookback {lookback}")
         for part in ("train", "validation"):
             if not len(windows(self.panel, getattr(self.splits, part), lookback, horizon)):
                 raise DataRefused(
@@ -105,6 +99,15 @@ class Case:
                     data_set=self.name,
                     remedy="a smaller --lookback, or data with fewer gaps.",
                 )
+
+    def _refuse_short(self, part: str, needed: int, what: str) -> None:
+        steps = len(getattr(self.splits, part))
+        if steps < needed:
+            raise DataRefused(
+                f"Too short: {self.panel.n_steps} steps leave {steps} to {part}; {what} needs {needed}.",
+                data_set=self.name,
+                remedy="a longer file, or smaller --horizons and --lookback.",
+            )
 
 
 def read_case(
