@@ -76,6 +76,7 @@ def result(campaign: Campaign, seconds: float) -> dict[str, Any]:
         "config": {
             "data_set": campaign.case.name,
             **campaign.plan.search(),
+            "losses": list(campaign.plan.losses),
             "seeds": list(campaign.plan.seeds),
             "recipes": {str(horizon): campaign.recipe(horizon).to_dict() for horizon in horizons},
         },
@@ -114,6 +115,7 @@ def _plan(chosen: argparse.Namespace, case: Case) -> Plan:
     return Plan(
         horizons=horizons,
         lookbacks=tuple(chosen.lookback),
+        losses=("pinball", "squared") if chosen.losses == "two" else ("pinball",),
         seeds=tuple(range(chosen.seeds)),
         trials=chosen.trials if chosen.search else 0,
         finalists=chosen.finalists,
@@ -185,6 +187,12 @@ def _parser() -> argparse.ArgumentParser:
         "--lookback", type=_count, nargs="+", default=(), metavar="STEPS", help="to choose among"
     )
     parser.add_argument("--seeds", type=_count, default=3, metavar="NUMBER")
+    parser.add_argument(
+        "--losses",
+        choices=("one", "two"),
+        default="one",
+        help="two: MSE from a second model by squared errors",
+    )
     parser.add_argument("--trials", type=_count, default=16, help="of the search at the shortest horizon")
     parser.add_argument("--finalists", type=_count, default=3, help="of them, that each other horizon tries")
     parser.add_argument("--minutes", type=float, default=20.0, help="the longest that each search may take")

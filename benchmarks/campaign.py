@@ -17,8 +17,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import optuna
 import torch
@@ -36,7 +37,9 @@ from lstm.search.space import centre, suggest
 from lstm.search.worker import Observer, work
 from lstm.training.fit import fit
 from lstm.training.predict import predict
-from lstm.training.recipe import Recipe
+from lstm.training.recipe import Recipe, TrainingConfig
+
+Loss = Literal["pinball", "squared"]
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = ("data/retrain.py", "lstm/*.py", "lstm/models/*.py", "lstm/search/*.py", "lstm/training/*.py")
@@ -71,6 +74,8 @@ class Plan:
     Args:
         horizons: steps ahead; a column of the table each.
         lookbacks: the search chooses among them; none for the library's own.
+        losses: of the models of each seed. ``pinball``, the search's own, fits quantiles, and its median has
+            every score; a second model by ``squared`` errors fits the mean, for `mse` alone.
         seeds: of the trainings that are scored.
         trials: of the search at the shortest horizon; 0 takes the defaults, the middle of the space.
         finalists: of its configurations, that each horizon chooses among.
@@ -80,6 +85,7 @@ class Plan:
 
     horizons: tuple[int, ...]
     lookbacks: tuple[int, ...] = ()
+    losses: tuple[Loss, ...] = ("pinball",)
     seeds: tuple[int, ...] = (0, 1, 2)
     trials: int = 16
     finalists: int = 3
@@ -88,7 +94,9 @@ class Plan:
 
     def search(self) -> dict[str, Any]:
         """What the search depends on; JSON-safe."""
-        own = {key: value for key, value in asdict(self).items() if key not in ("horizons", "seeds")}
+        own = {
+            key: value for key, value in asdict(self).items() if key not in ("horizons", "losses", "seeds")
+        }
         return {**own, "shortest": min(self.horizons)}
 
 
@@ -98,9 +106,10 @@ class Unit:
 
     horizon: int
     seed: int
+    loss: Loss = "pinball"
 
     def __str__(self) -> str:
-        return f"horizon-{self.horizon}-seed-{self.seed}"
+        return f"horizon-{self.horizon}-{self.loss}-seed-{self.seed}"
 
 
 class Campaign:
@@ -137,7 +146,7 @@ class Campaign:
     def units(self) -> list[Unit]:
         """The longest trainings first, so that the end of the work is even."""
         horizons = sorted(self.plan.horizons, reverse=True)
-        return [Unit(horizon, seed) for horizon in horizons for seed in self.plan.seeds]
+        return [Unit(*each) for each in product(horizons, self.plan.seeds, self.plan.losses)]
 
     @property
     def is_finished(self) -> bool:
@@ -169,12 +178,15 @@ class Campaign:
                 self._finish(unit, timeout, watcher)
 
     def scores(self, horizon: int) -> dict[str, list[float]]:
-        """Each metric's value for each seed.
+        """Each metric's value for each seed, of the model whose loss it is.
 
         Raises:
             FileNotFoundError: a seed is not scored yet.
         """
-        each = [json.loads(self._file(Unit(horizon, seed)).read_text()) for seed in self.plan.seeds]
+        each = [self._scored(Unit(horizon, seed)) for seed in self.plan.seeds]
+        if "squared" in self.plan.losses:
+            for scores, seed in zip(each, self.plan.seeds, strict=True):
+                scores["mse"] = self._scored(Unit(horizon, seed, "squared"))["mse"]
         return {name: [scores[name] for scores in each] for name in each[0]}
 
     def recipe(self, horizon: int) -> Recipe:
@@ -244,6 +256,9 @@ class Campaign:
     def _train_and_score(self, unit: Unit, watcher: Watcher) -> dict[str, float]:
         task, recipe = self._tasks[unit.horizon], self.recipe(unit.horizon)
         config, training = recipe.model, replace(recipe.training, seed=unit.seed)
+        if unit.loss == "squared":
+            config = replace(config, quantiles=(0.5,))
+            training = TrainingConfig.from_dict({**training.to_dict(), "loss": unit.loss})
         fitted = fit(
             config,
             training,
@@ -262,6 +277,10 @@ class Campaign:
     def _scaled(self) -> dict[int, ScaledPanel]:
         """The whole panel, test span included, for each horizon."""
         return {horizon: self.case.scaler.scale(self.case.panel, horizon) for horizon in self.plan.horizons}
+
+    def _scored(self, unit: Unit) -> dict[str, float]:
+        scores: dict[str, float] = json.loads(self._file(unit).read_text())
+        return scores
 
     def _file(self, unit: Unit) -> Path:
         return self._scores / f"{unit}.json"

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from data.errors import CatalogError, DataRefused, NightcastError
 from data.panel import Panel
 from data.splits import Span
 from lstm.search import study
+from lstm.training.recipe import TrainingConfig
 from lstm.windows import targets, windows
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -193,7 +194,7 @@ def test_search_and_training_never_see_the_test_part(case: Case, tmp_path: Path)
         each.run(Watcher())
     best = [study.best(each._url, "horizon-6") for each in (before, after)]
     assert best[0] == best[1]
-    weights = [each.folder / "seeds" / "horizon-6-seed-0.safetensors" for each in (before, after)]
+    weights = [each.folder / "seeds" / "horizon-6-pinball-seed-0.safetensors" for each in (before, after)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
     assert before.scores(6) != after.scores(6)
     # In the same place, what was searched and trained is taken for what it is, and only scored anew.
@@ -220,7 +221,21 @@ def test_without_a_search_the_defaults_are_trained(case: Case, tmp_path: Path) -
     defaults.run(watcher)
     assert (watcher.trials, watcher.seeds) == (0, 1)
     assert not (defaults.folder / "studies.db").exists()
-    assert str(defaults.units[0]) == str(Unit(6, 3)) == "horizon-6-seed-3"
+    assert str(defaults.units[0]) == str(Unit(6, 3)) == "horizon-6-pinball-seed-3"
+
+
+@pytest.mark.skipif(
+    "loss" not in {field.name for field in fields(TrainingConfig)}, reason="a training has one loss"
+)
+def test_a_model_by_squared_errors_has_the_mse_and_the_other_one_the_rest(case: Case, tmp_path: Path) -> None:
+    one = campaign(case, tmp_path, replace(PLAN, trials=0, horizons=(6,), seeds=(0,)))
+    two = campaign(case, tmp_path, replace(one.plan, losses=("pinball", "squared")))
+    one.run(Watcher())
+    watcher = Watcher()
+    two.run(watcher)
+    assert (one.folder, watcher.seeds) == (two.folder, 1)
+    assert two.scores(6)["mse"] != one.scores(6)["mse"]
+    assert two.scores(6)["mae"] == one.scores(6)["mae"]
 
 
 OPTIONS = ["--horizons", "6", "12", "--lookback", "24", "--seeds", "2", "--trials", "2"]
