@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import optuna
 import torch
@@ -36,10 +36,9 @@ from lstm.search.objective import SearchTask
 from lstm.search.space import centre, suggest
 from lstm.search.worker import Observer, work
 from lstm.training.fit import fit
+from lstm.training.loss import Loss
 from lstm.training.predict import predict
-from lstm.training.recipe import Recipe, TrainingConfig
-
-Loss = Literal["pinball", "squared"]
+from lstm.training.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = ("data/retrain.py", "lstm/*.py", "lstm/models/*.py", "lstm/search/*.py", "lstm/training/*.py")
@@ -258,7 +257,7 @@ class Campaign:
         config, training = recipe.model, replace(recipe.training, seed=unit.seed)
         if unit.loss == "squared":
             config = replace(config, quantiles=(0.5,))
-            training = TrainingConfig.from_dict({**training.to_dict(), "loss": unit.loss})
+            training = replace(training, loss=unit.loss)
         fitted = fit(
             config,
             training,

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ from data.errors import CatalogError, DataRefused, NightcastError
 from data.panel import Panel
 from data.splits import Span
 from lstm.search import study
-from lstm.training.recipe import TrainingConfig
 from lstm.windows import targets, windows
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -224,9 +223,6 @@ def test_without_a_search_the_defaults_are_trained(case: Case, tmp_path: Path) -
     assert str(defaults.units[0]) == str(Unit(6, 3)) == "horizon-6-pinball-seed-3"
 
 
-@pytest.mark.skipif(
-    "loss" not in {field.name for field in fields(TrainingConfig)}, reason="a training has one loss"
-)
 def test_a_model_by_squared_errors_has_the_mse_and_the_other_one_the_rest(case: Case, tmp_path: Path) -> None:
     one = campaign(case, tmp_path, replace(PLAN, trials=0, horizons=(6,), seeds=(0,)))
     two = campaign(case, tmp_path, replace(one.plan, losses=("pinball", "squared")))
