@@ -1,4 +1,4 @@
-"""Conformal calibration: it covers what it promises, follows the units, never crosses, and sees no judge span."""
+"""Conformal calibration: it covers what it promises, follows the units, never crosses, sees no judge span."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def made(seed, windows=60, horizon=3, width=0.5, missing=0.0):
     return y, middle[..., None] + distances, spread_W
 
 
-@given(seeds, st.sampled_from([9, 19, 20, 50, 99]), st.floats(0.05, 3), st.sampled_from(EXPONENTS))
-@settings(max_examples=25, deadline=None)
+@given(seeds, st.sampled_from([9, 19, 24, 49]), st.floats(0.05, 3), st.sampled_from(EXPONENTS))
+@settings(max_examples=10, deadline=None)
 def test_each_quantile_covers_its_level_on_exchangeable_windows(seed, count, width, exponent):
     # Every window in turn is the new one: the mean over them all is the chance, up to nothing but rank.
     y, forecast, spread_W = made(seed, windows=count + 1, horizon=1, width=width)
@@ -50,25 +50,18 @@ def test_each_quantile_covers_its_level_on_exchangeable_windows(seed, count, wid
     for new in range(count + 1):
         old = np.arange(count + 1) != new
         calibration = calibrate(y[old], forecast[old], spread_W[old], LEVELS, (exponent,))
-        if calibration.exponent != exponent:
-            return
         quantiles = calibration.apply(forecast[[new]], spread_W[[new]], MEDIAN)[0, 0]
         beyond += np.where(np.arange(5) > MEDIAN, y[new, 0] > quantiles, y[new, 0] < quantiles)
     rate = beyond / (count + 1)
     for number, outer in ((0, 0.1), (1, 0.25), (3, 0.25), (4, 0.1)):
-        # Where the other levels bound one, it only covers more; a median off centre takes the factor to 0.
         assert rate[number] <= outer + 1e-9
+        # A median far off its place may have inner quantiles meet it, which then cover more.
         if number in (0, 4):
-            assert rate[number] >= outer - 1 / (count + 1) - 1e-9 or quantiles_met(calibration)
-
-
-def quantiles_met(calibration):
-    """True where a neighbour's factor reached further than the outermost one's own."""
-    return bool((calibration.factor_HQ[:, [0, 4]] <= calibration.factor_HQ[:, [1, 3]]).any())
+            assert rate[number] >= outer - 1 / (count + 1) - 1e-9
 
 
 @given(seeds, st.floats(0.05, 3))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=5, deadline=None)
 def test_intervals_of_any_width_come_to_cover(seed, width):
     y, forecast, spread_W = made(seed, windows=4000, width=width)
     calibration = calibrate(y[::2], forecast[::2], spread_W[::2], LEVELS)

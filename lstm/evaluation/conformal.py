@@ -1,11 +1,11 @@
 """Conformal calibration: quantiles that keep what they promise, from errors on windows that no training saw.
 
 A network's quantiles are fitted to its training windows, so on new ones they lie too close to the median.
-Conformalised quantile regression (Romano, Patterson and Candès, 2019, arXiv:1905.03222) moves them by an order
-statistic of the errors on calibration windows. Here it stretches the distance of each quantile from the median,
-each side, step and level for itself, and lets the spread of a window's lookback count: restless times have larger
-errors, in some series more than the network expects, in others less (normalised scores: Lei et al., 2018,
-Distribution-free predictive inference for regression, section 5.2).
+Conformalised quantile regression (Romano, Patterson and Candès, 2019, arXiv:1905.03222) moves them by an
+order statistic of the errors on calibration windows. Here it stretches the distance of each quantile from the
+median, each side, step and level for itself, and lets the spread of a window's lookback count: restless times
+have larger errors, in some data more so than the network expects, in other data less (normalised scores: Lei
+et al., 2018, Distribution-free predictive inference for regression, section 5.2).
 
 Axes: W windows, H horizon steps, Q quantile levels, L lookback steps, N rows. Everything is in standardised
 units, so that many series share one calibration.
@@ -24,8 +24,8 @@ from data.panel import Floats, Integers
 from lstm.evaluation.metrics import pinball
 
 EXPONENTS = (-0.5, -0.25, 0.0, 0.25, 0.5)
-"""How a window's spread may count: not at all is 0. A network that normalises each window by its spread lets it
-count in full, which some data asks to be taken back in part."""
+"""How a window's spread may count: not at all is 0. A network that normalises each window by its spread lets
+it count in full, which some data asks to be taken back in part."""
 
 # The spread counts where that lowers the pinball loss by this share: less may be chance, which does not last.
 _LEAST_GAIN = 0.01
@@ -99,12 +99,13 @@ def calibrate(
     """The calibration of quantile forecasts, from windows that their weights have not seen.
 
     For one exponent, and windows that are exchangeable with those to come, a target lies beyond its upper
-    quantile with a chance of at most 1 - level, and of at least that less 1 / (n + 1), where n is the number of
-    windows in which the step was observed; likewise for the lower ones. Of the exponents, that with the lowest
-    pinball loss on these windows is taken, yet 0 where the gain over it is under 1 %.
+    quantile with a chance of at most 1 - level, and of at least that less 1 / (n + 1), where n is the number
+    of windows in which the step was observed; likewise for the lower ones. Of several exponents, the one with
+    the lowest pinball loss on these windows is taken, yet 0 where the gain over it is under 1 %.
 
-    With few windows it promises less: where n is under level / (1 - level) (9 for .9), no error that was seen is
-    large enough, and the largest one stands for it. A step without an observed target stays as it was forecast.
+    With few windows it promises less: where n is under level / (1 - level) (9 for .9), no error that was seen
+    is large enough, and the largest one stands for it. A step without an observed target stays as it was
+    forecast.
 
     Args:
         y_WH: targets, standardised; NaN where unobserved.
@@ -118,14 +119,14 @@ def calibrate(
         exponent: Calibration(
             _factors(y_WH, forecast_WHQ, spread_W**exponent, levels, median), exponent, len(y_WH)
         )
-        for exponent in {0.0, *exponents}
+        for exponent in sorted(exponents, key=lambda exponent: (abs(exponent), exponent))
     }
 
     def loss(exponent: float) -> float:
         gain = 0.0 if exponent else _LEAST_GAIN
         return (1 - gain) * pinball(y_WH, made[exponent].apply(forecast_WHQ, spread_W, median), levels)
 
-    return made[min(sorted(made, key=lambda exponent: (abs(exponent), exponent)), key=loss)]
+    return made[min(made, key=loss)]
 
 
 def spread(target_N: NDArray[np.floating[Any]], origins: Integers, lookback: int) -> Floats:

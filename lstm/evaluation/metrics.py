@@ -123,8 +123,10 @@ def _pinball_by_level(y_WH: Floats, forecast_WHQ: Floats, levels: Sequence[float
 
 
 def _observed(metric: Callable[..., float], y: Floats, forecast: Floats, **settings: Any) -> float:
-    """A metric of scikit-learn over the places where the target was observed, which it refuses to take itself;
-    NaN if there is none, or where a forecast there is not a finite number."""
+    """A metric of scikit-learn, which takes no NaN, over the places where the target was observed.
+
+    NaN if there is none, or where a forecast there is not a finite number.
+    """
     observed = ~np.isnan(y)
     if not observed.any() or not np.isfinite(forecast[observed]).all():
         return float("nan")

@@ -1,4 +1,4 @@
-"""Pictures of a night, as PNG: forecasts, errors, coverage, the search. Object API only, so any thread may draw.
+"""Pictures of a night, as PNG: forecasts, errors, the search. Object API only, so any thread may draw.
 
 Axes: W windows, S series, H horizon steps, Q quantiles.
 """
