@@ -197,10 +197,7 @@ def _print(settings: Settings, outcome: Outcome) -> None:
             style = "bold" if forecaster == "challenger" else None
             rows.add_row(forecaster.replace("_", " "), *numbers, style=style)
         console.print(rows)
-        console.print(
-            "[dim]errors in standard deviations of the target; coverage of the outermost interval[/]",
-            highlight=False,
-        )
+        console.print("[dim]errors in standard deviations of the target[/]", highlight=False)
         console.print()
     color = COLORS.get(outcome.ending, "yellow")
     console.print(f"[bold {color}]{outcome.ending}[/]  {escape(outcome.reason)}", highlight=False)
