@@ -7,13 +7,15 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import norm
 
 from lstm.evaluation import metrics
 
+# The first that asks waits for scikit-learn.
+PATIENT = settings(deadline=None)
 numbers = st.floats(-1e3, 1e3)
 pairs = st.tuples(st.integers(1, 6), st.integers(1, 5)).flatmap(
     lambda shape: st.tuples(arrays(float, shape, elements=numbers), arrays(float, shape, elements=numbers))
@@ -22,6 +24,7 @@ nan = float("nan")
 
 
 @given(pairs)
+@PATIENT
 def test_errors_are_their_formulas(pair):
     y, forecast = pair
     assert metrics.mae(y, forecast) == pytest.approx(np.abs(y - forecast).mean())
@@ -30,6 +33,7 @@ def test_errors_are_their_formulas(pair):
 
 
 @given(pairs, st.floats(0.01, 0.99))
+@PATIENT
 def test_pinball_is_its_formula(pair, level):
     y, forecast = pair
     over, under = np.maximum(forecast - y, 0), np.maximum(y - forecast, 0)
@@ -38,6 +42,7 @@ def test_pinball_is_its_formula(pair, level):
 
 
 @given(pairs, st.sampled_from([(0.5,), (0.1, 0.5, 0.9), (0.05, 0.2, 0.5, 0.8, 0.95)]))
+@PATIENT
 def test_crps_of_a_forecast_without_spread_is_its_absolute_error(pair, levels):
     y, forecast = pair
     same = np.repeat(forecast[..., None], len(levels), axis=-1)
@@ -45,6 +50,7 @@ def test_crps_of_a_forecast_without_spread_is_its_absolute_error(pair, levels):
 
 
 @given(st.floats(-3, 3), st.floats(0.2, 5))
+@PATIENT
 def test_crps_of_many_quantiles_is_that_of_the_distribution(y, scale):
     levels = (np.arange(2000) + 0.5) / 2000
     quantiles = scale * norm.ppf(levels)
@@ -55,12 +61,14 @@ def test_crps_of_many_quantiles_is_that_of_the_distribution(y, scale):
 
 
 @given(pairs)
+@PATIENT
 def test_pinball_of_the_median_is_half_the_absolute_error(pair):
     y, forecast = pair
     assert metrics.pinball(y, forecast[..., None], [0.5]) == pytest.approx(metrics.mae(y, forecast) / 2)
 
 
 @given(pairs, st.data())
+@PATIENT
 def test_an_unobserved_target_is_as_if_it_were_not_there(pair, data):
     y, forecast = pair
     hidden = data.draw(arrays(bool, y.shape))
@@ -71,6 +79,7 @@ def test_an_unobserved_target_is_as_if_it_were_not_there(pair, data):
 
 
 @given(pairs, st.floats(0.1, 10))
+@PATIENT
 def test_mase_scales_each_window(pair, scale):
     y, forecast = pair
     scales = np.full(len(y), scale)

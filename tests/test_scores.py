@@ -7,11 +7,13 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lstm.evaluation.scores import score
 
+# The first that asks waits for scikit-learn.
+PATIENT = settings(deadline=None)
 LEVELS = (0.1, 0.5, 0.9)
 nan = float("nan")
 
@@ -31,6 +33,7 @@ def plain(y, forecast, levels=LEVELS):
 
 
 @given(st.floats(-1e3, 1e3), st.floats(0.01, 1e3))
+@PATIENT
 def test_units_do_not_matter(loc, scale):
     y, forecast = made()
     ones = np.ones(len(y))
