@@ -50,14 +50,14 @@ def test_crps_of_a_forecast_without_spread_is_its_absolute_error(pair, levels):
 
 
 @given(st.floats(-3, 3), st.floats(0.2, 5))
-@PATIENT
+@settings(deadline=None, max_examples=10)
 def test_crps_of_many_quantiles_is_that_of_the_distribution(y, scale):
-    levels = (np.arange(2000) + 0.5) / 2000
+    levels = (np.arange(200) + 0.5) / 200
     quantiles = scale * norm.ppf(levels)
     z = y / scale
-    # Gneiting and Raftery, 2007, Strictly proper scoring rules, equation 21's example.
+    # Of a normal distribution: Gneiting and Raftery, 2007, Strictly proper scoring rules, section 4.2.
     exact = scale * (z * (2 * norm.cdf(z) - 1) + 2 * norm.pdf(z) - np.pi**-0.5)
-    assert metrics.crps(np.array([y]), quantiles[None], levels) == pytest.approx(exact, rel=1e-3)
+    assert metrics.crps(np.array([y]), quantiles[None], levels) == pytest.approx(exact, rel=1e-2)
 
 
 @given(pairs)
