@@ -60,7 +60,7 @@ class Terminal:
         self._console = console
         self._lines = Progress(
             _Mark(),
-            TextColumn("{task.description:<9}"),
+            TextColumn("{task.description:<8}"),
             _Seconds(),
             _Rest(),
             console=console,
@@ -105,7 +105,7 @@ class Terminal:
                 self._tasks[stage], completed=1, total=1, note=note, seconds=seconds, ok=ok, refresh=True
             )
         if not self._console.is_terminal:
-            self._say(f"{stage:<9} {seconds:6.1f} s  {note if ok else _ended_by_error(note)}")
+            self._say(f"{stage:<8} {seconds:6.1f} s  {note if ok else _ended_by_error(note)}")
 
     def _say(self, line: str) -> None:
         self._console.print(line.rstrip(), highlight=False, markup=False, soft_wrap=True)

@@ -171,7 +171,7 @@ def train(night: Night, prepared: Prepared, best: Best) -> Challenger:
     """Judged weights, and the calibration of their quantiles."""
     with night.stages.stage("train") as stage:
         judged = contest.train_judged(night, prepared, best, stage)
-    with night.stages.stage("calibrate") as stage:
+    with night.stages.stage("coverage") as stage:
         calibration = contest.calibrate(night, prepared, best, stage)
     return Challenger(best, judged, calibration)
 
