@@ -1,7 +1,7 @@
 """The forecaster: a configuration, and the network it describes.
 
-Axes: B batch, L lookback steps, H horizon steps, C columns (the target first), F calendar features,
-Q quantiles.
+Axes: B batch, L lookback steps, H horizon steps, C columns (the target first), F features known ahead
+(calendar and future covariates), D numbers of static features, E size of a series embedding, Q quantiles.
 """
 
 from __future__ import annotations
@@ -35,11 +35,14 @@ class ForecasterConfig:
         horizon: H, steps out.
         quantiles: Q rising levels, .5 among them.
         columns: C, the target and its past covariates.
-        calendar_features: F.
+        calendar_features: F, of the calendar and future covariates.
         normalisation: what is taken off each window and put back on its forecast, column by column:
             ``none``; ``last_value``, the value at the origin; ``instance``, the window's mean and
             spread (RevIN without its affine part: Kim et al. 2022).
         linear: adds a linear map of the target's lookback to the median.
+        static_features: D.
+        series: how many, where they have an embedding.
+        series_embedding: E, what is learned of each series; 0 for none.
     """
 
     cell: Cell
@@ -54,6 +57,9 @@ class ForecasterConfig:
     calendar_features: int
     normalisation: Normalisation = "instance"
     linear: bool = True
+    static_features: int = 0
+    series: int = 1
+    series_embedding: int = 0
 
     def __post_init__(self) -> None:
         if self.lookback % self.segment_length:
@@ -83,9 +89,11 @@ class Forecaster(nn.Module):
         super().__init__()
         self.config = config
         self.median = median_index(config.quantiles)
+        known_features = config.calendar_features + config.series_embedding
+        self.identity = SeriesEmbedding(config) if config.series_embedding else None
         self.encoder = SegmentRecurrent(
             config.cell,
-            2 * config.columns + config.calendar_features,
+            2 * config.columns + known_features,
             config.hidden_size,
             config.num_layers,
             config.dropout,
@@ -94,7 +102,7 @@ class Forecaster(nn.Module):
         self.head = HorizonHead(
             config.hidden_size,
             config.horizon,
-            config.calendar_features,
+            known_features,
             config.dropout,
             len(config.quantiles),
         )
@@ -104,16 +112,27 @@ class Forecaster(nn.Module):
             nn.init.zeros_(self.shortcut.bias)
 
     def forward(
-        self, x_BLC: Tensor, observed_BLC: Tensor, calendar_BLF: Tensor, future_BHF: Tensor
+        self,
+        x_BLC: Tensor,
+        observed_BLC: Tensor,
+        calendar_BLF: Tensor,
+        future_BHF: Tensor,
+        static_BD: Tensor,
+        series_B: Tensor,
     ) -> Tensor:
         """(B, H, Q) rising quantiles in the units of x.
 
         Args:
             x_BLC: standardised values, missing ones filled from the past.
             observed_BLC: 1 where observed, else 0; the type of x.
-            calendar_BLF: features of the lookback's steps.
-            future_BHF: features of the horizon's steps.
+            calendar_BLF: features of the lookback's steps, calendar and future covariates.
+            future_BHF: the same features of the horizon's steps.
+            static_BD: static features of each window's series.
+            series_B: numbers of the series, from 0.
         """
+        if self.identity is not None:
+            identity_BE = self.identity(static_BD, series_B)
+            calendar_BLF, future_BHF = _beside(calendar_BLF, identity_BE), _beside(future_BHF, identity_BE)
         loc_B1C, scale_B1C = self._location_and_scale(x_BLC)
         x_BLC = (x_BLC - loc_B1C) / scale_B1C
         h_BK = self.encoder(torch.cat([x_BLC, observed_BLC, calendar_BLF], dim=-1))
@@ -131,6 +150,29 @@ class Forecaster(nn.Module):
             return x_BLC[:, -1:], one_B1C
         scale_B1C = x_BLC.std(dim=1, keepdim=True, unbiased=False)
         return x_BLC.mean(dim=1, keepdim=True), scale_B1C.clamp_min(_LEAST_SCALE)
+
+
+class SeriesEmbedding(nn.Module):
+    """What is learned of a series: of itself, and of what its static features share with others."""
+
+    def __init__(self, config: ForecasterConfig) -> None:
+        super().__init__()
+        self.own = nn.Embedding(config.series, config.series_embedding)
+        # Small, so that at first all series are alike: what they share is learned first.
+        nn.init.normal_(self.own.weight, std=0.1)
+        features = config.static_features
+        self.shared = nn.Linear(features, config.series_embedding, bias=False) if features else None
+
+    def forward(self, static_BD: Tensor, series_B: Tensor) -> Tensor:
+        """(B, E)."""
+        own_BE: Tensor = self.own(series_B)
+        return own_BE if self.shared is None else own_BE + self.shared(static_BD)
+
+
+def _beside(x_BTF: Tensor, identity_BE: Tensor) -> Tensor:
+    """(B, T, F + E) the identity beside every step."""
+    identity_BTE = identity_BE[:, None].expand(-1, x_BTF.shape[1], -1)
+    return torch.cat([x_BTF, identity_BTE.to(x_BTF.dtype)], dim=-1)
 
 
 def build(config: ForecasterConfig) -> Forecaster:
