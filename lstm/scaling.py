@@ -166,7 +166,7 @@ class Scaler:
                 future_NK[first : first + panel.n_ahead] = _fill(ahead_AK, newest_C[count:])
         return ScaledPanel(
             values=values_NC,
-            observed=panel.observed[:, :count],
+            observed=~np.isnan(panel.values[:, :count]),
             future=future_NK,
             static=own.static.encode(panel),
             numbers=own.numbers,

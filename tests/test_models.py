@@ -27,10 +27,13 @@ CONFIG = ForecasterConfig(
     quantiles=(0.1, 0.5, 0.9),
     columns=2,
     calendar_features=3,
+    static_features=2,
+    series=6,
+    series_embedding=3,
 )
 
 
-def batch(config: ForecasterConfig = CONFIG, size: int = 6) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def batch(config: ForecasterConfig = CONFIG, size: int = 6) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(1)
     features = config.calendar_features
     return (
@@ -38,6 +41,8 @@ def batch(config: ForecasterConfig = CONFIG, size: int = 6) -> tuple[Tensor, Ten
         torch.ones(size, config.lookback, config.columns),
         torch.randn(size, config.lookback, features, generator=generator),
         torch.randn(size, config.horizon, features, generator=generator),
+        torch.randn(size, config.static_features, generator=generator),
+        torch.arange(size),
     )
 
 
@@ -112,11 +117,12 @@ def test_forecast_depends_on_every_input_and_a_step_only_on_its_own_future_calen
     y_BHQ = model(*inputs)
     for number, tensor in enumerate(inputs):
         changed = list(inputs)
-        changed[number] = tensor + torch.linspace(-1, 1, tensor.shape[1])[:, None]
+        steps = torch.linspace(-1, 1, tensor.shape[1]) if tensor.dim() > 1 else None
+        changed[number] = tensor.flip(0) if steps is None else (tensor.mT + steps).mT
         assert not torch.allclose(model(*changed), y_BHQ, atol=1e-3), f"input {number} is not read"
     future = inputs[3].clone()
     future[:, 2] += 1
-    moved = (model(*inputs[:3], future) - y_BHQ).abs().amax(dim=(0, 2)) > 1e-6
+    moved = (model(*inputs[:3], future, *inputs[4:]) - y_BHQ).abs().amax(dim=(0, 2)) > 1e-6
     assert moved.tolist() == [False, False, True, False, False]
 
 
