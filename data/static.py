@@ -6,6 +6,8 @@ import polars as pl
 
 from data.layout import Layout
 
+MOST_CATEGORIES = 256
+
 
 def static_values(frame: pl.LazyFrame, layout: Layout) -> pl.DataFrame:
     """One row a series: `series`, then its static features, a number (Float64) or a category (String) each.
@@ -41,4 +43,12 @@ def static_values(frame: pl.LazyFrame, layout: Layout) -> pl.DataFrame:
                     column=name,
                     remedy="fill it in one row of the series at least, or declare the column `ignore`.",
                 )
-    return found.with_columns(pl.col(name).list.first() for name in layout.static)
+    values = found.with_columns(pl.col(name).list.first() for name in layout.static)
+    for name in layout.static:
+        if values.schema[name] == pl.String and values[name].n_unique() > MOST_CATEGORIES:
+            layout.refuse(
+                f"{values[name].n_unique():,} categories; at most {MOST_CATEGORIES} say what series share.",
+                column=name,
+                remedy="declare the column `ignore`, since every series is told apart anyway; or group them.",
+            )
+    return values

@@ -148,6 +148,19 @@ def test_static_features_that_are_not(declare: Declare) -> None:
     )
 
 
+def test_too_many_categories(declare: Declare, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data.static.MOST_CATEGORIES", 2)
+    names = ("a", "b", "c")
+    frame = with_kinds(rows(series=names), kind={name: name for name in names})
+    assert_refused(
+        declare(frame, series="site", columns={"kind": "static"}),
+        "3 categories; at most 2",
+        column="kind",
+        time=None,
+        remedy="declare the column `ignore`",
+    )
+
+
 def test_what_follows_as_of_is_no_static_feature(declare: Declare) -> None:
     frame = edit(with_kinds(known_ahead(series=("a",)), kind={"a": "shop"}), slice(HOURS, None), kind="new")
     columns = {"wind": "future", "kind": "static"}
