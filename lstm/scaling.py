@@ -66,7 +66,8 @@ class ScaledPanel:
         """What of a network's configuration follows from the panel that it is trained on."""
         return {
             "columns": self.values.shape[1],
-            "calendar_features": self.calendar.shape[1] + self.future.shape[1],
+            "calendar_features": self.calendar.shape[1],
+            "future_covariates": self.future.shape[1],
             "static_features": self.static.shape[1],
             "series": len(self.numbers),
             "series_embedding": embedding_size(len(self.numbers)),

@@ -89,11 +89,11 @@ def test_a_batch_holds_future_covariates_of_lookback_and_horizon() -> None:
     panel = make(missing=0.0)
     scaler = Scaler.fit(panel, 40)
     found = inputs(panel, scaler, newest(panel, LOOKBACK))
-    assert found.calendar_BLF.shape == (3, LOOKBACK, 18 + 1 + 2)
+    assert found.future_BHF.shape == (3, HORIZON, 18 + 1 + 2)
     loc_SK, scale_SK = scaler.loc_SC[:, 2:], scaler.scale_SC[:, 2:]
     for number in range(3):
         rows = panel.values[panel.rows(number)][-LOOKBACK:, 2:]
-        for part, own in ((found.calendar_BLF, rows), (found.future_BHF, panel.ahead[number])):
+        for part, own in ((found.known_BLK, rows), (found.future_BHF, panel.ahead[number])):
             scaled = (own - loc_SK[number]) / scale_SK[number]
             np.testing.assert_allclose(part[number, :, -2:], scaled, atol=1e-5)
     assert found.series_B.tolist() == [0, 1, 2]

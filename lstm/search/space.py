@@ -13,7 +13,20 @@ from data.retrain import Interval, SearchSpace
 from lstm.models.forecaster import ForecasterConfig
 from lstm.training.recipe import Recipe, TrainingConfig
 
-CHOICES = ("cell", "hidden_size", "num_layers", "segment_length", "lookback", "normalisation", "batch_size")
+CHOICES = (
+    "cell",
+    "hidden_size",
+    "num_layers",
+    "segment_length",
+    "lookback",
+    "normalisation",
+    "head",
+    "pooling",
+    "bidirectional",
+    "channels",
+    "positions",
+    "batch_size",
+)
 RANGES = ("dropout", "learning_rate")
 
 
@@ -22,6 +35,7 @@ def suggest(
     data_set: DataSet,
     columns: int,
     calendar_features: int,
+    future_covariates: int = 0,
     static_features: int = 0,
     series: int = 1,
     series_embedding: int = 0,
@@ -29,7 +43,7 @@ def suggest(
     """Draw a configuration.
 
     Args:
-        columns, calendar_features, static_features, series, series_embedding: as
+        columns, calendar_features, future_covariates, static_features, series, series_embedding: as
             `lstm.scaling.ScaledPanel.sizes` has them.
 
     Returns:
@@ -54,6 +68,7 @@ def suggest(
         quantiles=retrain.quantiles,
         columns=columns,
         calendar_features=calendar_features,
+        future_covariates=future_covariates,
         static_features=static_features,
         series=series,
         series_embedding=series_embedding,

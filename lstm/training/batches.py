@@ -1,8 +1,8 @@
 """Batches, gathered by index from a panel that lies on the training device.
 
-Axes: B batch, L lookback steps, H horizon steps, C columns, F features known ahead (calendar and K future
-covariates), D numbers of static features, S series, N rows of the panel, M those and the rows ahead, R runs
-of windows or of steps, U times of day.
+Axes: B batch, L lookback steps, H horizon steps, C columns, K future covariates, F features of a horizon step
+(calendar and future covariates), D numbers of static features, S series, N rows of the panel, M those and the
+rows ahead, R runs of windows or of steps, U times of day.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Inputs(NamedTuple):
 
     x_BLC: Tensor
     observed_BLC: Tensor
-    calendar_BLF: Tensor
     future_BHF: Tensor
+    known_BLK: Tensor
     static_BD: Tensor
     series_B: Tensor
 
@@ -54,7 +54,7 @@ class Batches:
             raise ValueError(f"future covariates are not known for a horizon of {horizon}")
         self._values_NC = send(panel.values, device)
         self._observed_NC = send(panel.observed, device)
-        self._future_MK = send(panel.future, device) if has_future else None
+        self._future_MK = send(panel.future, device)
         self._n_ahead = panel.n_ahead
         self._static_SD = send(panel.static, device)
         self._number_S = send(panel.numbers, device)
@@ -92,8 +92,8 @@ class Batches:
         return Inputs(
             self._gather("x", self._values_NC, rows_BL),
             self._room("observed", self._values_NC, is_observed_BLC.shape).copy_(is_observed_BLC),
-            self._known("calendar", steps_B1, known_B1, self._past_L),
-            self._known("future", steps_B1, known_B1, self._ahead_H),
+            self._ahead(steps_B1, known_B1),
+            self._gather("known", self._future_MK, known_B1 + self._past_L),
             self._gather("static", self._static_SD, series_B),
             self._gather("series", self._number_S, series_B),
         )
@@ -116,15 +116,15 @@ class Batches:
         if order.size:
             yield from torch.split(send(order, self._device), batch_size, dim=-1)
 
-    def _known(self, name: str, steps_B1: Tensor, rows_B1: Tensor, apart: Tensor) -> Tensor:
-        """Calendar features and future covariates so far apart from these grid steps and their rows."""
-        features = self._features(name, steps_B1, apart)
-        if self._future_MK is None:
+    def _ahead(self, steps_B1: Tensor, rows_B1: Tensor) -> Tensor:
+        """Calendar features and future covariates of the horizon after these grid steps and their rows."""
+        features = self._features("calendar", steps_B1, self._ahead_H)
+        if not self._future_MK.shape[1]:
             return features
-        future = self._gather(f"covariates of {name}", self._future_MK, rows_B1 + apart)
-        size = features.shape[-1] + future.shape[-1]
-        room = self._room(f"all of {name}", features, (*features.shape[:-1], size))
-        return torch.cat([features, future], dim=-1, out=room)
+        covariates = self._gather("covariates", self._future_MK, rows_B1 + self._ahead_H)
+        size = features.shape[-1] + covariates.shape[-1]
+        room = self._room("future", features, (*features.shape[:-1], size))
+        return torch.cat([features, covariates], dim=-1, out=room)
 
     def _features(self, name: str, steps_B1: Tensor, apart: Tensor) -> Tensor:
         """Calendar features of the grid steps so far apart from these: those of the day plus those of the
