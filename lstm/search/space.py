@@ -31,13 +31,20 @@ RANGES = ("dropout", "learning_rate")
 
 
 def suggest(
-    trial: optuna.Trial, data_set: DataSet, columns: int, calendar_features: int
+    trial: optuna.Trial,
+    data_set: DataSet,
+    columns: int,
+    calendar_features: int,
+    future_covariates: int = 0,
+    static_features: int = 0,
+    series: int = 1,
+    series_embedding: int = 0,
 ) -> tuple[ForecasterConfig, TrainingConfig]:
     """Draw a configuration.
 
     Args:
-        columns: C, the target and its past covariates.
-        calendar_features: F, as `lstm.features` makes them.
+        columns, calendar_features, future_covariates, static_features, series, series_embedding: as
+            `lstm.scaling.ScaledPanel.sizes` has them.
 
     Returns:
         The network and its training. The training's seed is the data set's; the caller gives each trial
@@ -61,6 +68,10 @@ def suggest(
         quantiles=retrain.quantiles,
         columns=columns,
         calendar_features=calendar_features,
+        future_covariates=future_covariates,
+        static_features=static_features,
+        series=series,
+        series_embedding=series_embedding,
     )
     return model, training
 
