@@ -86,13 +86,12 @@ def snapshot(tracker: Tracker, night_run: str, digest: str, folder: Path) -> Pan
     return load(path)
 
 
-def main(night_run: str) -> None:
-    """A local worker process. Asked to end, it does so after the epoch, or soon if the epoch is long.
+def asked_to_end() -> threading.Event:
+    """Set when this process is asked to end; where its epoch is long it then ends soon, whatever it does.
 
     An exception out of a signal handler could interrupt a transaction and keep the database locked. What a
     sudden end leaves running is cleaned up by the night, or by the next one.
     """
-    silence_telemetry()
     asked = threading.Event()
 
     def end(number: int, _: object) -> None:
@@ -103,6 +102,13 @@ def main(night_run: str) -> None:
             sudden.start()
 
     signal.signal(signal.SIGTERM, end)
+    return asked
+
+
+def main(night_run: str) -> None:
+    """A local worker process. Asked to end, it does so after the epoch."""
+    silence_telemetry()
+    asked = asked_to_end()
     run_worker(night_run, load_settings(), asked.is_set)
     if asked.is_set():
         sys.exit(ASKED_TO_END)

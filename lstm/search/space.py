@@ -9,8 +9,10 @@ from typing import Any
 import optuna
 
 from data.catalog import DataSet
+from data.panel import Panel
 from data.retrain import Interval, SearchSpace
 from lstm.models.forecaster import ForecasterConfig
+from lstm.scaling import ScaledPanel
 from lstm.training.recipe import Recipe, TrainingConfig
 
 CHOICES = ("cell", "hidden_size", "num_layers", "segment_length", "lookback", "normalisation", "batch_size")
@@ -18,7 +20,7 @@ RANGES = ("dropout", "learning_rate")
 
 
 def suggest(
-    trial: optuna.Trial, data_set: DataSet, columns: int, calendar_features: int
+    trial: optuna.trial.BaseTrial, data_set: DataSet, columns: int, calendar_features: int
 ) -> tuple[ForecasterConfig, TrainingConfig]:
     """Draw a configuration.
 
@@ -63,6 +65,14 @@ def centre(space: SearchSpace) -> dict[str, Any]:
         low, high = interval.low, interval.high
         middle[name] = math.sqrt(low * high) if low > 0 else (low + high) / 2
     return middle
+
+
+def at_centre(
+    data_set: DataSet, panel: Panel, scaled: ScaledPanel
+) -> tuple[ForecasterConfig, TrainingConfig]:
+    """The configuration in the middle of the data set's space."""
+    trial = optuna.trial.FixedTrial(centre(data_set.retrain.search_space))
+    return suggest(trial, data_set, len(panel.columns), scaled.calendar.shape[1])
 
 
 def params_of(recipe: Recipe) -> dict[str, Any]:
