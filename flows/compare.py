@@ -68,9 +68,9 @@ def compare(
     create_markdown_artifact(
         key=f"comparison-{data_set.replace('_', '-')}",
         markdown=comparison_report.markdown(outcome),
-        description=f"{data_set}: {outcome['headline']}",
+        description=f"{data_set}: {outcome['recommendation']['headline']}",
     )
-    return Completed(message=outcome["headline"], data=outcome)
+    return Completed(message=outcome["recommendation"]["headline"], data=outcome)
 
 
 def _recorded(work: Comparing) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def _recorded(work: Comparing) -> dict[str, Any]:
     except BaseException as error:
         work.tracker.end(run, "FAILED", describe(error))
         raise
-    work.tracker.end(run, "FINISHED", outcome["headline"])
+    work.tracker.end(run, "FINISHED", outcome["recommendation"]["headline"])
     return outcome
 
 

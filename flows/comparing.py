@@ -16,12 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from data.catalog import load_catalog
-from data.contract import check
+from data.contract import check, resolve_as_of
 from data.errors import NightcastError
 from data.files import write_atomically
 from data.retrain import Budget, Cell
 from data.snapshot import save as save_snapshot
-from data.source import resolve_as_of
 from data.splits import split
 from flows import leash
 from flows.contender import JOB_FILE, Job
@@ -140,7 +139,7 @@ def run_contenders(comparing: Comparing, stage: Stage) -> int:
     _run(comparing, everyone, 0, stage)
     done = 1
     while done < comparing.wish.seeds:
-        is_made = all(comparing.records(one).has_forecast(done) for one in everyone)
+        is_made = all(comparing.records(one).is_done(done) for one in everyone)
         if not is_made and time.monotonic() + _round_seconds(comparing, everyone) > deadline:
             break
         _run(comparing, everyone, done, stage)
@@ -168,7 +167,7 @@ def judge(comparing: Comparing, seeds: int) -> Comparison:
 
 def _run(comparing: Comparing, everyone: Sequence[Contender], seed: int, stage: Stage) -> None:
     """A process for each contender that lacks this seed, some at a time."""
-    waiting = deque(one for one in everyone if not comparing.records(one).has_forecast(seed))
+    waiting = deque(one for one in everyone if not comparing.records(one).is_done(seed))
     running: dict[Contender, subprocess.Popen[bytes]] = {}
     try:
         while waiting or running:
@@ -206,7 +205,7 @@ def _start(comparing: Comparing, contender: Contender, seed: int) -> subprocess.
 def _require_success(
     comparing: Comparing, contender: Contender, seed: int, process: subprocess.Popen[bytes]
 ) -> None:
-    if process.returncode or not comparing.records(contender).has_forecast(seed):
+    if process.returncode or not comparing.records(contender).is_done(seed):
         raise ContenderFailed(
             f"{contender.name} ended with status {process.returncode}. Remedy: see to the reason below, then run "
             f"the same command again; what is done is kept.\n{leash.tail(_log(comparing, contender))}"

@@ -43,7 +43,7 @@ def outcome_of(comparing: Comparing, run: str, page: Path, comparison: Compariso
         "data_set": panel.data_set,
         "as_of": panel.frequency.format(panel.as_of),
         "recommendation": told["recommendation"],
-        "headline": told["headline"],
+        "favourites": told["favourites"],
         "findings": list(comparing.findings),
         "seconds": dict(comparing.stages.seconds),
         "page": str(page),
@@ -76,7 +76,7 @@ def markdown(outcome: Mapping[str, Any]) -> str:
 
 
 def rows(outcome: Mapping[str, Any]) -> list[list[str]]:
-    """The headline as cells: who, lookback, MAE, interval, behind the best, seconds an epoch."""
+    """The favourites as cells: who, lookback, MAE, interval, behind the best, seconds an epoch."""
     behind = outcome["recommendation"]["behind"]
     return [
         [
@@ -87,7 +87,7 @@ def rows(outcome: Mapping[str, Any]) -> list[list[str]]:
             p_value(behind[one["network"]]["p"]) if one["network"] in behind else "best",
             f"{one['cost']['epoch_seconds']:.2f}" if one["cost"] else "–",
         ]
-        for one in outcome["headline"]
+        for one in outcome["favourites"]
     ]
 
 

@@ -97,7 +97,7 @@ def _print(outcome: dict[str, Any]) -> None:
     shown = table(
         "on the judge windows", "lookback", "MAE", "95 % interval", "behind the best", "s/epoch", numbers=5
     )
-    taken = next(n for n, one in enumerate(outcome["headline"]) if one["network"] == advice["network"])
+    taken = next(n for n, one in enumerate(outcome["favourites"]) if one["network"] == advice["network"])
     for number, row in enumerate(rows(outcome)):
         shown.add_row(*row, style="bold" if number == taken else None)
     console.print(shown)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,7 +42,7 @@ class Cost:
         epoch_seconds: of a training epoch: processor seconds on a CPU, which other processes do not
             lengthen; else by the clock.
         windows_per_second: forecasts of whole horizons.
-        base_megabytes: resident memory before the training: Python, torch and the data.
+        base_megabytes: resident memory before the training: Python, torch, its libraries and the data.
         training_megabytes: by how much it rose at most in an epoch, sampled every two milliseconds.
     """
 
@@ -65,10 +65,12 @@ def measure(ground: Ground, contender: Contender, device: torch.device) -> Cost:
     config, training = at_centre(only(ground.data_set, contender), panel, scaled)
     train = windows(panel, splits.train, config.lookback, config.horizon)
     clock = time.process_time if device.type == "cpu" else time.monotonic
+    # The first training of a process also loads libraries: that is none of this network's memory.
+    fit(config, training, scaled, train.select(np.arange(min(len(train), 8))), device=device, epochs=1)
     base = psutil.Process().memory_info().rss
     with _peak() as peak:
         fit(config, training, scaled, train, device=device, epochs=1)
-    fitted_seconds = _epoch_seconds(
+    epoch_seconds = _epoch_seconds(
         lambda note: fit(config, training, scaled, train, device=device, epochs=_EPOCHS, on_epoch=note), clock
     )
     model = build(config)
@@ -79,7 +81,7 @@ def measure(ground: Ground, contender: Contender, device: torch.device) -> Cost:
     seconds = clock() - began
     return Cost(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        epoch_seconds=fitted_seconds,
+        epoch_seconds=epoch_seconds,
         windows_per_second=len(some) / max(seconds, 1e-9),
         base_megabytes=base / _MEGABYTE,
         training_megabytes=max(peak[0] - base, 0) / _MEGABYTE,
@@ -97,10 +99,8 @@ def _epoch_seconds(
         if len(moments) > 1 and moments[-1] - moments[0] > _LONGEST_SECONDS:
             raise _Enough
 
-    try:
+    with suppress(_Enough):
         train(note)
-    except _Enough:
-        pass
     return float(np.median(np.diff(moments)))
 
 

@@ -1,7 +1,8 @@
 """From measurements to words: which forecaster to take, why, and how sure that is.
 
-Whoever is worse than the best one beyond chance is out. Of those that remain the cheapest is taken, since
-nothing shows that the others give more; of those that cost about the same, the most accurate.
+Who is worse than the best one beyond chance, or by more than a hair, is out. Of those that remain the
+cheapest is taken, since nothing shows that the others give more; of those that cost about the same, the most
+accurate.
 
 Axes: G groups of windows (`lstm.evaluation.significance`).
 """
@@ -19,6 +20,9 @@ Sureness = Literal["sure", "fairly sure", "unsure"]
 
 LEVEL = 0.05
 """Above this p value a difference may be chance."""
+
+CLOSE = 0.02
+"""Up to this share of the lowest error, a difference that may be chance is too small to pay for."""
 
 SIMILAR_COST = 1.25
 """Up to this ratio two trainings cost about the same."""
@@ -81,9 +85,9 @@ def recommend(candidates: Sequence[Candidate]) -> Recommendation:
     """Choose one of at least one candidate."""
     best = min(candidates, key=lambda one: (float(one.loss_G.mean()), one.seconds))
     behind = _behind(best, candidates)
-    level = [one for one in candidates if one is best or behind[one.network].p >= LEVEL]
-    least = min(one.seconds for one in level)
-    cheap = [one for one in level if one.seconds <= SIMILAR_COST * least]
+    close = [one for one in candidates if _is_close(one, best, behind)]
+    least = min(one.seconds for one in close)
+    cheap = [one for one in close if one.seconds <= SIMILAR_COST * least]
     chosen = min(cheap, key=lambda one: (float(one.loss_G.mean()), one.seconds))
     gives_away = _gives_away(chosen, candidates)
     sureness, because = _sureness(chosen, gives_away)
@@ -109,6 +113,14 @@ def p_value(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
+def _is_close(one: Candidate, best: Candidate, behind: Mapping[str, Difference]) -> bool:
+    """Whether it is as good as the best, as far as anybody can tell."""
+    if one is best:
+        return True
+    found = behind[one.network]
+    return found.p >= LEVEL and found.mean <= CLOSE * float(best.loss_G.mean())
+
+
 def _behind(best: Candidate, candidates: Sequence[Candidate]) -> dict[str, Difference]:
     others = [one for one in candidates if one is not best]
     raw = [difference(one.loss_G, best.loss_G) for one in others]
@@ -126,16 +138,19 @@ def _gives_away(chosen: Candidate, candidates: Sequence[Candidate]) -> float:
 
 def _sureness(chosen: Candidate, gives_away: float) -> tuple[Sureness, str]:
     groups = len(chosen.loss_G)
+    longer = "A longer retrain.judge in the catalog would tell more."
     if groups < FEWEST_GROUPS:
+        counted = "1 group" if groups == 1 else f"{groups} groups"
         return "unsure", (
-            f"the judge windows span so little time that they make {groups} independent "
-            f"{'group' if groups == 1 else 'groups'}, too few to tell a difference from chance. "
-            "A longer retrain.judge in the catalog would tell more."
+            f"The judge windows span so little time that they make {counted} of windows that are nearly "
+            f"independent, too few to tell a difference from chance. {longer}"
         )
-    word: Sureness = (
-        "sure" if gives_away <= SURE else "fairly sure" if gives_away <= FAIRLY_SURE else "unsure"
-    )
-    return word, f"at 95 % confidence, none of the others is better than it by more than {gives_away:.1%}."
+    if gives_away == 0:
+        return "sure", "At 95 % confidence, none of the others is better."
+    bound = f"At 95 % confidence, none of the others is better by more than {gives_away:.1%}."
+    if gives_away > FAIRLY_SURE:
+        return "unsure", f"{bound} {longer}"
+    return "sure" if gives_away <= SURE else "fairly sure", bound
 
 
 def _headline(chosen: Candidate) -> str:
@@ -160,20 +175,22 @@ def _reasons(
             f"which may be chance ({p_value(behind[chosen.network].p)}).",
             f"Training the {spoken(best.network)} takes {_times(best.seconds, chosen.seconds)} as long.",
         ]
-    level = [one for one in candidates if one not in (chosen, best) and behind[one.network].p >= LEVEL]
-    for one in level:
-        found = behind[one.network]
-        reasons.append(
-            f"The {spoken(one.network)} cannot be told apart from the best either: {_more(one, lowest)} more error "
-            f"({p_value(found.p)}){_costs(one, chosen)}."
-        )
-    worse = [one for one in candidates if one is not best and behind[one.network].p < LEVEL]
-    if worse:
-        listed = [
-            f"the {spoken(one.network)} by {_more(one, lowest)} ({p_value(behind[one.network].p)})"
-            for one in worse
-        ]
-        reasons.append(f"Worse than the best, beyond chance: {_listed(listed)}.")
+    others = [one for one in candidates if one not in (chosen, best)]
+    close = [one for one in others if _is_close(one, best, behind)]
+    unclear = [one for one in others if one not in close and behind[one.network].p >= LEVEL]
+    worse = [one for one in others if behind[one.network].p < LEVEL]
+    reasons += [
+        f"The {spoken(one.network)} cannot be told apart from the best: {_more(one, lowest)} more error "
+        f"({p_value(behind[one.network].p)}){_costs(one, chosen)}."
+        for one in close
+    ]
+    for some, words in ((unclear, "Worse here, though that may be chance"), (worse, "Worse beyond chance")):
+        if some:
+            listed = [
+                f"the {spoken(one.network)} by {_more(one, lowest)} ({p_value(behind[one.network].p)})"
+                for one in some
+            ]
+            reasons.append(f"{words}: {_listed(listed)}.")
     return reasons
 
 

@@ -63,6 +63,10 @@ class Records:
         """Whether the training of that seed is done."""
         return self._path(f"seed-{seed}.safetensors").exists()
 
+    def is_done(self, seed: int) -> bool:
+        """Whether nothing is left to do up to that seed's training."""
+        return self.has_cost() and self.has_search() and self.has_forecast(seed)
+
     def save_forecast(self, seed: int, z_WHQ: NDArray[np.float32], seconds: float) -> None:
         """Keep the standardised forecasts of a training, and what it took by the clock."""
         data = safetensors.numpy.save({"z_WHQ": np.ascontiguousarray(z_WHQ)}, {"seconds": str(seconds)})

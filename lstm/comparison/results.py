@@ -105,13 +105,13 @@ class Comparison:
 
     Attributes:
         results: every forecaster at every lookback.
-        headline: one a network, at the lookback that validation liked best, the lowest MAE first.
+        favourites: one a network, at the lookback that validation liked best, the lowest MAE first.
     """
 
     ground: Ground
     bench: Bench
     results: tuple[Result, ...]
-    headline: tuple[Result, ...]
+    favourites: tuple[Result, ...]
     recommendation: Recommendation
 
     def to_dict(self) -> dict[str, Any]:
@@ -121,7 +121,7 @@ class Comparison:
         return {
             "data_set": self.ground.data_set.name,
             "recommendation": {**_finite(advice), "behind": behind},
-            "headline": [one.to_dict() for one in self.headline],
+            "favourites": [one.to_dict() for one in self.favourites],
             "results": [one.to_dict() for one in self.results],
         }
 
@@ -159,9 +159,9 @@ def conclude(
         )
         for one in baselines
     ]
-    headline = sorted(_favourites(results).values(), key=lambda one: one.mae.mean)
-    candidates = [Candidate(one.network, one.lookback, one.loss_G, one.seconds) for one in headline]
-    return Comparison(ground, bench, tuple(results), tuple(headline), recommend(candidates))
+    favourites = sorted(_favourites(results).values(), key=lambda one: one.mae.mean)
+    candidates = [Candidate(one.network, one.lookback, one.loss_G, one.seconds) for one in favourites]
+    return Comparison(ground, bench, tuple(results), tuple(favourites), recommend(candidates))
 
 
 def _favourites(results: Sequence[Result]) -> Mapping[str, Result]:

@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 from data.panel import Floats
 from lstm.comparison.recommendation import spoken
 from lstm.comparison.results import Comparison, Result
+from lstm.evaluation.significance import Estimate
 from lstm.tracking.report import AMBER, BLUE, GREY, TEAL, apart
 
 SKY, PINK, MUTED = "#56b4e9", "#cc79a7", "#8b929e"
@@ -35,24 +36,22 @@ _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 
 def accuracy(comparison: Comparison) -> go.Figure:
     """The MAE of every forecaster with its interval, the best on top."""
-    figure = _figure(90 + 44 * len(comparison.headline))
-    best = comparison.headline[0].mae.mean
-    figure.add_vline(x=best, line={"color": MUTED, "width": 1, "dash": "dot"})
-    for one in comparison.headline[::-1]:
-        errors = {"type": "data", "symmetric": False, "thickness": 2, "width": 5}
-        if np.isfinite(one.mae.low):
-            errors |= {"array": [one.mae.high - one.mae.mean], "arrayminus": [one.mae.mean - one.mae.low]}
-        figure.add_scatter(
-            x=[one.mae.mean],
-            y=[label(one)],
-            error_x=errors,
-            mode="markers",
-            marker={**_marker(one.network), "size": 12},
-            hovertemplate=f"{label(one)}: %{{x:.4f}}<extra></extra>",
-            showlegend=False,
-        )
-    figure.update_xaxes(title="MAE, in standard deviations of the target (lower is better)")
-    figure.update_yaxes(showgrid=False)
+    figure = _ranking(comparison, lambda one: one.mae)
+    figure.update_xaxes(title="MAE, standard deviations of the target")
+    return figure
+
+
+def behind(comparison: Comparison) -> go.Figure:
+    """By how much each is worse than the best, with the interval of that difference."""
+    best = comparison.favourites[0]
+
+    def share(one: Result) -> Estimate:
+        found = comparison.recommendation.behind.get(one.network, Estimate(0.0, 0.0, 0.0))
+        return Estimate(*(value / best.mae.mean for value in (found.mean, found.low, found.high)))
+
+    figure = _ranking(comparison, share)
+    figure.add_vline(x=0, line={"color": MUTED, "width": 1, "dash": "dot"})
+    figure.update_xaxes(title="more error than the best", tickformat=".0%")
     return figure
 
 
@@ -92,29 +91,26 @@ def memory_by_lookback(comparison: Comparison) -> go.Figure:
 def error_by_cost(comparison: Comparison) -> go.Figure:
     """MAE against the seconds of one whole training."""
     figure = _figure(340)
-    for one in comparison.headline:
-        # A logarithmic axis has no zero: what needs no training stands at its left edge.
-        seconds = max(one.seconds, 1e-3)
+    for one in comparison.favourites:
         figure.add_scatter(
-            x=[seconds],
+            # A logarithmic axis has no zero: what needs no training stands at its left edge.
+            x=[max(one.seconds, 1e-3)],
             y=[one.mae.mean],
-            mode="markers+text",
-            text=[spoken(one.network)],
-            textposition="top center",
+            mode="markers",
+            name=spoken(one.network),
             marker={**_marker(one.network), "size": 13},
-            hovertemplate=f"{label(one)}: %{{y:.4f}}, {one.seconds:.3g} s<extra></extra>",
-            showlegend=False,
-            cliponaxis=False,
+            hovertemplate=f"%{{y:.4f}}, {one.seconds:.3g} s",
         )
-    figure.update_xaxes(title="seconds of one training, one thread (logarithmic)", type="log", dtick=1)
+    figure.update_xaxes(title="seconds of one training (logarithmic)", type="log", dtick=1)
     figure.update_yaxes(title="MAE, standardised")
+    figure.update_layout(hovermode="closest")
     return figure
 
 
 def error_by_step(comparison: Comparison) -> go.Figure:
     """MAE of each horizon step."""
     figure = _figure(340)
-    for one in comparison.headline:
+    for one in comparison.favourites:
         steps = np.arange(1, len(one.mae_by_step) + 1)
         _line(figure, one, steps, one.mae_by_step, mode="lines" if len(steps) > 1 else "markers")
     figure.update_xaxes(title="steps ahead")
@@ -124,21 +120,11 @@ def error_by_step(comparison: Comparison) -> go.Figure:
 
 def coverage(comparison: Comparison) -> go.Figure:
     """How many targets lie within the outermost quantiles, beside how many should."""
-    figure = _figure(90 + 40 * len(comparison.headline))
     levels = comparison.bench.levels
     nominal = levels[-1] - levels[0]
+    figure = _ranking(comparison, lambda one: Estimate(one.coverage, np.nan, np.nan))
     figure.add_vline(x=nominal, line={"color": MUTED, "width": 1.5, "dash": "dash"})
-    for one in comparison.headline[::-1]:
-        figure.add_scatter(
-            x=[one.coverage],
-            y=[label(one)],
-            mode="markers",
-            marker={**_marker(one.network), "size": 12},
-            hovertemplate=f"{label(one)}: %{{x:.1%}}<extra></extra>",
-            showlegend=False,
-        )
-    figure.update_xaxes(title=f"share of outcomes inside the {nominal:.0%} interval", tickformat=".0%")
-    figure.update_yaxes(showgrid=False)
+    figure.update_xaxes(title=f"outcomes inside the {nominal:.0%} interval", tickformat=".0%")
     return figure
 
 
@@ -158,7 +144,7 @@ def forecasts(comparison: Comparison, first: str) -> go.Figure:
         return moments
 
     figure = _figure(430)
-    for one in comparison.headline:
+    for one in comparison.favourites:
         visible = one.network == first
         _fan(
             figure,
@@ -172,16 +158,16 @@ def forecasts(comparison: Comparison, first: str) -> go.Figure:
         x += times(window)
         y += bench.y_WH[window].tolist()
     figure.add_scatter(x=x, y=y, mode="lines", name=OBSERVED, line={"width": 1.6, "color": MUTED})
-    each = len(figure.data) // len(comparison.headline)
+    each = len(figure.data) // len(comparison.favourites)
     buttons = [
         {
             "label": spoken(one.network),
             "method": "restyle",
             "args": ["visible", [n // each == place for n in range(len(figure.data) - 1)] + [True]],
         }
-        for place, one in enumerate(comparison.headline)
+        for place, one in enumerate(comparison.favourites)
     ]
-    place = [one.network for one in comparison.headline].index(first)
+    place = [one.network for one in comparison.favourites].index(first)
     figure.update_layout(
         updatemenus=[
             {
@@ -205,9 +191,30 @@ def forecasts(comparison: Comparison, first: str) -> go.Figure:
 
 
 def label(one: Result) -> str:
-    """``GRU, 168 steps``; the seasonal naive has no lookback to choose."""
+    """``GRU, 168``; the seasonal naive has no lookback to choose."""
     name = spoken(one.network)
-    return name if one.network == "seasonal_naive" else f"{name}, {one.lookback} steps"
+    return name if one.network == "seasonal_naive" else f"{name}, {one.lookback}"
+
+
+def _ranking(comparison: Comparison, value: Callable[[Result], Estimate]) -> go.Figure:
+    """A row a forecaster, the best on top, with a point and its interval where it has one."""
+    figure = _figure(90 + 44 * len(comparison.favourites))
+    for one in comparison.favourites[::-1]:
+        found = value(one)
+        errors: dict[str, Any] = {"type": "data", "symmetric": False, "thickness": 2, "width": 5}
+        if np.isfinite(found.low):
+            errors |= {"array": [found.high - found.mean], "arrayminus": [found.mean - found.low]}
+        figure.add_scatter(
+            x=[found.mean],
+            y=[label(one)],
+            error_x=errors,
+            mode="markers",
+            marker={**_marker(one.network), "size": 12},
+            hovertemplate="%{x}<extra></extra>",
+            showlegend=False,
+        )
+    figure.update_yaxes(showgrid=False)
+    return figure
 
 
 def _fan(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 
@@ -12,7 +13,7 @@ from plotly.offline import get_plotlyjs
 
 from lstm.comparison.recommendation import FEWEST_GROUPS, LEVEL, p_value, spoken
 from lstm.comparison.results import Comparison, Result
-from lstm.evaluation.significance import CONFIDENCE
+from lstm.evaluation.significance import CONFIDENCE, Estimate
 from lstm.tracking import comparison_figures as figures
 
 _STYLE = """
@@ -23,7 +24,7 @@ _STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-main { max-width: 1040px; margin: 0 auto; padding: 28px 20px 60px; }
+main { max-width: 1180px; margin: 0 auto; padding: 28px 20px 60px; }
 h1 { font-size: 1.35rem; margin: 0; } h2 { font-size: 1.15rem; margin: 44px 0 2px; }
 p { margin: 8px 0; max-width: 74ch; } .faint { color: var(--faint); font-size: .92rem; }
 .advice { border-left: 5px solid var(--mark); background: var(--tint); border-radius: 0 8px 8px 0;
@@ -37,6 +38,7 @@ th { color: var(--faint); font-weight: 600; vertical-align: bottom; white-space:
 th:first-child, td:first-child { text-align: left; } tr.taken td { font-weight: 650; background: var(--tint); }
 .swatch { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 8px; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 8px 28px; }
+.pair > div { min-width: 0; } h3 { font-size: .98rem; margin: 18px 0 0; }
 details { margin-top: 40px; } summary { cursor: pointer; font-weight: 650; font-size: 1.05rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 18px; } dt { color: var(--faint); }
 dd { margin: 0; overflow-wrap: anywhere; }
@@ -56,6 +58,7 @@ function paint() {
       change["updatemenus[0].bgcolor"] = paper; change["updatemenus[0].font.color"] = ink;
     }
     Plotly.relayout(plot, change);
+    Plotly.Plots.resize(plot);
     const observed = plot.data.findIndex((trace) => trace.name === "observed");
     if (observed >= 0) Plotly.restyle(plot, {"line.color": ink}, [observed]);
   });
@@ -76,36 +79,39 @@ def render(comparison: Comparison, facts: Mapping[str, str]) -> str:
         _advice(comparison),
         _section(
             "How good each is",
-            f"Mean absolute error on the judge windows, which nobody has learned from; bars are "
-            f"{CONFIDENCE:.0%} confidence intervals. Intervals of forecasters on the same windows move together: the "
-            "table's column <em>behind the best</em> says which differences may be chance.",
+            "Mean absolute error on the judge windows, which nobody has learned from, with "
+            f"{CONFIDENCE:.0%} confidence intervals. Good and bad days are the same for all, so the difference "
+            "from the best is better known than the errors themselves.",
             _table(comparison),
-            _figure(figures.accuracy(comparison), "accuracy"),
+            _pair(
+                ("Error", figures.accuracy(comparison)),
+                ("Behind the best", figures.behind(comparison)),
+            ),
         ),
         _section(
             "What it forecast",
-            "The newest judge windows, one after the other, against what happened. The button chooses the forecaster.",
+            "The newest judge windows, one after the other, against what happened. The list chooses the forecaster.",
             _figure(figures.forecasts(comparison, advice.network), "forecasts"),
         ),
         _section(
             "What a longer lookback gives, and what it costs",
-            "Left, the error, with bars from the best to the worst seed; then seconds of a training epoch and "
-            "the memory that training adds, every network at the same size.",
-            '<div class="pair">'
-            + _figure(figures.error_by_lookback(comparison), "lookback")
-            + _figure(figures.seconds_by_lookback(comparison), "seconds")
-            + _figure(figures.memory_by_lookback(comparison), "memory")
-            + _figure(figures.error_by_cost(comparison), "cost")
-            + "</div>",
+            "Seconds and memory are measured with every network at the same size. Bars of the error reach from "
+            "the best to the worst seed.",
+            _pair(
+                ("Error against lookback", figures.error_by_lookback(comparison)),
+                ("Seconds of a training epoch, one thread", figures.seconds_by_lookback(comparison)),
+                ("Memory that training adds", figures.memory_by_lookback(comparison)),
+                ("Error against the time of one training", figures.error_by_cost(comparison)),
+            ),
         ),
         _section(
             "Near and far, and how honest the intervals are",
-            "Left, the error of each step ahead. Right, how often what happened lay inside the widest "
-            "interval; the dashed line is how often it should.",
-            '<div class="pair">'
-            + _figure(figures.error_by_step(comparison), "steps")
-            + _figure(figures.coverage(comparison), "coverage")
-            + "</div>",
+            "The error of each step ahead; and how often what happened lay inside the widest interval, where the "
+            "dashed line is how often it should.",
+            _pair(
+                ("Error by step ahead", figures.error_by_step(comparison)),
+                ("Coverage", figures.coverage(comparison)),
+            ),
         ),
         f"<details><summary>Every network at every lookback</summary>{_all(comparison)}</details>",
         f"<details><summary>How it was measured</summary>{_method(comparison)}{_facts(facts)}</details>",
@@ -126,7 +132,7 @@ def _advice(comparison: Comparison) -> str:
     return (
         f'<p class="faint">{escape(_subtitle(comparison))}</p>'
         f'<div class="advice"><strong class="take">{escape(advice.headline)}</strong><ul>{reasons}</ul>'
-        f"<p><strong>How sure: {advice.sureness}.</strong> {escape(_capital(advice.because))}</p></div>"
+        f"<p><strong>How sure: {advice.sureness}.</strong> {escape(advice.because)}</p></div>"
     )
 
 
@@ -138,8 +144,8 @@ def _subtitle(comparison: Comparison) -> str:
         for step in (bench.windows.steps.min() + 1, bench.windows.steps.max() + bench.y_WH.shape[1])
     )
     return (
-        f"{title + '. ' if title else ''}Forecasts of {panel.target}, {bench.y_WH.shape[1]} steps of "
-        f"{panel.frequency.text} ahead, judged on {len(bench.windows):,} windows from {first} to {last}."
+        f"{title + '. ' if title else ''}Forecasts of {panel.target}, {bench.y_WH.shape[1]} steps "
+        f"({panel.frequency.text}) ahead, judged on {len(bench.windows):,} windows from {first} to {last}."
     )
 
 
@@ -151,33 +157,40 @@ def _table(comparison: Comparison) -> str:
     """One row a network, at its lookback."""
     advice = comparison.recommendation
     levels = comparison.bench.levels
-    head = ["", "lookback", "MAE", f"{CONFIDENCE:.0%} interval", "behind the best", "pinball loss"]
+    head = ["", "lookback", f"MAE, {CONFIDENCE:.0%} interval", "behind the best", "pinball loss"]
     head += [f"{levels[-1] - levels[0]:.0%} interval holds", "parameters", "seconds an epoch"]
     head += ["MiB that training adds", "forecasts a second"]
     rows = []
-    for one in comparison.headline:
-        behind = advice.behind.get(one.network)
+    for one in comparison.favourites:
+        cost = one.cost
         cells = [
             _swatch(one.network) + escape(spoken(one.network)),
             "" if one.network == "seasonal_naive" else f"{one.lookback}",
-            f"{one.mae.mean:.3f}",
-            f"{one.mae.low:.3f} to {one.mae.high:.3f}" if np.isfinite(one.mae.low) else "not known",
-            "best"
-            if behind is None
-            else f"{behind.mean / comparison.headline[0].mae.mean:.1%}, {p_value(behind.p)}",
+            _interval(one.mae),
+            _behind(comparison, one),
             f"{one.pinball:.3f}",
             f"{one.coverage:.1%}",
             f"{one.parameters:,}",
-            *(
-                [f"{one.cost.epoch_seconds:.2f}", f"{one.cost.training_megabytes:.0f}"]
-                if one.cost
-                else ["–", "–"]
-            ),
-            f"{float(f'{one.cost.windows_per_second:.2g}'):,.0f}" if one.cost else "–",
+            f"{cost.epoch_seconds:.2f}" if cost else "–",
+            f"{cost.training_megabytes:.0f}" if cost else "–",
+            f"{float(f'{cost.windows_per_second:.2g}'):,.0f}" if cost else "–",
         ]
         taken = ' class="taken"' if one.network == advice.network else ""
         rows.append(f"<tr{taken}>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     return _html_table(head, rows)
+
+
+def _interval(mae: Estimate) -> str:
+    limits = f"{mae.low:.3f} – {mae.high:.3f}" if np.isfinite(mae.low) else "not known"
+    return f'{mae.mean:.3f} <span class="faint">{limits}</span>'
+
+
+def _behind(comparison: Comparison, one: Result) -> str:
+    found = comparison.recommendation.behind.get(one.network)
+    if found is None:
+        return "best"
+    share = found.mean / comparison.favourites[0].mae.mean
+    return f'{share:.1%} <span class="faint">{p_value(found.p)}</span>'
 
 
 def _all(comparison: Comparison) -> str:
@@ -213,7 +226,7 @@ def _searched(one: Result) -> tuple[str, str, str]:
 
 def _method(comparison: Comparison) -> str:
     retrain = comparison.ground.data_set.retrain
-    groups, seeds = len(comparison.headline[0].loss_G), max(len(one.seeds) for one in comparison.results)
+    groups, seeds = len(comparison.favourites[0].loss_G), max(len(one.seeds) for one in comparison.results)
     paragraphs = [
         f"Every network at every lookback had a search of its own in the data set's space, with the same budget: at "
         f"most {retrain.budget.trials} trials and {retrain.budget.minutes * 60:.0f} seconds on one thread. The best "
@@ -247,13 +260,18 @@ def _swatch(network: str) -> str:
     return f'<span class="swatch" style="background:{figures.COLOURS.get(network, figures.MUTED)}"></span>'
 
 
+def _pair(*titled: tuple[str, go.Figure]) -> str:
+    """Figures side by side, or one below the other where the page is narrow."""
+    made = [
+        f"<div><h3>{title}</h3>{_figure(figure, re.sub('[^a-z]+', '-', title.lower()))}</div>"
+        for title, figure in titled
+    ]
+    return f'<div class="pair">{"".join(made)}</div>'
+
+
 def _figure(figure: go.Figure, name: str) -> str:
     options = {"responsive": True, "displayModeBar": False, "plotlyServerURL": ""}
     html: str = to_html(
         figure, config=options, include_plotlyjs=False, full_html=False, div_id=name, default_width="100%"
     )
     return html
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
