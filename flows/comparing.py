@@ -74,7 +74,7 @@ class Wish:
 
 @dataclass
 class Comparing:
-    """One comparison under way, and the stores that it writes to: MLflow, studies, files; never the ledger."""
+    """One comparison under way, and what it writes to: MLflow, studies, files; never the ledger."""
 
     settings: Settings
     wish: Wish
@@ -207,8 +207,9 @@ def _require_success(
 ) -> None:
     if process.returncode or not comparing.records(contender).is_done(seed):
         raise ContenderFailed(
-            f"{contender.name} ended with status {process.returncode}. Remedy: see to the reason below, then run "
-            f"the same command again; what is done is kept.\n{leash.tail(_log(comparing, contender))}"
+            f"{contender.name} ended with status {process.returncode}. Remedy: see to the reason below, then "
+            "run the same command again; what is done is kept.\n"
+            f"{leash.tail(_log(comparing, contender))}"
         )
 
 

@@ -28,7 +28,7 @@ def write_page(comparing: Comparing, comparison: Comparison) -> Path:
 
 
 def log_numbers(comparing: Comparing, run: str, comparison: Comparison) -> None:
-    """Every number, as a file and as metrics. A step is a lookback: MLflow draws each network's line over them."""
+    """Every number, as a file and as metrics, whose step is the lookback: MLflow draws lines over it."""
     text = json.dumps(comparison.to_dict(), indent=1, allow_nan=False)
     comparing.tracker.log_text(run, text, "comparison.json")
     for one in comparison.results:
@@ -110,14 +110,14 @@ def _facts(comparing: Comparing) -> dict[str, str]:
     """What a reader of the page may ask."""
     panel, retrain = comparing.ground.panel, comparing.job.data_set.retrain
     space = retrain.search_space.model_dump(mode="json")
+    minutes = sum(comparing.stages.seconds.values()) / 60
     until = panel.frequency.format(panel.as_of)
     return {
         "Data": f"{len(panel.series)} series, {len(panel.values):,} rows up to {until}",
         "Snapshot": comparing.job.snapshot,
         "Found in the data": " ".join(comparing.findings) or "nothing",
         "Search space": "; ".join(f"{name} {_choices(value)}" for name, value in space.items()),
-        "Time": f"{sum(comparing.stages.seconds.values()) / 60:.1f} minutes, {comparing.wish.workers} trainings "
-        "at a time",
+        "Time": f"{minutes:.1f} minutes, {comparing.wish.workers} trainings at a time",
         "Made": f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z} by Nightcast {version('nightcast')}",
     }
 

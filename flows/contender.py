@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from data.catalog import DataSet
 from data.snapshot import load
 from data.splits import split
-from flows.worker import ASKED_TO_END, asked_to_end
+from flows.leash import ASKED_TO_END, asked_to_end
 from lstm.comparison.bench import Ground, make_bench
 from lstm.comparison.contenders import Contender, contenders, only
 from lstm.comparison.cost import measure

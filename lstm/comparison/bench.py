@@ -113,25 +113,27 @@ def scaler_of(ground: Ground) -> Scaler:
 
 def baselines(ground: Ground, bench: Bench) -> list[Baseline]:
     """Seasonal naive, and a linear model for each lookback, with quantiles from residuals on validation."""
-    panel, retrain = ground.panel, ground.data_set.retrain
-    horizon, season = retrain.horizon, ground.data_set.seasons[0]
+    horizon, season = ground.data_set.retrain.horizon, ground.data_set.seasons[0]
+    made = [_baseline(ground, bench, ("seasonal_naive", season), _naive(ground, season), 0)]
+    for lookback in ground.data_set.retrain.search_space.lookback:
+        fit, weights = _linear(ground, lookback), (lookback + 1) * horizon
+        made.append(_baseline(ground, bench, ("linear", lookback), fit, weights))
+    return made
 
-    def linear(lookback: int, span: Span) -> Point:
+
+def _naive(ground: Ground, season: int) -> Callable[[Span], Point]:
+    horizon = ground.data_set.retrain.horizon
+    return lambda _: lambda some: seasonal_naive(ground.panel, some, horizon, season)
+
+
+def _linear(ground: Ground, lookback: int) -> Callable[[Span], Point]:
+    panel, horizon = ground.panel, ground.data_set.retrain.horizon
+
+    def fit(span: Span) -> Point:
         fitted = fit_linear(panel, windows(panel, span, lookback, horizon), lookback, horizon)
         return lambda some: fitted.forecast(panel, some)
 
-    def naive(some: Windows) -> Floats:
-        return seasonal_naive(panel, some, horizon, season)
-
-    made = [_baseline(ground, bench, ("seasonal_naive", season), lambda _: naive, 0)]
-    for lookback in retrain.search_space.lookback:
-        weights = (lookback + 1) * horizon
-        made.append(
-            _baseline(
-                ground, bench, ("linear", lookback), lambda span, steps=lookback: linear(steps, span), weights
-            )
-        )
-    return made
+    return fit
 
 
 def _baseline(

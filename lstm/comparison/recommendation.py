@@ -9,6 +9,7 @@ Axes: G groups of windows (`lstm.evaluation.significance`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -39,7 +40,8 @@ _SPOKEN = {
 }
 
 
-@dataclass(frozen=True)
+# Arrays have no single truth value, so candidates compare by identity.
+@dataclass(frozen=True, eq=False)
 class Candidate:
     """A forecaster with the lookback that validation liked best.
 
@@ -163,16 +165,14 @@ def _reasons(
     chosen: Candidate, best: Candidate, candidates: Sequence[Candidate], behind: Mapping[str, Difference]
 ) -> list[str]:
     loss, lowest = estimate(chosen.loss_G), float(best.loss_G.mean())
-    interval = f"{loss.mean:.3f}" + (
-        f" (95 % interval {loss.low:.3f} to {loss.high:.3f})" if loss.low > -1e9 else ""
-    )
+    known = f" (95 % interval {loss.low:.3f} to {loss.high:.3f})" if math.isfinite(loss.low) else ""
+    lead = f"has the lowest error on the judge windows: an MAE of {lowest:.3f} standard deviations"
     if chosen is best:
-        reasons = [f"It has the lowest error on the judge windows: an MAE of {interval} standard deviations."]
+        reasons = [f"It {lead}{known}."]
     else:
         reasons = [
-            f"The {spoken(best.network)} has the lowest error on the judge windows, an MAE of {lowest:.3f} "
-            f"standard deviations; the {spoken(chosen.network)}'s is {interval}, {_more(chosen, lowest)} higher, "
-            f"which may be chance ({p_value(behind[chosen.network].p)}).",
+            f"The {spoken(best.network)} {lead}. The {spoken(chosen.network)}'s is {loss.mean:.3f}{known}: "
+            f"{_more(chosen, lowest)} higher, which may be chance ({p_value(behind[chosen.network].p)}).",
             f"Training the {spoken(best.network)} takes {_times(best.seconds, chosen.seconds)} as long.",
         ]
     others = [one for one in candidates if one not in (chosen, best)]

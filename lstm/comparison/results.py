@@ -55,7 +55,8 @@ class Trained:
     forecasts: Sequence[Floats]
 
 
-@dataclass(frozen=True)
+# Arrays have no single truth value, so results compare by identity.
+@dataclass(frozen=True, eq=False)
 class Result:
     """One forecaster at one lookback, on the judge windows; errors on standardised targets.
 

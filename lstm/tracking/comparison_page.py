@@ -17,32 +17,49 @@ from lstm.evaluation.significance import CONFIDENCE, Estimate
 from lstm.tracking import comparison_figures as figures
 
 _STYLE = """
-:root { --paper: #ffffff; --ink: #1f2430; --faint: #5b6370; --line: #e5e7eb; --tint: #f5f7fa; --mark: #2563eb; }
+:root { --paper: #ffffff; --ink: #1f2430; --faint: #5b6370; --line: #e5e7eb; --tint: #f5f7fa;
+  --mark: #2563eb; }
 @media (prefers-color-scheme: dark) {
-  :root { --paper: #14171d; --ink: #e8eaee; --faint: #a3abb8; --line: #2d333d; --tint: #1c2129; --mark: #7ba4f7; }
+  :root { --paper: #14171d; --ink: #e8eaee; --faint: #a3abb8; --line: #2d333d; --tint: #1c2129;
+    --mark: #7ba4f7; }
 }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
 main { max-width: 1180px; margin: 0 auto; padding: 28px 20px 60px; }
-h1 { font-size: 1.35rem; margin: 0; } h2 { font-size: 1.15rem; margin: 44px 0 2px; }
-p { margin: 8px 0; max-width: 74ch; } .faint { color: var(--faint); font-size: .92rem; }
+h1 { font-size: 1.35rem; margin: 0; }
+h2 { font-size: 1.15rem; margin: 44px 0 2px; }
+h3 { font-size: .98rem; margin: 18px 0 0; }
+p { margin: 8px 0; max-width: 74ch; }
+.faint { color: var(--faint); font-size: .92rem; }
 .advice { border-left: 5px solid var(--mark); background: var(--tint); border-radius: 0 8px 8px 0;
   padding: 16px 22px; margin: 20px 0 28px; }
 .advice strong.take { display: block; font-size: 1.45rem; line-height: 1.3; margin-bottom: 6px; }
-.advice ul { margin: 8px 0 10px; padding-left: 20px; } .advice li { margin: 4px 0; max-width: 74ch; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .92rem; }
+.advice ul { margin: 8px 0 10px; padding-left: 20px; }
+.advice li { margin: 4px 0; max-width: 74ch; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: .92rem; }
 th, td { text-align: right; padding: 7px 10px; border-bottom: 1px solid var(--line); white-space: nowrap;
   font-variant-numeric: tabular-nums; }
 th { color: var(--faint); font-weight: 600; vertical-align: bottom; white-space: normal; line-height: 1.25; }
-th:first-child, td:first-child { text-align: left; } tr.taken td { font-weight: 650; background: var(--tint); }
+th:first-child, td:first-child { text-align: left; }
+td:last-child.words { text-align: left; white-space: normal; min-width: 26ch; }
+tr.taken td { font-weight: 650; background: var(--tint); }
+tr.taken .faint { font-weight: 400; }
 .swatch { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 8px; }
-.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 8px 28px; }
-.pair > div { min-width: 0; } h3 { font-size: .98rem; margin: 18px 0 0; }
-details { margin-top: 40px; } summary { cursor: pointer; font-weight: 650; font-size: 1.05rem; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 18px; } dt { color: var(--faint); }
+.pair { display: grid; gap: 8px 28px;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); }
+.pair > div { min-width: 0; }
+details { margin-top: 40px; }
+summary { cursor: pointer; font-weight: 650; font-size: 1.05rem; margin-bottom: 8px; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 18px; }
+dt { color: var(--faint); }
 dd { margin: 0; overflow-wrap: anywhere; }
-@media (max-width: 560px) { dl { grid-template-columns: 1fr; } dd { margin-bottom: 8px; } main { padding: 18px 14px; } }
+@media (max-width: 560px) {
+  main { padding: 18px 14px; }
+  dl { grid-template-columns: 1fr; }
+  dd { margin-bottom: 8px; }
+}
 """
 
 # Plotly draws in fixed colours: what must follow the page's ink is set again when the scheme changes.
@@ -50,8 +67,8 @@ _SCRIPT = """
 const scheme = window.matchMedia("(prefers-color-scheme: dark)");
 function paint() {
   const style = getComputedStyle(document.documentElement);
-  const ink = style.getPropertyValue("--ink").trim(), faint = style.getPropertyValue("--faint").trim();
-  const paper = style.getPropertyValue("--paper").trim();
+  const [ink, faint, paper] =
+    ["--ink", "--faint", "--paper"].map((name) => style.getPropertyValue(name).trim());
   document.querySelectorAll(".js-plotly-plot").forEach((plot) => {
     const change = {"font.color": faint, "hoverlabel.bgcolor": paper, "hoverlabel.font.color": ink};
     if (plot.layout.updatemenus) {
@@ -80,8 +97,8 @@ def render(comparison: Comparison, facts: Mapping[str, str]) -> str:
         _section(
             "How good each is",
             "Mean absolute error on the judge windows, which nobody has learned from, with "
-            f"{CONFIDENCE:.0%} confidence intervals. Good and bad days are the same for all, so the difference "
-            "from the best is better known than the errors themselves.",
+            f"{CONFIDENCE:.0%} confidence intervals. Good and bad days are the same for all, so the "
+            "difference from the best is better known than the errors themselves.",
             _table(comparison),
             _pair(
                 ("Error", figures.accuracy(comparison)),
@@ -90,13 +107,14 @@ def render(comparison: Comparison, facts: Mapping[str, str]) -> str:
         ),
         _section(
             "What it forecast",
-            "The newest judge windows, one after the other, against what happened. The list chooses the forecaster.",
+            "The newest judge windows, one after the other, against what happened. The list chooses the "
+            "forecaster.",
             _figure(figures.forecasts(comparison, advice.network), "forecasts"),
         ),
         _section(
             "What a longer lookback gives, and what it costs",
-            "Seconds and memory are measured with every network at the same size. Bars of the error reach from "
-            "the best to the worst seed.",
+            "Seconds and memory are measured with every network at the same size. Bars of the error reach "
+            "from the best to the worst seed.",
             _pair(
                 ("Error against lookback", figures.error_by_lookback(comparison)),
                 ("Seconds of a training epoch, one thread", figures.seconds_by_lookback(comparison)),
@@ -106,8 +124,8 @@ def render(comparison: Comparison, facts: Mapping[str, str]) -> str:
         ),
         _section(
             "Near and far, and how honest the intervals are",
-            "The error of each step ahead; and how often what happened lay inside the widest interval, where the "
-            "dashed line is how often it should.",
+            "The error of each step ahead; and how often what happened lay inside the widest interval, where "
+            "the dashed line is how often it should.",
             _pair(
                 ("Error by step ahead", figures.error_by_step(comparison)),
                 ("Coverage", figures.coverage(comparison)),
@@ -122,7 +140,8 @@ def render(comparison: Comparison, facts: Mapping[str, str]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{title}</title>\n<style>{_STYLE}</style>\n<script>{get_plotlyjs()}</script>\n</head>\n"
-        f"<body>\n<main>\n<h1>{title}</h1>\n{''.join(sections)}\n</main>\n<script>{_SCRIPT}</script>\n</body>\n</html>\n"
+        f"<body>\n<main>\n<h1>{title}</h1>\n{''.join(sections)}\n</main>\n"
+        f"<script>{_SCRIPT}</script>\n</body>\n</html>\n"
     )
 
 
@@ -227,21 +246,23 @@ def _searched(one: Result) -> tuple[str, str, str]:
 def _method(comparison: Comparison) -> str:
     retrain = comparison.ground.data_set.retrain
     groups, seeds = len(comparison.favourites[0].loss_G), max(len(one.seeds) for one in comparison.results)
+    counted = f"{seeds} {'seeds' if seeds > 1 else 'seed'}"
+    budget = f"{retrain.budget.trials} trials and {retrain.budget.minutes * 60:.0f} seconds on one thread"
     paragraphs = [
-        f"Every network at every lookback had a search of its own in the data set's space, with the same budget: at "
-        f"most {retrain.budget.trials} trials and {retrain.budget.minutes * 60:.0f} seconds on one thread. The best "
-        "trial by validation loss was trained again on train and validation together, with "
-        f"{seeds} {'seeds' if seeds > 1 else 'seed'}; errors are their mean. A network stands above with the lookback "
-        "that validation liked best. The linear model (ridge regression over the lookback) and the seasonal naive "
+        "Every network at every lookback had a search of its own in the data set's space, with the same "
+        f"budget, at most {budget}. The best trial by validation loss was trained again on train and "
+        f"validation together, with {counted}; errors are their mean. A network stands above with the lookback that "
+        "validation liked best. The linear model (ridge regression over the lookback) and the seasonal naive "
         "learned from the same span; their intervals come from their residuals on validation.",
-        f"All were judged on the same windows. Neighbouring windows share targets, so they were put into {groups} "
-        "groups of neighbours in time, each at least two horizons long, and intervals and tests are Student's t over "
-        "the groups (Ibragimov and Müller 2010). p values are adjusted for the number of comparisons (Holm 1979); "
-        f"above {LEVEL:g} a difference may be chance. With fewer than {FEWEST_GROUPS} groups nothing is sure.",
-        "Seconds are processor seconds of one thread, the median epoch of a training that did nothing else; memory is "
-        "the largest resident memory of a fresh process during an epoch, sampled every two milliseconds, less what it "
-        "had before. Both at the middle of the search space, so that only network and lookback differ; parameters and "
-        "forecasts a second too.",
+        "All were judged on the same windows. Neighbouring windows share targets, so they were put into "
+        f"{groups} groups of neighbours in time, each at least two horizons long where there is room, and "
+        "intervals and tests are Student's t over the groups (Ibragimov and Müller 2010). p values are "
+        f"adjusted for the number of comparisons (Holm 1979); above {LEVEL:g} a difference may be chance. "
+        f"With fewer than {FEWEST_GROUPS} groups nothing is sure.",
+        "Seconds are processor seconds of one thread, of the median epoch. Memory is the largest resident "
+        "memory of a fresh process during an epoch, sampled every two milliseconds, less what it held "
+        "before. Both are measured at the middle of the search space, so that only network and lookback "
+        "differ; so are parameters and forecasts a second.",
     ]
     return "".join(f"<p>{text}</p>" for text in paragraphs)
 
@@ -253,7 +274,8 @@ def _facts(facts: Mapping[str, str]) -> str:
 
 def _html_table(head: Sequence[str], rows: Sequence[str]) -> str:
     titles = "".join(f"<th>{title}</th>" for title in head)
-    return f'<div class="wide"><table><thead><tr>{titles}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    content = f"<thead><tr>{titles}</tr></thead><tbody>{''.join(rows)}</tbody>"
+    return f'<div class="wide"><table>{content}</table></div>'
 
 
 def _swatch(network: str) -> str:
