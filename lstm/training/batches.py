@@ -25,7 +25,6 @@ class Inputs(NamedTuple):
 
     x_BLC: Tensor
     observed_BLC: Tensor
-    calendar_BLF: Tensor
     future_BHF: Tensor
 
 
@@ -74,7 +73,6 @@ class Batches:
         return Inputs(
             self._gather("x", self._values_NC, rows_BL),
             self._room("observed", self._values_NC, is_observed_BLC.shape).copy_(is_observed_BLC),
-            self._features("calendar", steps_B1, self._past_L),
             self._features("future", steps_B1, self._ahead_H),
         )
 

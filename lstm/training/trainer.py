@@ -26,7 +26,7 @@ from lstm.scaling import ScaledPanel
 from lstm.training.batches import Batches
 from lstm.training.checkpoint import EpochLoss, Progress, load_checkpoint, save_checkpoint
 from lstm.training.device import send
-from lstm.training.loss import pinball_loss
+from lstm.training.loss import forecast_loss
 from lstm.training.recipe import TrainingConfig
 from lstm.training.schedule import learning_rate
 from lstm.windows import Windows
@@ -72,7 +72,7 @@ class Trainer:
         progress: how far it is.
 
     Raises:
-        ValueError: no training or validation windows.
+        ValueError: no training or validation windows, or several quantiles to fit by squared errors.
     """
 
     def __init__(
@@ -87,6 +87,8 @@ class Trainer:
     ) -> None:
         if not len(train) or (validation is not None and not len(validation)):
             raise ValueError("no windows to train on, or none to validate on")
+        if training.loss == "squared" and len(config.quantiles) > 1:
+            raise ValueError("squared errors make a mean, not quantiles. Remedy: quantiles (0.5,)")
         self.config = config
         self.training = training
         self.device = device
@@ -233,7 +235,7 @@ class Trainer:
     def _loss(self, model: nn.Module, batches: Batches, chosen_B: Tensor) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             y_BHQ = model(*batches.inputs(chosen_B))
-        return pinball_loss(y_BHQ.float(), *batches.targets(chosen_B), self.levels_Q)
+        return forecast_loss(self.training.loss, y_BHQ.float(), *batches.targets(chosen_B), self.levels_Q)
 
 
 def is_decayed(parameter: Tensor) -> bool:
