@@ -19,7 +19,7 @@ from pydantic import PositiveFloat, PositiveInt
 
 from data.catalog import load_catalog
 from data.errors import DataRefused
-from data.retrain import Cell
+from data.retrain import Encoder
 from flows import comparing, comparison_report
 from flows.comparing import Comparing, Wish
 from flows.night import describe
@@ -35,7 +35,7 @@ SEEDS = 3
 def compare(
     data_set: str = "household_power",
     as_of: datetime | None = None,
-    networks: tuple[Cell, ...] = NETWORKS,
+    networks: tuple[Encoder, ...] = NETWORKS,
     lookbacks: tuple[PositiveInt, ...] = (),
     trials: PositiveInt | None = None,
     minutes: PositiveFloat = MINUTES,

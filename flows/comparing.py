@@ -19,7 +19,7 @@ from data.catalog import load_catalog
 from data.contract import check, resolve_as_of
 from data.errors import NightcastError
 from data.files import write_atomically
-from data.retrain import Budget, Cell
+from data.retrain import Budget, Encoder
 from data.snapshot import save as save_snapshot
 from data.splits import split
 from flows import leash
@@ -64,7 +64,7 @@ class Wish:
         workers: processes at a time.
     """
 
-    networks: tuple[Cell, ...]
+    networks: tuple[Encoder, ...]
     lookbacks: tuple[int, ...]
     trials: int
     minutes: float

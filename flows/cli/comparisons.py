@@ -43,10 +43,10 @@ def compare(
     """
     settings = prepare()
     from data.catalog import load_catalog
-    from data.retrain import Cell
+    from data.retrain import Encoder
 
     load_catalog(settings.catalog).get(name)
-    known: tuple[str, ...] = get_args(Cell)
+    known: tuple[str, ...] = get_args(Encoder)
     chosen = known if networks == ALL else _words(networks)
     if unknown := [word for word in chosen if word not in known]:
         raise typer.BadParameter(f"{unknown[0]!r} is not one of {', '.join(known)}", param_hint="--networks")

@@ -12,10 +12,10 @@ from pydantic import ValidationError
 from data.catalog import DataSet
 from data.errors import NightcastError
 from data.panel import Panel
-from data.retrain import Budget, Cell, SearchSpace
+from data.retrain import Budget, Encoder, SearchSpace
 from data.splits import split
 
-NETWORKS: tuple[Cell, ...] = get_args(Cell)
+NETWORKS: tuple[Encoder, ...] = get_args(Encoder)
 
 
 class WrongComparison(NightcastError):
@@ -26,7 +26,7 @@ class WrongComparison(NightcastError):
 class Contender:
     """One network at one lookback."""
 
-    network: Cell
+    network: Encoder
     lookback: int
 
     @property
@@ -49,7 +49,7 @@ def lookbacks_of(data_set: DataSet, panel: Panel) -> tuple[int, ...]:
 
 
 def compared(
-    data_set: DataSet, networks: Sequence[Cell], lookbacks: Sequence[int], budget: Budget
+    data_set: DataSet, networks: Sequence[Encoder], lookbacks: Sequence[int], budget: Budget
 ) -> DataSet:
     """The data set with these networks, lookbacks and budget a contender in its search space.
 
