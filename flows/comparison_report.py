@@ -63,7 +63,7 @@ def markdown(outcome: Mapping[str, Any]) -> str:
         "",
         f"How sure: **{advice['sureness']}**, {advice['because']}",
         "",
-        "| | lookback | MAE | 95 % interval | behind the best | seconds an epoch |",
+        "| | lookback | MAE | 95% interval | behind the best | seconds an epoch |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
         *(f"| {' | '.join(row)} |" for row in rows(outcome)),
         "",

@@ -129,7 +129,7 @@ def test_clear_winners_are_taken_whatever_they_cost_and_for_sure() -> None:
     )
     assert (found.network, found.sureness) == ("lstm", "sure")
     assert found.headline == "Take the LSTM, with a lookback of 168 steps."
-    assert found.because == "At 95 % confidence, none of the others is better."
+    assert found.because == "At 95% confidence, none of the others is better."
     assert "Worse beyond chance: the linear model by" in found.reasons[-1]
 
 

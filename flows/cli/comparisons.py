@@ -95,7 +95,7 @@ def _print(outcome: dict[str, Any]) -> None:
     advice = outcome["recommendation"]
     console.print()
     shown = table(
-        "on the judge windows", "lookback", "MAE", "95 % interval", "behind the best", "s/epoch", numbers=5
+        "on the judge windows", "lookback", "MAE", "95% interval", "behind the best", "s/epoch", numbers=5
     )
     taken = next(n for n, one in enumerate(outcome["favourites"]) if one["network"] == advice["network"])
     for number, row in enumerate(rows(outcome)):

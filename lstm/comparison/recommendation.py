@@ -70,7 +70,7 @@ class Recommendation:
         sureness: how sure that is; `because` says why.
         behind: by how much each of the others is worse than the best; its p value is Holm's.
         gives_away: the most that another could be better than the one to take, as a share of its loss, at
-            95 % confidence; infinite where nothing is known.
+            95% confidence; infinite where nothing is known.
     """
 
     network: str
@@ -148,8 +148,8 @@ def _sureness(chosen: Candidate, gives_away: float) -> tuple[Sureness, str]:
             f"independent, too few to tell a difference from chance. {longer}"
         )
     if gives_away == 0:
-        return "sure", "At 95 % confidence, none of the others is better."
-    bound = f"At 95 % confidence, none of the others is better by more than {gives_away:.1%}."
+        return "sure", "At 95% confidence, none of the others is better."
+    bound = f"At 95% confidence, none of the others is better by more than {gives_away:.1%}."
     if gives_away > FAIRLY_SURE:
         return "unsure", f"{bound} {longer}"
     return "sure" if gives_away <= SURE else "fairly sure", bound
@@ -165,7 +165,7 @@ def _reasons(
     chosen: Candidate, best: Candidate, candidates: Sequence[Candidate], behind: Mapping[str, Difference]
 ) -> list[str]:
     loss, lowest = estimate(chosen.loss_G), float(best.loss_G.mean())
-    known = f" (95 % interval {loss.low:.3f} to {loss.high:.3f})" if math.isfinite(loss.low) else ""
+    known = f" (95% interval {loss.low:.3f} to {loss.high:.3f})" if math.isfinite(loss.low) else ""
     lead = f"has the lowest error on the judge windows: an MAE of {lowest:.3f} standard deviations"
     if chosen is best:
         reasons = [f"It {lead}{known}."]

@@ -75,7 +75,7 @@ def error_by_lookback(comparison: Comparison) -> go.Figure:
 def seconds_by_lookback(comparison: Comparison) -> go.Figure:
     """Seconds of a training epoch against lookback."""
     figure = _by_lookback(_measured(comparison), lambda one: one.cost.epoch_seconds if one.cost else np.nan)
-    figure.update_yaxes(title="seconds an epoch, one thread", rangemode="tozero")
+    figure.update_yaxes(title="seconds", rangemode="tozero")
     return figure
 
 
@@ -84,7 +84,7 @@ def memory_by_lookback(comparison: Comparison) -> go.Figure:
     figure = _by_lookback(
         _measured(comparison), lambda one: one.cost.training_megabytes if one.cost else np.nan
     )
-    figure.update_yaxes(title="MiB that training adds", rangemode="tozero")
+    figure.update_yaxes(title="MiB", rangemode="tozero")
     return figure
 
 
