@@ -25,7 +25,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> House:
 def compare(house: House, *words: str, status: int = 0):
     command = Command(house, "compare", *words, "--json")
     try:
-        assert command.end(300) == status, command.text
+        assert command.end(240) == status, command.text
         assert command.survivors(20) == []
         return command.result()
     finally:
@@ -39,7 +39,7 @@ def files(house: House) -> dict[str, int]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_a_comparison_leaves_a_page_and_numbers_and_no_champion(house: House) -> None:
     outcome = compare(house, "one", *WISH)
     assert {one["network"] for one in outcome["favourites"]} == {"gru", "rnn", "linear", "seasonal_naive"}
@@ -73,7 +73,7 @@ def without_times(outcome: dict) -> dict:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_a_killed_comparison_goes_on(tmp_path: Path) -> None:
     house = House(tmp_path)
     house.declare("one")
