@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from data.catalog import DataSet
@@ -24,6 +25,9 @@ from lstm.comparison.contenders import Contender, contenders, only
 from lstm.comparison.cost import measure
 from lstm.comparison.records import Records
 from lstm.comparison.results import Searched
+from lstm.evaluation.conformal import spread
+from lstm.models.heads import median_index
+from lstm.promotion.calibration import calibrate_on
 from lstm.search import study
 from lstm.search.objective import SearchTask
 from lstm.search.worker import work
@@ -118,7 +122,10 @@ def _search(
 
 
 def _train(ground: Ground, records: Records, seed: int, settings: Settings, asked: threading.Event) -> None:
-    """The recipe on train and validation, and its forecasts for the judge windows."""
+    """The recipe on train and validation, and its forecasts for the judge windows.
+
+    Its quantiles are calibrated as a night's are: on validation, by a training that has not seen it.
+    """
 
     def end_if_asked(_: int, __: EpochLoss) -> None:
         if asked.is_set():
@@ -132,9 +139,19 @@ def _train(ground: Ground, records: Records, seed: int, settings: Settings, aske
     trained = refit(
         recipe, ground.panel, ground.learned, device, checkpoint=checkpoint, on_epoch=end_if_asked
     )
+    seconds = time.monotonic() - began
+    if not records.has_calibration():
+        seen_less = refit(found, ground.panel, ground.splits.train, device, on_epoch=end_if_asked)
+        span = ground.splits.validation
+        records.save_calibration(calibrate_on(ground.panel, span, found.model, seen_less, device))
     scaled = trained.scaler.scale(ground.panel, recipe.model.horizon)
-    z_WHQ = predict(recipe.model, trained.state, scaled, make_bench(ground).windows, device)
-    records.save_forecast(seed, z_WHQ, time.monotonic() - began)
+    judged = make_bench(ground).windows
+    z_WHQ = records.calibration().apply(
+        predict(recipe.model, trained.state, scaled, judged, device),
+        spread(scaled.values[:, 0], judged.origins, recipe.model.lookback),
+        median_index(recipe.model.quantiles),
+    )
+    records.save_forecast(seed, z_WHQ.astype(np.float32), seconds)
     checkpoint.unlink()
 
 

@@ -115,12 +115,10 @@ def windows(
     return Windows(origin_R, series_R, step_R, count_R, stride)
 
 
-def shared_windows(
-    panel: Panel, span: Span, lookbacks: Sequence[int], horizon: int, stride: int = 1
-) -> Windows:
+def shared_windows(panel: Panel, span: Span, lookbacks: Sequence[int], horizon: int) -> Windows:
     """The windows of a span at origins that make one for each of these lookbacks: who reads less is compared
     with who reads more on the same targets."""
-    each = [windows(panel, span, lookback, horizon, stride) for lookback in lookbacks]
+    each = [windows(panel, span, lookback, horizon) for lookback in lookbacks]
     origins = reduce(np.intersect1d, [one.origins for one in each])
     return each[0].select(np.flatnonzero(np.isin(each[0].origins, origins)))
 

@@ -51,11 +51,16 @@ class Ground:
         return Span(self.splits.train.first, self.splits.validation.last)
 
     def shared(self, span: Span) -> Windows:
-        """The windows of a span that every lookback can make; every n-th origin where they are many."""
+        """The windows of a span that every lookback can make, or some of them where they are many.
+
+        Those are drawn by chance: every n-th origin could be the same hour of each day.
+        """
         retrain = self.data_set.retrain
-        lookbacks, horizon = retrain.search_space.lookback, retrain.horizon
-        every = windows(self.panel, span, max(lookbacks), horizon)
-        return shared_windows(self.panel, span, lookbacks, horizon, max(1, -(-len(every) // _MOST_WINDOWS)))
+        every = shared_windows(self.panel, span, retrain.search_space.lookback, retrain.horizon)
+        if len(every) <= _MOST_WINDOWS:
+            return every
+        generator = np.random.default_rng(0)
+        return every.select(np.sort(generator.choice(len(every), _MOST_WINDOWS, replace=False)))
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from data.files import write_atomically
 from lstm.comparison.contenders import Contender
 from lstm.comparison.cost import Cost
 from lstm.comparison.results import Searched
+from lstm.evaluation.conformal import Calibration
 from lstm.training.recipe import Recipe
 
 
@@ -58,6 +59,18 @@ class Records:
         """What its search found."""
         raw = self._read("search.json")
         return Searched(**{**raw, "recipe": Recipe.from_dict(raw["recipe"])})
+
+    def has_calibration(self) -> bool:
+        """Whether its quantiles have been calibrated."""
+        return self._path("calibration.json").exists()
+
+    def save_calibration(self, calibration: Calibration) -> None:
+        """Keep how its quantiles are stretched."""
+        self._write("calibration.json", calibration.to_dict())
+
+    def calibration(self) -> Calibration:
+        """How its quantiles are stretched."""
+        return Calibration.from_dict(self._read("calibration.json"))
 
     def has_forecast(self, seed: int) -> bool:
         """Whether the training of that seed is done."""

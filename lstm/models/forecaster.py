@@ -31,7 +31,7 @@ class ForecasterConfig:
             which attends instead.
         hidden_size: units of each layer, and of the head.
         num_layers: recurrent layers, or blocks of the transformer.
-        dropout: of what segments hold, between layers and in the head.
+        dropout: between layers and in the head.
         segment_length: steps that enter the encoder as one; divides `lookback`.
         lookback: L, steps in.
         horizon: H, steps out.
@@ -119,16 +119,24 @@ class Forecaster(nn.Module):
             future_BHF: calendar features of the horizon's steps. The head alone reads the calendar: the
                 encoder sees what happened, the head when it is asked for.
         """
+        x_BLD, loc_B1, scale_B1 = self.encoder_inputs(x_BLC, observed_BLC)
+        raw_BHQ = self.head(self.encoder(x_BLD), future_BHF)
+        y_BHQ = rising(raw_BHQ, self.median)
+        if self.shortcut is not None:
+            y_BHQ = y_BHQ + self.shortcut(x_BLD[..., 0])[..., None]
+        return y_BHQ * scale_B1[..., None] + loc_B1[..., None]
+
+    def encoder_inputs(self, x_BLC: Tensor, observed_BLC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the encoder reads of windows, and the location and scale that were taken off their target.
+
+        Returns:
+            (B, L, D) normalised columns, the target first, then their masks; (B, 1) and (B, 1).
+        """
         count = self.config.channels_read
         x_BLC, observed_BLC = x_BLC[..., :count], observed_BLC[..., :count]
         loc_B1C, scale_B1C = self._location_and_scale(x_BLC)
         x_BLC = (x_BLC - loc_B1C) / scale_B1C.clamp_min(_LEAST_DIVISOR)
-        h_BK = self.encoder(torch.cat([x_BLC, observed_BLC], dim=-1))
-        raw_BHQ = self.head(h_BK, future_BHF)
-        y_BHQ = rising(raw_BHQ, self.median)
-        if self.shortcut is not None:
-            y_BHQ = y_BHQ + self.shortcut(x_BLC[..., 0])[..., None]
-        return y_BHQ * scale_B1C[..., :1] + loc_B1C[..., :1]
+        return torch.cat([x_BLC, observed_BLC], dim=-1), loc_B1C[..., 0], scale_B1C[..., 0]
 
     def _location_and_scale(self, x_BLC: Tensor) -> tuple[Tensor, Tensor]:
         one_B1C = torch.ones_like(x_BLC[:, :1])

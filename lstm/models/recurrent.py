@@ -40,7 +40,7 @@ class RecurrentEncoder(nn.Module):
     ) -> None:
         super().__init__()
         is_plain = segment_length == 1
-        self.embed = None if is_plain else SegmentEmbedding(inputs, hidden_size, segment_length, dropout)
+        self.embed = None if is_plain else SegmentEmbedding(inputs, hidden_size, segment_length)
         width = (2 if bidirectional else 1) * hidden_size
         sizes = [inputs if is_plain else hidden_size] + [width] * (num_layers - 1)
         self.layers = nn.ModuleList(recurrent_layer(cell, size, hidden_size, bidirectional) for size in sizes)
@@ -51,12 +51,8 @@ class RecurrentEncoder(nn.Module):
 
     def forward(self, x_BLD: Tensor) -> Tensor:
         """(B, K) the memory. L is a multiple of the segment's length."""
-        h_BGK = x_BLD if self.embed is None else nn.functional.relu(self.embed(x_BLD))
-        *lower, top = self.layers
-        for layer, drop in zip(lower, self.between, strict=True):
-            # Units of a direction at a time: a mask counts them from the first.
-            h_BGNK = layer(h_BGK)[0].unflatten(-1, (-1, layer.hidden_size))
-            h_BGK = drop(h_BGNK).flatten(-2)
+        h_BGK = self._below_top(self.segments(x_BLD))
+        top = self.layers[-1]
         if self.join is None and self.pool is None:
             h_BK: Tensor = top.last(h_BGK)  # type: ignore[operator]
             return h_BK
@@ -66,3 +62,20 @@ class RecurrentEncoder(nn.Module):
         if self.join is not None:
             h_BK, h_BGK = self.join(h_BK), self.join(h_BGK)
         return h_BK if self.pool is None else self.pool(h_BK, h_BGK)
+
+    def segments(self, x_BLD: Tensor) -> Tensor:
+        """(B, G, K) what enters the recurrence."""
+        return x_BLD if self.embed is None else nn.functional.relu(self.embed(x_BLD))
+
+    def states(self, h_BGK: Tensor) -> Tensor:
+        """(B, G, K) the top layer's states, of what entered the recurrence."""
+        h_BGK = self.layers[-1](self._below_top(h_BGK))[0]
+        return h_BGK if self.join is None else self.join(h_BGK)
+
+    def _below_top(self, h_BGK: Tensor) -> Tensor:
+        """What the top layer reads."""
+        for layer, drop in zip(self.layers, self.between, strict=False):
+            # Units of a direction at a time: a mask counts them from the first.
+            h_BGNK = layer(h_BGK)[0].unflatten(-1, (-1, layer.hidden_size))
+            h_BGK = drop(h_BGNK).flatten(-2)
+        return h_BGK

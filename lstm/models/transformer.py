@@ -47,7 +47,7 @@ class TransformerEncoder(nn.Module):
         pooling: Pooling = "last",
     ) -> None:
         super().__init__()
-        self.embed = SegmentEmbedding(inputs, hidden_size, segment_length, dropout)
+        self.embed = SegmentEmbedding(inputs, hidden_size, segment_length)
         if positions == "learned":
             self.position_GK = nn.Parameter(0.02 * torch.randn(segments, hidden_size))
         else:
@@ -59,12 +59,22 @@ class TransformerEncoder(nn.Module):
 
     def forward(self, x_BLD: Tensor) -> Tensor:
         """(B, K) the memory. L is G segments."""
-        h_BGK = self.embed(x_BLD) + self.position_GK
+        h_BGK = self.states(self.segments(x_BLD))
+        h_BK = h_BGK[:, -1]
+        return h_BK if self.pool is None else self.pool(h_BK, h_BGK)
+
+    def segments(self, x_BLD: Tensor) -> Tensor:
+        """(B, G, K) segments, without their positions."""
+        h_BGK: Tensor = self.embed(x_BLD)
+        return h_BGK
+
+    def states(self, h_BGK: Tensor) -> Tensor:
+        """(B, G, K) the last block's states, of segments without their positions."""
+        h_BGK = h_BGK + self.position_GK
         for block in self.blocks:
             h_BGK = block(h_BGK)
-        h_BGK = self.norm(h_BGK)
-        h_BK: Tensor = h_BGK[:, -1]
-        return h_BK if self.pool is None else self.pool(h_BK, h_BGK)
+        states_BGK: Tensor = self.norm(h_BGK)
+        return states_BGK
 
 
 class _Block(nn.Module):

@@ -34,6 +34,9 @@ class Batches:
     Every batch is gathered into the same memory, so it is valid until the next one. Indices may have
     leading axes, which the batch then has as well.
 
+    Attributes:
+        device: where they lie.
+
     Raises:
         ValueError: the panel's calendar is too short for the horizon at a window's origin.
     """
@@ -59,7 +62,7 @@ class Batches:
         self._day_DF = send(calendar.day_DF, device)
         self._past_L = torch.arange(1 - lookback, 1, device=device)
         self._ahead_H = torch.arange(1, horizon + 1, device=device)
-        self._device = device
+        self.device = device
         self._memory: dict[str, Tensor] = {}
 
     def __len__(self) -> int:
@@ -91,7 +94,7 @@ class Batches:
     def split(self, order: NDArray[np.int64], batch_size: int) -> Iterator[Tensor]:
         """These indices, a batch of the last axis at a time, on the device."""
         if order.size:
-            yield from torch.split(send(order, self._device), batch_size, dim=-1)
+            yield from torch.split(send(order, self.device), batch_size, dim=-1)
 
     def _places(self, first_R: Tensor, chosen_B: Tensor) -> Tensor:
         """Rows or steps of the origins of these windows."""

@@ -27,8 +27,9 @@ from lstm.models.forecaster import Forecaster, build
 from lstm.training.batches import Batches, Inputs
 from lstm.training.device import send
 from lstm.training.loss import forecast_loss
+from lstm.training.optimizer import BETAS, EPSILON, is_decayed
 from lstm.training.padding import unpadded
-from lstm.training.trainer import BETAS, EPSILON, Trainer, is_decayed
+from lstm.training.trainer import Trainer
 
 Named = dict[str, Tensor]
 
