@@ -59,7 +59,7 @@ def test_a_comparison_leaves_a_page_and_numbers_and_no_champion(house: House) ->
 
     # Again: nothing is made twice, and the answer is the same.
     before = files(house)
-    assert len(before) == 4 * (2 + seeds[0])
+    assert len(before) == 4 * (3 + seeds[0])
     again = compare(house, "one", *WISH)
     kept = files(house)
     assert {name: kept[name] for name in before} == before
@@ -90,7 +90,7 @@ def test_a_killed_comparison_goes_on(tmp_path: Path) -> None:
     outcome = compare(house, *wish)
     kept = files(house)
     assert {name: kept[name] for name in before} == before
-    assert len(kept) == 4 * 3
+    assert len(kept) == 4 * 4
     (run,) = house.runs("one", "comparison", "FINISHED")
     assert run.info.run_id == outcome["run_id"]
 

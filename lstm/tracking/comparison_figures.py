@@ -111,7 +111,7 @@ def error_by_step(comparison: Comparison) -> go.Figure:
     """MAE of each horizon step."""
     figure = _figure(340)
     for one in comparison.favourites:
-        steps = range(1, len(one.mae_by_step) + 1)
+        steps = list(range(1, len(one.mae_by_step) + 1))
         _line(figure, one, steps, one.mae_by_step, mode="lines" if len(steps) > 1 else "markers")
     figure.update_xaxes(title="steps ahead")
     figure.update_yaxes(title="MAE, standardised", rangemode="tozero")
