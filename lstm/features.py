@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.calendar import Frequency
+from data.holidays import is_holiday
 
 Integers = NDArray[np.int64]
 
@@ -39,6 +40,27 @@ def day_features(frequency: Frequency, days: Integers) -> NDArray[np.float32]:
     # Day 0 of the epoch was a Thursday, weekday 3.
     phases = {"day_of_week": (days + 3) % 7 / 7, "day_of_year": yearday * DAY / _YEAR}
     return _waves(frequency, len(days), phases)
+
+
+def holiday_feature(frequency: Frequency, days: Integers, code: str) -> NDArray[np.float32]:
+    """(T, 1) the share of public holidays among the days of a step that begins on these local days (T,).
+
+    Args:
+        code: of `data.holidays`.
+    """
+    first, last = int(days.min()), int(days.max())
+    end_T = days + 1
+    if frequency.text.startswith("W"):
+        end_T = days + 7
+    elif frequency.text == "MS":
+        months = days.astype("datetime64[D]").astype("datetime64[M]")
+        end_T = (months + 1).astype("datetime64[D]").astype(np.int64)
+    # One more than the longest step, so that every end has its place.
+    is_free = is_holiday(code, np.arange(first, last + 32))
+    before = np.concatenate([[0], np.cumsum(is_free)])
+    share_T = (before[end_T - first] - before[days - first]) / (end_T - days)
+    share_T1: NDArray[np.float32] = share_T.astype(np.float32)[:, None]
+    return share_T1
 
 
 def _waves(frequency: Frequency, count: int, phases: dict[str, NDArray[np.float64]]) -> NDArray[np.float32]:

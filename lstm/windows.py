@@ -136,7 +136,8 @@ def newest(panel: Panel, lookback: int) -> Windows:
             f"{lengths[short]} steps up to {panel.frequency.format(panel.as_of)}; a forecast reads {lookback}"
             " of them.",
             data_set=panel.data_set,
-            series=panel.series[short],
+            series=panel.series[short] or None,
+            column=panel.target,
             remedy=f"give at least {lookback} steps, or exclude the series.",
         )
     number = np.arange(len(panel.series), dtype=np.int64)

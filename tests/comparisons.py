@@ -50,7 +50,7 @@ def comparison(panel: Panel, data_set: DataSet | None = None, seeds: int = 2) ->
     spread = np.array([-0.3, -0.1, 0.0, 0.1, 0.3])
     trained = []
     for number, one in enumerate(contenders(made.data_set)):
-        model, training = at_centre(only(made.data_set, one), panel, scaled)
+        model, training = at_centre(only(made.data_set, one), scaled)
         truth = np.nan_to_num(bench.y_WH, nan=float(np.nanmean(bench.y_WH)))[..., None]
         forecasts = [
             truth + generator.normal(0, 0.1 + 0.02 * number, truth.shape) + spread for _ in range(seeds)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data.calendar import Frequency
-from lstm.features import DAY, day_features, feature_names, time_features
+from lstm.features import DAY, day_features, feature_names, holiday_feature, time_features
 
 
 def features(frequency: Frequency, *times: str) -> np.ndarray:
@@ -60,3 +60,21 @@ def test_seven_days_and_twentyfour_hours_are_told_apart() -> None:
     hours = np.datetime64("2024-01-01", "h") + np.arange(168)
     rounded = np.round(features(Frequency("h"), *hours.astype(str))[:, :14], 3)
     assert len(np.unique(rounded, axis=0)) == 168
+
+
+@pytest.mark.parametrize(
+    ("frequency", "days", "expected"),
+    [
+        ("h", ["2024-05-01", "2024-05-02"], [1, 0]),
+        ("D", ["2024-05-01", "2024-05-02"], [1, 0]),
+        ("W-MON", ["2024-05-06", "2024-05-13", "2024-05-20"], [2 / 7, 0, 1 / 7]),
+        ("MS", ["2024-05-01", "2024-06-01", "2024-07-01"], [4 / 31, 0, 1 / 31]),
+    ],
+)
+def test_a_step_counts_the_holidays_of_its_days(
+    frequency: str, days: list[str], expected: list[float]
+) -> None:
+    """In France, May 2024 has Labour Day, Victory Day, Ascension Day and Whit Monday."""
+    begins = np.array(days, dtype="datetime64[D]").astype(np.int64)
+    share = holiday_feature(Frequency(frequency, "Europe/Paris"), begins, "FR")
+    np.testing.assert_allclose(share[:, 0], expected, atol=1e-6)

@@ -62,7 +62,7 @@ def measure(ground: Ground, contender: Contender, device: torch.device) -> Cost:
     panel, splits = ground.panel, ground.splits
     scaler = Scaler.fit(panel, splits.train.last, splits.train.first)
     scaled = scaler.scale(panel, ground.data_set.retrain.horizon)
-    config, training = at_centre(only(ground.data_set, contender), panel, scaled)
+    config, training = at_centre(only(ground.data_set, contender), scaled)
     train = windows(panel, splits.train, config.lookback, config.horizon)
     clock = time.process_time if device.type == "cpu" else time.monotonic
     # The first training of a process also loads libraries: that is none of this network's memory.

@@ -108,7 +108,7 @@ def train_trial(
         TrainingDiverged: the loss is not finite.
     """
     number = places.place(trial.study.get_trials(deepcopy=False)[trial.number])
-    model, training = suggest(trial, task.data_set, len(task.panel.columns), task.scaled.calendar.shape[1])
+    model, training = suggest(trial, task.data_set, **task.scaled.sizes)
     training = replace(training, seed=training.seed + number)
     started()
     losses: list[float] = []
