@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 
 import numpy as np
 
@@ -113,6 +113,14 @@ def windows(
     runs = [_runs(panel, number, steps, lookback, horizon) for number in chosen]
     origin_R, series_R, step_R, count_R = np.concatenate([np.empty((4, 0), dtype=np.int64), *runs], axis=1)
     return Windows(origin_R, series_R, step_R, count_R, stride)
+
+
+def shared_windows(panel: Panel, span: Span, lookbacks: Sequence[int], horizon: int) -> Windows:
+    """The windows of a span at origins that make one for each of these lookbacks: who reads less is compared
+    with who reads more on the same targets."""
+    each = [windows(panel, span, lookback, horizon) for lookback in lookbacks]
+    origins = reduce(np.intersect1d, [one.origins for one in each])
+    return each[0].select(np.flatnonzero(np.isin(each[0].origins, origins)))
 
 
 def newest(panel: Panel, lookback: int) -> Windows:

@@ -74,7 +74,7 @@ def retrain(
     from data.catalog import load_catalog
 
     data_set = load_catalog(settings.catalog).get(name)
-    moment, budget = _moment(as_of), _budget(data_set.retrain.budget, trials, minutes)
+    moment, budget = moment_of(as_of), _budget(data_set.retrain.budget, trials, minutes)
     _show(settings, _run(settings, name, moment, budget, workers, pool), as_json)
 
 
@@ -241,7 +241,8 @@ def _budget(declared: Budget, trials: str, minutes: str) -> Budget | None:
         ) from error
 
 
-def _moment(text: str) -> datetime | None:
+def moment_of(text: str) -> datetime | None:
+    """The time that ``--as-of`` names; None for the newest."""
     if text == NEWEST:
         return None
     try:

@@ -11,6 +11,7 @@ import optuna
 from data.catalog import DataSet
 from data.retrain import Interval, SearchSpace
 from lstm.models.forecaster import ForecasterConfig
+from lstm.scaling import ScaledPanel
 from lstm.training.recipe import Recipe, TrainingConfig
 
 CHOICES = (
@@ -31,7 +32,7 @@ RANGES = ("dropout", "learning_rate")
 
 
 def suggest(
-    trial: optuna.Trial,
+    trial: optuna.trial.BaseTrial,
     data_set: DataSet,
     columns: int,
     calendar_features: int,
@@ -87,6 +88,12 @@ def centre(space: SearchSpace) -> dict[str, Any]:
         low, high = interval.low, interval.high
         middle[name] = math.sqrt(low * high) if low > 0 else (low + high) / 2
     return middle
+
+
+def at_centre(data_set: DataSet, scaled: ScaledPanel) -> tuple[ForecasterConfig, TrainingConfig]:
+    """The configuration in the middle of the data set's space."""
+    trial = optuna.trial.FixedTrial(centre(data_set.retrain.search_space))
+    return suggest(trial, data_set, **scaled.sizes)
 
 
 def params_of(recipe: Recipe) -> dict[str, Any]:
