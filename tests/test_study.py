@@ -479,9 +479,11 @@ def test_two_cleaners_queue_a_dead_trial_once(url):
 
 @pytest.mark.slow
 def test_several_processes_may_prepare_a_fresh_database(url):
-    code = f"import sys; from lstm.search.storage import prepare; sys.stdin.readline(); prepare({url!r})"
-    children = [subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) for _ in range(4)]
-    time.sleep(4)
+    code = f"from lstm.search.storage import prepare; print(flush=True); input(); prepare({url!r})"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    children = [subprocess.Popen([sys.executable, "-c", code], **pipes) for _ in range(4)]
+    for child in children:
+        assert child.stdout.readline() == b"\n"
     for child in children:
         child.stdin.write(b"\n")
         child.stdin.flush()
