@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
@@ -19,6 +20,9 @@ from flows.imports import importing
 if TYPE_CHECKING:
     from servers import Up
 
+# How long an example takes says how loaded the machine is.
+settings.register_profile("nightcast", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("nightcast")
 
 STACK = ("test_deploy.py", "test_mlproject.py", "test_postgres_night.py", "test_servers.py", "test_stack.py")
 """Files whose tests share one `nightcast up`."""

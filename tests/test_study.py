@@ -281,11 +281,11 @@ def test_clean_leaves_the_living_alone(lite):
 
 def test_a_silent_heartbeat_is_found_from_any_host(url, monkeypatch):
     study.create(url, NAME, Budget(trials=2), 0)
-    monkeypatch.setattr("lstm.search.storage.GRACE_SECONDS", 1)
     with study.loaded(url, NAME) as own:
         trial = take(own, **{places.CLAIM: {"process": "elsewhere:1:1.00", "time": time.time()}})
         own._storage.record_heartbeat(trial._trial_id)
         assert study.clean(url, NAME) == 0
+        monkeypatch.setattr("lstm.search.storage.GRACE_SECONDS", 1)
         time.sleep(2.5)
     assert study.clean(url, NAME) == 1
     after = study.progress(url, NAME)
