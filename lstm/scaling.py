@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from data.errors import DataRefused
 from data.panel import Booleans, Floats, Integers, Panel
 from lstm.clock import Calendar, calendar
+from lstm.features import cycles_seen
 from lstm.static import StaticEncoder, embedding_size
 
 # A column varies when its spread is more than rounding noise of its level.
@@ -83,6 +84,7 @@ class Scaler:
         columns: the names, in the order of the columns: target, past and future covariates.
         numbers: (S,) the place of each series among those fitted, by which the network knows it.
         static: encodes static features.
+        cycles: of the calendar, that were seen (`lstm.features.cycles_seen`); the others' features are 0.
         loc_SC: (S, C) in the data's own units.
         scale_SC: (S, C) in the data's own units, above 0.
     """
@@ -91,6 +93,7 @@ class Scaler:
     columns: tuple[str, ...]
     numbers: Integers
     static: StaticEncoder
+    cycles: tuple[str, ...]
     loc_SC: Floats
     scale_SC: Floats
 
@@ -98,7 +101,8 @@ class Scaler:
     def fit(cls, panel: Panel, last_step: int, first_step: int = 0) -> Scaler:
         """Mean and standard deviation of what was observed between two grid steps, both included.
 
-        A constant column gets scale 1; one with nothing observed gets location 0 and scale 1.
+        A constant column gets scale 1; one with nothing observed gets location 0 and scale 1. Cycles of the
+        calendar count as seen that this span holds twice.
         """
         count = len(panel.series)
         loc, scale = np.zeros((count, len(panel.columns))), np.ones((count, len(panel.columns)))
@@ -110,7 +114,9 @@ class Scaler:
                 mean, spread = _mean_and_deviation(values[:, column])
                 loc[number, column] = mean
                 scale[number, column] = spread if spread > _ROUNDING * abs(mean) else 1.0
-        return cls(panel.series, panel.columns, np.arange(count), StaticEncoder.fit(panel), loc, scale)
+        cycles = cycles_seen(panel.frequency, min(last_step, panel.n_steps - 1) + 1 - first_step)
+        static = StaticEncoder.fit(panel)
+        return cls(panel.series, panel.columns, np.arange(count), static, cycles, loc, scale)
 
     def select(self, panel: Panel) -> Scaler:
         """The scaler of a panel's series, in the panel's order, so that series indices agree.
@@ -171,7 +177,9 @@ class Scaler:
             future=future_NK,
             static=own.static.encode(panel),
             numbers=own.numbers,
-            calendar=calendar(panel.frequency, panel.start, panel.n_steps + horizon, panel.holidays),
+            calendar=calendar(
+                panel.frequency, panel.start, panel.n_steps + horizon, panel.holidays, own.cycles
+            ),
             first_steps=panel.first_steps,
             offsets=panel.offsets,
         )
@@ -196,6 +204,7 @@ class Scaler:
             "series": list(self.series),
             "columns": list(self.columns),
             "static": self.static.to_dict(),
+            "cycles": list(self.cycles),
             "loc": self.loc_SC.tolist(),
             "scale": self.scale_SC.tolist(),
         }
@@ -206,7 +215,15 @@ class Scaler:
         shape = (len(raw["series"]), len(raw["columns"]))
         loc, scale = (np.array(raw[key], dtype=np.float64).reshape(shape) for key in ("loc", "scale"))
         static = StaticEncoder.from_dict(raw["static"])
-        return cls(tuple(raw["series"]), tuple(raw["columns"]), np.arange(shape[0]), static, loc, scale)
+        return cls(
+            series=tuple(raw["series"]),
+            columns=tuple(raw["columns"]),
+            numbers=np.arange(shape[0]),
+            static=static,
+            cycles=tuple(raw["cycles"]),
+            loc_SC=loc,
+            scale_SC=scale,
+        )
 
 
 def _mean_and_deviation(values_N: Floats) -> tuple[float, float]:

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from data.calendar import Frequency
-from lstm.features import DAY, day_features, feature_names, holiday_feature, time_features
+from lstm.features import (
+    CYCLES,
+    DAY,
+    cycles_seen,
+    day_features,
+    feature_names,
+    holiday_feature,
+    time_features,
+)
 
 
 def features(frequency: Frequency, *times: str) -> np.ndarray:
@@ -78,3 +88,36 @@ def test_a_step_counts_the_holidays_of_its_days(
     begins = np.array(days, dtype="datetime64[D]").astype(np.int64)
     share = holiday_feature(Frequency(frequency, "Europe/Paris"), begins, "FR")
     np.testing.assert_allclose(share[:, 0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("frequency", "steps", "seen"),
+    [
+        ("h", 47, ()),
+        ("h", 48, ("hour_of_day",)),
+        ("h", 2 * 168, ("hour_of_day", "day_of_week")),
+        ("15min", 2 * 672 - 1, ("hour_of_day",)),
+        ("D", 730, ("hour_of_day", "day_of_week")),
+        ("D", 731, CYCLES),
+        ("W", 105, CYCLES),
+    ],
+)
+def test_a_cycle_is_seen_when_it_came_twice(frequency, steps, seen):
+    assert cycles_seen(Frequency(frequency), steps) == seen
+
+
+@given(
+    cycles=st.sets(st.sampled_from(CYCLES)),
+    frequency=st.sampled_from(["15min", "h", "D"]),
+    day=st.integers(0, 9999),
+)
+def test_cycles_that_are_left_out_are_zero_and_the_others_as_ever(cycles, frequency, day):
+    grid, days, seconds = Frequency(frequency), np.arange(day, day + 5), np.arange(0, DAY, 900)
+    for whole, some in (
+        (day_features(grid, days), day_features(grid, days, cycles)),
+        (time_features(grid, seconds), time_features(grid, seconds, cycles)),
+    ):
+        left_out = [not any(cycle in name for cycle in cycles) for name in feature_names(grid)]
+        assert not some[:, left_out].any()
+        kept = np.logical_not(left_out)
+        np.testing.assert_array_equal(some[:, kept], whole[:, kept])
