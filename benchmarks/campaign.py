@@ -21,7 +21,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Protocol
 
-import optuna
 import torch
 from filelock import FileLock, Timeout
 
@@ -33,7 +32,7 @@ from data.snapshot import digest
 from lstm.scaling import ScaledPanel
 from lstm.search import study
 from lstm.search.objective import SearchTask
-from lstm.search.space import centre, suggest
+from lstm.search.space import at_centre, centre
 from lstm.search.worker import Observer, work
 from lstm.training.fit import fit
 from lstm.training.loss import Loss
@@ -197,9 +196,7 @@ class Campaign:
         task = self._tasks[horizon]
         if self.plan.trials:
             return study.best(self._url, task.study_name).recipe
-        trial = optuna.trial.FixedTrial(centre(self._space(horizon)))
-        features = task.scaled.calendar.shape[1]
-        model, training = suggest(trial, task.data_set, len(task.panel.columns), features)
+        model, training = at_centre(task.data_set, task.scaled)
         return Recipe(model, training, training.max_epochs)
 
     def _task(self, horizon: int, case: Case) -> SearchTask:
