@@ -1,8 +1,8 @@
 """The recurrent cells written out gate by gate in plain torch operations: the readable reference.
 
 Every other kernel is tested against it; it runs in any precision, under autograd, ``vmap`` and
-``torch.export``, and is what `lstm.kernels.using("reference")` selects. It keeps the gates, so it is also what
-`lstm.kernels.tracing` looks through.
+``torch.export``, and is what `lstm.kernels.using("reference")` selects. Its steps keep their gates, which
+`lstm.kernels.tracing` shows.
 
 Axes: B batch, T time steps, I inputs, H hidden size. Torch stacks a layer's gates by rows: weights are
 (gates * H, I) and (gates * H, H).
