@@ -135,7 +135,7 @@ def open_night(
         LedgerError: the ledger cannot be used.
     """
     data_set = load_catalog(settings.catalog).get(name).with_budget(budget)
-    moment = _newest_step(data_set) if as_of is None else _grid_step(data_set, as_of)
+    moment = _newest_step(data_set) if as_of is None else grid_step(data_set, as_of)
     settings.root.mkdir(parents=True, exist_ok=True)
     return Night(
         settings=settings,
@@ -232,7 +232,7 @@ def outcome_of(night: Night, ending: Ending, reason: str, details: Mapping[str, 
     )
 
 
-def _grid_step(data_set: DataSet, as_of: datetime) -> np.datetime64:
+def grid_step(data_set: DataSet, as_of: datetime) -> np.datetime64:
     """The grid step at or before a moment."""
     aware = as_of if as_of.tzinfo else as_of.replace(tzinfo=ZoneInfo(data_set.time_zone))
     utc = np.datetime64(aware.astimezone(UTC).replace(tzinfo=None), "us")
@@ -246,4 +246,4 @@ def _newest_step(data_set: DataSet) -> np.datetime64:
         return resolve_as_of(data_set)
     except DataRefused as refusal:
         logger.warning("the newest step is not known: %s", refusal)
-        return _grid_step(data_set, datetime.now(UTC))
+        return grid_step(data_set, datetime.now(UTC))

@@ -255,7 +255,7 @@ def test_the_run_of_a_night_says_it_all(teller, first):
     assert run.data.metrics["seconds/search"] == first.result["seconds"]["search"]
     held = artifacts(house, run.info.run_id)
     assert {"night.json", f"{digest}.parquet", "pictures", "forecast"} <= held
-    names = ("error_by_step", "judge_windows", "loss_curves", "study")
+    names = ("error_by_step", "gates", "gradients", "importance", "judge_windows", "loss_curves", "study")
     assert artifacts(house, run.info.run_id, "pictures") == {f"pictures/{name}.png" for name in names}
     assert "forecast/newest.png" in artifacts(house, run.info.run_id, "forecast")
 

@@ -74,7 +74,7 @@ def retrain(
     from data.catalog import load_catalog
 
     data_set = load_catalog(settings.catalog).get(name)
-    moment, budget = _moment(as_of), _budget(data_set.retrain.budget, trials, minutes)
+    moment, budget = moment_of(as_of, "--as-of"), _budget(data_set.retrain.budget, trials, minutes)
     _show(settings, _run(settings, name, moment, budget, workers, pool), as_json)
 
 
@@ -241,12 +241,17 @@ def _budget(declared: Budget, trials: str, minutes: str) -> Budget | None:
         ) from error
 
 
-def _moment(text: str) -> datetime | None:
+def moment_of(text: str, option: str) -> datetime | None:
+    """The moment that an option names; None for the newest.
+
+    Raises:
+        typer.BadParameter: it is no time.
+    """
     if text == NEWEST:
         return None
     try:
         return datetime.fromisoformat(text)
     except ValueError as error:
         raise typer.BadParameter(
-            f"{text!r} is not a time; write it as 2010-11-19T20:00+01:00", param_hint="--as-of"
+            f"{text!r} is not a time; write it as 2010-11-19T20:00+01:00", param_hint=option
         ) from error

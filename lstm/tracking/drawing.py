@@ -21,6 +21,7 @@ BLUE, AMBER, TEAL, GREY, RED = "#2563eb", "#d97706", "#0d9488", "#9ca3af", "#dc2
 
 _TITLE: dict[str, Any] = {"ha": "left", "fontsize": 13, "fontweight": "bold", "color": INK}
 _DPI = 150
+_MOST_IN_A_ROW = 5
 
 
 def figure(height: float) -> Figure:
@@ -76,11 +77,12 @@ def title(figure: Figure, title: str, subtitle: str) -> None:
 
 
 def legend(axis: Axes, figure: Figure) -> None:
-    """One entry for each label, below the axes."""
+    """One entry for each label, below the axes, in one row or two."""
     handles = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
     if handles:
+        columns = len(handles) if len(handles) <= _MOST_IN_A_ROW else -(-len(handles) // 2)
         figure.legend(
-            handles.values(), handles.keys(), loc="outside lower center", ncols=min(len(handles), 5),
+            handles.values(), handles.keys(), loc="outside lower center", ncols=columns,
             frameon=False, fontsize=9, labelcolor=INK,
         )  # fmt: skip
 

@@ -10,7 +10,7 @@ Axes: B batch, T time steps, I inputs, P parameters, K lags, S training steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -31,19 +31,19 @@ Floats = NDArray[np.float64]
 
 HIDDEN_SIZE = 32
 STEPS = 168
-_BATCH, _TRAINING_STEPS, _LEARNING_RATE = 64, 40, 0.05
+_BATCH, _TRAINING_STEPS, _LEARNING_RATE = 64, 40, 0.2
 _NAMES = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
 _CELLS = {"LSTM": "lstm", "GRU": "gru", "RNN_TANH": "tanh", "RNN_RELU": "relu"}
 
-VANISHING, EXPLODING = "RNN, weights halved", "RNN, weights doubled"
+VANISHING, EXPLODING = "RNN, weights × 0.5", "RNN, weights × 1.5"
 # A module, and what its initial recurrent weights are multiplied by. They begin orthogonal: but for the
-# squashing of tanh, what is halved must vanish and what is doubled must explode.
+# squashing of tanh, below 1 the gradient must vanish and above 1 explode.
 _NETWORKS: dict[str, tuple[type[LSTM] | type[GRU] | type[RNN], float]] = {
     VANISHING: (RNN, 0.5),
     "RNN": (RNN, 1.0),
     "GRU": (GRU, 1.0),
     "LSTM": (LSTM, 1.0),
-    EXPLODING: (RNN, 2.0),
+    EXPLODING: (RNN, 1.5),
 }
 
 
@@ -108,31 +108,36 @@ def compare_cells(
     state, squared error. It takes about a second, whatever the panel's size.
 
     Args:
-        windows: at least one; at most 64 of them, spread evenly, are used.
+        windows: at least one.
         lookback: steps; at most `STEPS` of them, the newest, are used.
         clip: the largest norm that clipping leaves.
     """
-    chosen = np.unique(np.linspace(0, len(windows) - 1, _BATCH).astype(np.int64))
-    batches = Batches(panel, windows.select(chosen), lookback, 1, torch.device("cpu"))
-    [every_B] = batches.in_order(len(chosen))
-    x_BTI = batches.inputs(every_B).x_BLC[:, -min(lookback, STEPS) :, :1].clone()
-    y_BH, observed_BH = batches.targets(every_B)
+    batches = Batches(panel, windows, lookback, 1, torch.device("cpu"))
+    drawn = np.random.default_rng(seed).integers(len(windows), size=(1 + _TRAINING_STEPS, _BATCH))
 
-    def loss(output: nn.Linear, h_BH: Tensor) -> Tensor:
-        squares_BH: Tensor = (output(h_BH) - y_BH).square() * observed_BH
-        return squares_BH.sum() / observed_BH.sum().clamp_min(1)
+    def batch(number: int) -> tuple[Tensor, Callable[[nn.Linear, Tensor], Tensor]]:
+        """A batch's input, and the loss of a network's output from its last state."""
+        chosen_B = torch.from_numpy(drawn[number])
+        x_BTI = batches.inputs(chosen_B).x_BLC[:, -STEPS:, :1]
+        return x_BTI, partial(_squared_error, batches.targets(chosen_B))
 
-    by_lag_K, total = {}, {}
+    by_lag_K, total, losses_S = {}, {}, {}
     for name in _NETWORKS:
         recurrent, output = _network(name, seed)
+        x_BTI, loss = batch(0)
         lags_KP = by_lag(recurrent, x_BTI, partial(loss, output)).double()
         by_lag_K[name] = lags_KP.norm(dim=1).numpy()
         total[name] = float(lags_KP.sum(dim=0).norm())
-    losses_S = {}
     for label, most in (("clipped", clip), ("not clipped", inf)):
-        recurrent, output = _network(EXPLODING, seed)
-        losses_S[label] = _descend(recurrent, output, x_BTI, loss, most)
+        losses_S[label] = _descend(*_network(EXPLODING, seed), map(batch, range(1, len(drawn))), most)
     return Gradients(by_lag_K, total, clip, losses_S)
+
+
+def _squared_error(targets: tuple[Tensor, Tensor], output: nn.Linear, h_BH: Tensor) -> Tensor:
+    """Mean over the observed ones of the next values."""
+    y_BH, observed_BH = targets
+    squares_BH: Tensor = (output(h_BH) - y_BH).square() * observed_BH
+    return squares_BH.sum() / observed_BH.sum().clamp_min(1)
 
 
 def _network(name: str, seed: int) -> tuple[LSTM | GRU | RNN, nn.Linear]:
@@ -150,19 +155,18 @@ def _network(name: str, seed: int) -> tuple[LSTM | GRU | RNN, nn.Linear]:
 def _descend(
     recurrent: LSTM | GRU | RNN,
     output: nn.Linear,
-    x_BTI: Tensor,
-    loss: Callable[[nn.Linear, Tensor], Tensor],
+    batches: Iterable[tuple[Tensor, Callable[[nn.Linear, Tensor], Tensor]]],
     clip: float,
 ) -> Floats:
-    """(S,) the loss before each step of plain gradient descent."""
+    """(S,) the loss before each step of plain gradient descent, a batch a step."""
     parameters = [*recurrent.parameters(), *output.parameters()]
     optimizer = torch.optim.SGD(parameters, lr=_LEARNING_RATE)
     losses = []
-    for _ in range(_TRAINING_STEPS):
+    for x_BTI, loss_of in batches:
         optimizer.zero_grad()
-        found = loss(output, recurrent.last(x_BTI))
-        found.backward()  # type: ignore[no-untyped-call]
+        loss = loss_of(output, recurrent.last(x_BTI))
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, clip)
         optimizer.step()
-        losses.append(float(found.detach()))
+        losses.append(float(loss.detach()))
     return np.array(losses)

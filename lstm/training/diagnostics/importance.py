@@ -31,6 +31,8 @@ Name = TypeVar("Name")
 _STEPS_READ = 16_384
 _LEAST_WINDOWS, _MOST_WINDOWS = 32, 128
 _REPEATS = 3
+# Keeps a perfect forecast from being divided by; standard deviations.
+_LEAST_ERROR = 1e-9
 _MOST_BLOCKS = 12
 
 
@@ -59,6 +61,11 @@ class Importance:
     windows: int
     columns_R: Mapping[str, Floats]
     lags_R: Mapping[tuple[int, int], Floats]
+
+    def share(self, name: str | tuple[int, int]) -> Floats:
+        """(R,) the increase of a column, cycle or block of lags as a share of the error with everything."""
+        increase_R = self.columns_R[name] if isinstance(name, str) else self.lags_R[name]
+        return increase_R / max(self.mae, _LEAST_ERROR)
 
 
 def importance(
