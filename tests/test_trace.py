@@ -66,7 +66,9 @@ def test_gates_lie_between_0_and_1_and_states_are_the_modules_own(
         newest = 0 if trace.is_reverse else -1
         torch.testing.assert_close(trace.parts["hidden_state"][:, newest], h_NBH[place], rtol=1e-4, atol=1e-5)
         if c:
-            torch.testing.assert_close(trace.parts["cell_state"][:, newest], c[0][place], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(
+                trace.parts["cell_state"][:, newest], c[0][place], rtol=1e-4, atol=1e-5
+            )
     tops = torch.cat([trace.parts["hidden_state"] for trace in traces[-directions:]], dim=-1)
     torch.testing.assert_close(tops, y_BTH, rtol=1e-4, atol=1e-5)
 
