@@ -1,4 +1,4 @@
-"""Looking inside recurrent layers: gates in [0, 1], states that are the module's own, nothing changed by it."""
+"""Looking inside recurrent layers: gates in [0, 1], states that are the module's own."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_gates_lie_between_0_and_1_and_states_are_the_modules_own(
     with torch.no_grad():
         y_BTH, ends = module(x_BTI)
         with kernels.tracing() as traces:
-            traced_BTH, traced_ends = module(x_BTI)
+            traced_BTH, _ = module(x_BTI)
     torch.testing.assert_close(traced_BTH, y_BTH, rtol=1e-4, atol=1e-5)
     h_NBH, *c = ends if cell == "lstm" else (ends,)
     directions = 1 + bidirectional
