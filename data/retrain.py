@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -10,7 +11,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from data.calendar import Frequency, duration
 
 Cell = Literal["lstm", "gru", "rnn"]
+Encoder = Literal["lstm", "gru", "rnn", "transformer"]
 Normalisation = Literal["instance", "last_value", "none"]
+Head = Literal["calendar", "segments", "linear"]
+Pooling = Literal["last", "attention"]
+Channels = Literal["joint", "independent"]
+Positions = Literal["learned", "sinusoidal"]
+
+HEAD_SIZE = 16
+"""Units of one attention head of a transformer."""
 
 
 def _is_duration(text: str) -> str:
@@ -19,6 +28,20 @@ def _is_duration(text: str) -> str:
 
 
 Duration = Annotated[str, AfterValidator(_is_duration)]
+
+
+def check_network(cell: Encoder, hidden_size: int, lookback: int, segment_length: int) -> None:
+    """That these go together.
+
+    Raises:
+        ValueError: they do not; says which and what would.
+    """
+    if lookback % segment_length:
+        raise ValueError(f"lookback {lookback} is not a multiple of segment_length {segment_length}")
+    if cell == "transformer" and hidden_size % HEAD_SIZE:
+        raise ValueError(
+            f"hidden_size {hidden_size} of a transformer is not a multiple of {HEAD_SIZE}, an attention head"
+        )
 
 
 class Settings(BaseModel):
@@ -57,13 +80,18 @@ class Interval(Settings):
 class SearchSpace(Settings):
     """What the search may choose. Lists are choices; low and high are a range."""
 
-    cell: tuple[Cell, ...] = Field(("lstm", "gru"), min_length=1)
+    cell: tuple[Encoder, ...] = Field(("lstm", "gru"), min_length=1)
     hidden_size: tuple[Annotated[int, Field(ge=1)], ...] = Field((32, 64), min_length=1)
     num_layers: tuple[Annotated[int, Field(ge=1, le=8)], ...] = Field((1, 2), min_length=1)
     dropout: Interval = Interval(low=0.0, high=0.4)
     segment_length: tuple[Annotated[int, Field(ge=1)], ...] = Field((1,), min_length=1)
     lookback: tuple[Annotated[int, Field(ge=2)], ...] = Field((168,), min_length=1)
     normalisation: tuple[Normalisation, ...] = Field(("instance",), min_length=1)
+    head: tuple[Head, ...] = Field(("calendar",), min_length=1)
+    pooling: tuple[Pooling, ...] = Field(("last",), min_length=1)
+    bidirectional: tuple[bool, ...] = Field((False,), min_length=1)
+    channels: tuple[Channels, ...] = Field(("joint",), min_length=1)
+    positions: tuple[Positions, ...] = Field(("learned",), min_length=1)
     learning_rate: Interval = Interval(low=1e-3, high=5e-3)
     batch_size: tuple[Annotated[int, Field(ge=1)], ...] = Field((128, 256), min_length=1)
 
@@ -73,10 +101,8 @@ class SearchSpace(Settings):
             raise ValueError("dropout must lie in [0, 1)")
         if self.learning_rate.low <= 0:
             raise ValueError("learning_rate must be above 0")
-        for segment in self.segment_length:
-            for lookback in self.lookback:
-                if lookback % segment:
-                    raise ValueError(f"lookback {lookback} is not a multiple of segment_length {segment}")
+        for network in product(self.cell, self.hidden_size, self.lookback, self.segment_length):
+            check_network(*network)
         return self
 
     def with_keys(self, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,9 +15,20 @@ from lstm.search import places
 from lstm.search.arms import SHARED, Arms, arm_of
 
 SPACE = SearchSpace(cell=("lstm", "gru"), num_layers=(1, 2), batch_size=(32, 64))
-ARM = {"cell": "gru", "num_layers": 2, "segment_length": 1, "lookback": 168, "normalisation": "instance"}
-GRU = {**ARM, "batch_size": 32}
-LSTM = {**ARM, "cell": "lstm", "batch_size": 64}
+GRU = {
+    "cell": "gru",
+    "num_layers": 2,
+    "segment_length": 1,
+    "lookback": 168,
+    "normalisation": "instance",
+    "head": "calendar",
+    "pooling": "last",
+    "bidirectional": False,
+    "channels": "joint",
+    "positions": "learned",
+    "batch_size": 32,
+}
+LSTM = {**GRU, "cell": "lstm", "batch_size": 64}
 
 
 def trial(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -90,12 +92,16 @@ def test_the_gradient_passes_where_units_are_kept(dtype: torch.dtype) -> None:
     assert torch.equal(x.grad, y.detach())
 
 
-def test_every_dropout_of_the_network_has_a_place_of_its_own_and_no_weights() -> None:
-    config = ForecasterConfig("lstm", 4, 4, 0.3, 1, 6, 2, (0.5,), 1, 3)
+@pytest.mark.parametrize(("cell", "count"), [("lstm", 3 + 3), ("transformer", 3 + 2 * 4)])
+@pytest.mark.parametrize("head", ["calendar", "segments", "linear"])
+def test_every_dropout_of_the_network_has_a_place_of_its_own_and_no_weights(
+    cell: Any, head: Any, count: int
+) -> None:
+    config = ForecasterConfig(cell, 16, 4, 0.3, 2, 6, 2, (0.5,), 1, 3, head=head, pooling="attention")
     model: nn.Module = build(config)
     places = [module.place for module in model.modules() if isinstance(module, Dropout)]
-    assert sorted(places) == list(range(5))
-    assert not [name for name in model.state_dict() if "key" in name or "scale" in name]
+    assert len(set(places)) == len(places) == count - (head != "calendar")
+    assert set(model.state_dict()) == {name for name, _ in model.named_parameters()}
     set_key(model, torch.tensor(5))
-    assert {int(b) for name, b in model.named_buffers() if name.endswith("key")} == {5}
+    assert {int(b) for name, b in model.named_buffers() if name.endswith(".key")} == {5}
     assert "p=0.3, place=" in repr(model)

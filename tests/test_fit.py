@@ -105,7 +105,7 @@ def test_a_changed_future_changes_nothing(sample: Sample) -> None:
 
 def test_early_stopping_keeps_the_best_weights(make_panel: MakePanel) -> None:
     noise = Sample(make_panel(steps=600, series=("a", "b"), covariates=("wind",), noise=5.0))
-    training = replace(TRAINING, learning_rate=0.05, max_epochs=30, patience=2)
+    training = replace(TRAINING, learning_rate=0.2, max_epochs=30, patience=2)
     result = noise.fit(training)
     losses = [losses.validation for losses in result.history]
     assert result.best_loss == min(losses)  # type: ignore[type-var]

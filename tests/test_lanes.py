@@ -22,6 +22,7 @@ from lstm.models.forecaster import ForecasterConfig
 from lstm.scaling import ScaledPanel, Scaler
 from lstm.training.fit import run
 from lstm.training.lanes import Lanes, bucket
+from lstm.training.loss import Loss
 from lstm.training.padding import unpadded
 from lstm.training.recipe import TrainingConfig
 from lstm.training.trainer import Trainer, TrainingDiverged
@@ -75,13 +76,15 @@ def moved(one: Trainer) -> list[tuple[Tensor, Tensor, Tensor]]:
     ]
 
 
-def lane(draw: st.DrawFn, shared: dict[str, Any], batch_size: int, windows: int) -> tuple[Any, Any]:
+def lane(
+    draw: st.DrawFn, shared: dict[str, Any], loss: Loss, batch_size: int, windows: int
+) -> tuple[Any, Any]:
     model = ForecasterConfig(
-        hidden_size=draw(st.integers(1, 12)),
+        hidden_size=16 if shared["cell"] == "transformer" else draw(st.integers(1, 12)),
         dropout=draw(st.sampled_from([0.0, 0.1, 0.5])),
         lookback=48,
         horizon=12,
-        quantiles=(0.1, 0.5, 0.9),
+        quantiles=(0.1, 0.5, 0.9) if loss == "pinball" else (0.5,),
         columns=2,
         calendar_features=18,
         **shared,
@@ -95,6 +98,7 @@ def lane(draw: st.DrawFn, shared: dict[str, Any], batch_size: int, windows: int)
         seed=draw(st.integers(0, 10**6)),
         windows_per_epoch=windows,
         average_decay=draw(st.sampled_from([0.0, 0.9, 0.98])),
+        loss=loss,
     )
     return model, training
 
@@ -103,16 +107,22 @@ def lane(draw: st.DrawFn, shared: dict[str, Any], batch_size: int, windows: int)
 def buckets(draw: st.DrawFn, steps: int) -> list[tuple[ForecasterConfig, TrainingConfig]]:
     """One to four configurations that may share a launch of so many steps."""
     shared = {
-        "cell": draw(st.sampled_from(["lstm", "gru", "rnn"])),
+        "cell": draw(st.sampled_from(["lstm", "gru", "rnn", "transformer"])),
+        "head": draw(st.sampled_from(["calendar", "segments", "linear"])),
+        "pooling": draw(st.sampled_from(["last", "attention"])),
+        "bidirectional": draw(st.booleans()),
+        "channels": draw(st.sampled_from(["joint", "independent"])),
+        "positions": draw(st.sampled_from(["learned", "sinusoidal"])),
         "num_layers": draw(st.integers(1, 3)),
         "segment_length": draw(st.sampled_from([1, 12, 48])),
         "normalisation": draw(st.sampled_from(["instance", "last_value", "none"])),
         "linear": draw(st.booleans()),
     }
+    loss: Loss = draw(st.sampled_from(["pinball", "squared"]))
     batch_size = draw(st.sampled_from([8, 32, 50]))
     # The last batch is smaller than the others where there is more than one.
     windows = batch_size if steps == 1 else steps * batch_size - 3
-    return [lane(draw, shared, batch_size, windows) for _ in range(draw(st.integers(1, 4)))]
+    return [lane(draw, shared, loss, batch_size, windows) for _ in range(draw(st.integers(1, 4)))]
 
 
 @settings(max_examples=20, deadline=None)
@@ -175,11 +185,20 @@ def test_without_validation() -> None:
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.parametrize(("cell", "segment_length"), [("lstm", 12), ("gru", 12), ("rnn", 12), ("gru", 1)])
-def test_padding_stays_exactly_zero(cell: Any, segment_length: int, layers: int) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cell": "lstm"},
+        {"cell": "gru", "head": "segments"},
+        {"cell": "rnn", "head": "linear", "pooling": "attention"},
+        {"cell": "lstm", "head": "segments", "bidirectional": True},
+        {"cell": "gru", "segment_length": 1},
+    ],
+)
+def test_padding_stays_exactly_zero(changes: dict[str, Any], layers: int) -> None:
     """Through dropout, weight decay, clipping and averaging; and all else moves."""
     training = replace(TRAINING, weight_decay=0.3, learning_rate=0.05)
-    model = replace(MODEL, cell=cell, num_layers=layers, segment_length=segment_length)
+    model = replace(MODEL, num_layers=layers, **changes)
     sizes = [3, 8, 5]
     trainers = [trainer(replace(model, hidden_size=size), training) for size in sizes]
     lanes = train_together(trainers)
@@ -248,7 +267,12 @@ def test_buckets_part_what_cannot_share_a_launch() -> None:
         lambda: key(segment_length=6),
         lambda: key(normalisation="none"),
         lambda: key(linear=False),
+        lambda: key(cell="transformer", hidden_size=16),
+        lambda: key(cell="transformer", hidden_size=32),
+        lambda: key(head="segments"),
         lambda: key({"batch_size": 16}),
+        lambda: key({"loss": "squared"}, quantiles=(0.5,)),
+        lambda: key(quantiles=(0.5,)),
         lambda: key({"windows_per_epoch": 64}),
         lambda: key(validated=False),
     ]

@@ -12,9 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from data.retrain import HEAD_SIZE
 from lstm.models.forecaster import ForecasterConfig, build
-from lstm.models.heads import HorizonHead, median_index, rising
-from lstm.models.recurrent import SegmentRecurrent, initialise
+from lstm.models.heads import CalendarHead, SegmentHead, median_index, rising
+from lstm.models.layers import initialise
+from lstm.models.recurrent import RecurrentEncoder
+from lstm.models.transformer import TransformerEncoder, sinusoids
 
 CONFIG = ForecasterConfig(
     cell="gru",
@@ -30,14 +33,12 @@ CONFIG = ForecasterConfig(
 )
 
 
-def batch(config: ForecasterConfig = CONFIG, size: int = 6) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def batch(config: ForecasterConfig = CONFIG, size: int = 6) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
-    features = config.calendar_features
     return (
         torch.randn(size, config.lookback, config.columns, generator=generator),
         torch.ones(size, config.lookback, config.columns),
-        torch.randn(size, config.lookback, features, generator=generator),
-        torch.randn(size, config.horizon, features, generator=generator),
+        torch.randn(size, config.horizon, config.calendar_features, generator=generator),
     )
 
 
@@ -46,12 +47,23 @@ def made(config: ForecasterConfig) -> nn.Module:
     return build(config).eval()
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn", "transformer"])
 @pytest.mark.parametrize(
-    "changes", [{}, {"segment_length": 1}, {"num_layers": 2, "dropout": 0.3}, {"linear": False}]
+    "changes",
+    [
+        {},
+        {"segment_length": 1},
+        {"num_layers": 2, "dropout": 0.3},
+        {"linear": False},
+        {"head": "segments"},
+        {"head": "linear", "normalisation": "none"},
+        {"pooling": "attention", "channels": "independent", "normalisation": "last_value"},
+        {"bidirectional": True, "num_layers": 2, "head": "segments"},
+        {"bidirectional": True, "pooling": "attention", "positions": "sinusoidal"},
+    ],
 )
 def test_shape_and_gradient_of_every_parameter(cell: Any, changes: dict[str, Any]) -> None:
-    config = replace(CONFIG, cell=cell, **changes)
+    config = replace(CONFIG, cell=cell, **{"hidden_size": 16, **changes})
     model = made(config)
     y_BHQ = model(*batch(config))
     assert y_BHQ.shape == (6, 5, 3)
@@ -106,6 +118,82 @@ def test_last_value_and_instance_normalise_by_what_they_say() -> None:
         torch.testing.assert_close(model(flat + torch.tensor([2.0, 0.0]), *rest), y_BHQ + 2)
 
 
+@settings(max_examples=30, deadline=None)
+@given(data=st.data(), level=st.floats(-50, 50), factor=st.floats(0.01, 100))
+def test_with_instance_normalisation_the_target_s_level_and_scale_are_the_forecast_s(
+    data: st.DataObject, level: float, factor: float
+) -> None:
+    changes = {
+        "cell": data.draw(st.sampled_from(["lstm", "gru", "rnn", "transformer"])),
+        "head": data.draw(st.sampled_from(["calendar", "segments", "linear"])),
+        "pooling": data.draw(st.sampled_from(["last", "attention"])),
+        "hidden_size": 16,
+    }
+    model = made(replace(CONFIG, **changes))
+    x_BLC, *rest = batch()
+    target = torch.tensor([1.0, 0.0])
+    other = x_BLC * (1 + (factor - 1) * target) + level * target
+    expected = model(x_BLC, *rest) * factor + level
+    torch.testing.assert_close(model(other, *rest), expected, rtol=1e-3, atol=1e-3 * (1 + abs(level)))
+    constant = x_BLC * (1 - target) + level * target
+    torch.testing.assert_close(model(constant, *rest), torch.full((6, 5, 3), level))
+
+
+def test_an_independent_channel_reads_the_target_alone() -> None:
+    model = made(replace(CONFIG, channels="independent"))
+    x_BLC, observed_BLC, *rest = batch()
+    past = torch.tensor([0.0, 1.0])
+    y_BHQ = model(x_BLC, observed_BLC, *rest)
+    assert torch.equal(model(x_BLC + past, observed_BLC - past, *rest), y_BHQ)
+    assert not torch.allclose(model(x_BLC + 1 - past, observed_BLC, *rest), y_BHQ)
+
+
+def test_the_segment_head_decodes_every_segment_from_the_memory_alone() -> None:
+    torch.manual_seed(0)
+    head = SegmentHead("lstm", 4, 5, 2, 3, 0.0, 2).eval()
+    h_BK, future_BHF = torch.randn(6, 4), torch.randn(6, 5, 3)
+    y_BHQ = head(h_BK, future_BHF)
+    changed = future_BHF.clone()
+    changed[:, 2] += 1
+    moved = (head(h_BK, changed) - y_BHQ).abs().amax(dim=(0, 2)) > 1e-6
+    assert moved.tolist() == [False, False, True, True, False]
+
+
+def test_a_backward_direction_ends_at_the_oldest_step_and_a_forward_one_at_the_newest() -> None:
+    torch.manual_seed(0)
+    encoder = RecurrentEncoder("gru", 1, 4, 1, 0.0, 1, bidirectional=True)
+    x_BLD = torch.randn(3, 6, 1)
+    states_BGK = encoder.layers[0](x_BLD)[0]
+    expected = encoder.join(torch.cat([states_BGK[:, -1, :4], states_BGK[:, 0, 4:]], dim=-1))
+    torch.testing.assert_close(encoder(x_BLD), expected)
+
+
+def test_attention_is_torch_s() -> None:
+    torch.manual_seed(0)
+    encoder = TransformerEncoder(3, 32, 1, 0.0, 2, 6)
+    block = encoder.blocks[0]
+    theirs = nn.MultiheadAttention(32, 32 // HEAD_SIZE, batch_first=True)
+    theirs.load_state_dict(
+        {
+            "in_proj_weight": block.query_key_value.weight,
+            "in_proj_bias": block.query_key_value.bias,
+            "out_proj.weight": block.attended.weight,
+            "out_proj.bias": block.attended.bias,
+        }
+    )
+    h_BGK = torch.randn(5, 6, 32)
+    torch.testing.assert_close(
+        block.attended(block._attend(h_BGK)), theirs(h_BGK, h_BGK, h_BGK, need_weights=False)[0]
+    )
+
+
+def test_sinusoids_tell_segments_apart() -> None:
+    waves_GK = sinusoids(50, 16)
+    assert waves_GK.shape == (50, 16)
+    assert torch.cdist(waves_GK, waves_GK).add(torch.eye(50)).min() > 0.1
+    torch.testing.assert_close(waves_GK[0], torch.tensor([0.0] * 8 + [1.0] * 8))
+
+
 def test_forecast_depends_on_every_input_and_a_step_only_on_its_own_future_calendar() -> None:
     model = made(CONFIG)
     inputs = batch()
@@ -114,9 +202,9 @@ def test_forecast_depends_on_every_input_and_a_step_only_on_its_own_future_calen
         changed = list(inputs)
         changed[number] = tensor + torch.linspace(-1, 1, tensor.shape[1])[:, None]
         assert not torch.allclose(model(*changed), y_BHQ, atol=1e-3), f"input {number} is not read"
-    future = inputs[3].clone()
+    future = inputs[2].clone()
     future[:, 2] += 1
-    moved = (model(*inputs[:3], future) - y_BHQ).abs().amax(dim=(0, 2)) > 1e-6
+    moved = (model(*inputs[:2], future) - y_BHQ).abs().amax(dim=(0, 2)) > 1e-6
     assert moved.tolist() == [False, False, True, False, False]
 
 
@@ -139,16 +227,16 @@ def test_the_shortcut_starts_at_zero_and_moves_all_quantiles_alike() -> None:
 
 def test_segments_keep_the_order_of_steps() -> None:
     torch.manual_seed(0)
-    encoder = SegmentRecurrent("gru", 1, 4, 1, 0.0, segment_length=3)
+    encoder = RecurrentEncoder("gru", 1, 4, 1, 0.0, segment_length=3)
     seen = []
-    encoder.embed.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0]))
+    encoder.embed.project.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0]))
     encoder(torch.arange(6.0).reshape(1, 6, 1))
     assert seen[0].tolist() == [[[0, 1, 2], [3, 4, 5]]]
 
 
 def test_dropout_is_between_layers() -> None:
-    assert len(SegmentRecurrent("lstm", 1, 4, 1, 0.3, 1).between) == 0
-    assert [drop.p for drop in SegmentRecurrent("lstm", 1, 4, 3, 0.3, 1).between] == [0.3, 0.3]
+    assert len(RecurrentEncoder("lstm", 1, 4, 1, 0.3, 1).between) == 0
+    assert [drop.p for drop in RecurrentEncoder("lstm", 1, 4, 3, 0.3, 1).between] == [0.3, 0.3]
 
 
 def test_initial_weights() -> None:
@@ -166,7 +254,7 @@ def test_initial_weights() -> None:
 
 
 def test_head_shape() -> None:
-    assert HorizonHead(8, 5, 3, 0.1, 2)(torch.zeros(7, 8), torch.zeros(7, 5, 3)).shape == (7, 5, 2)
+    assert CalendarHead(8, 5, 3, 0.1, 2)(torch.zeros(7, 8), torch.zeros(7, 5, 3)).shape == (7, 5, 2)
 
 
 def test_config_is_json_safe_and_checked() -> None:
@@ -176,5 +264,7 @@ def test_config_is_json_safe_and_checked() -> None:
         ForecasterConfig.from_dict({**config.to_dict(), "surprise": 1})
     with pytest.raises(ValueError, match="lookback 13 is not a multiple of segment_length 4"):
         replace(CONFIG, lookback=13)
+    with pytest.raises(ValueError, match="hidden_size 8 of a transformer is not a multiple of 16"):
+        replace(CONFIG, cell="transformer")
     with pytest.raises(ValueError, match=r"0\.5"):
         replace(CONFIG, quantiles=(0.1, 0.9))

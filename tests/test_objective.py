@@ -191,8 +191,10 @@ def test_the_first_parameters_are_tried_first(make_task):
     known = {
         "cell": "gru", "hidden_size": 6, "num_layers": 1, "segment_length": 12, "lookback": 24,
         "learning_rate": 0.01, "batch_size": 64, "normalisation": "instance", "dropout": 0.1,
+        "head": "segments", "pooling": "last", "bidirectional": False, "channels": "joint",
+        "positions": "learned",
     }  # fmt: skip
-    task = make_task(trials=1, first=[known])
+    task = make_task(trials=1, first=[known], space={**SPACE, "head": ["calendar", "segments"]})
     work(task, Recorder())
     assert rows(task)[0].params == known
 

@@ -21,7 +21,7 @@ from lstm.models.forecaster import ForecasterConfig
 from lstm.scaling import Scaler
 from lstm.training.batches import Batches
 from lstm.training.device import DeviceMissing, choose_device, set_threads
-from lstm.training.loss import pinball_loss
+from lstm.training.loss import forecast_loss
 from lstm.training.recipe import Recipe, TrainingConfig
 from lstm.training.schedule import learning_rate
 from lstm.windows import windows
@@ -36,12 +36,16 @@ def test_pinball_by_hand() -> None:
     observed_BH = torch.tensor([[True, False]])
     levels_Q = torch.tensor([0.1, 0.5])
     # .1 x 1 under the target, .5 x 1 over it, over two levels; the second step was not observed.
-    assert pinball_loss(y_BHQ, target_BH, observed_BH, levels_Q).item() == pytest.approx((0.1 + 0.5) / 2)
+    assert forecast_loss("pinball", y_BHQ, target_BH, observed_BH, levels_Q).item() == pytest.approx(
+        (0.1 + 0.5) / 2
+    )
 
 
 def test_pinball_of_nothing_observed_is_zero_and_has_a_gradient() -> None:
     y_BHQ = torch.ones(1, 2, 1, requires_grad=True)
-    loss = pinball_loss(y_BHQ, torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.bool), torch.tensor([0.5]))
+    loss = forecast_loss(
+        "pinball", y_BHQ, torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.bool), torch.tensor([0.5])
+    )
     loss.backward()
     assert loss.item() == 0
     assert y_BHQ.grad is not None
@@ -52,8 +56,8 @@ def test_pinball_of_nothing_observed_is_zero_and_has_a_gradient() -> None:
 def test_the_quantile_minimises_the_pinball_loss(level: float) -> None:
     target_BH = torch.arange(1.0, 100.0)[None]
     losses = [
-        pinball_loss(
-            torch.full((1, 99, 1), float(value)), target_BH, target_BH > 0, torch.tensor([level])
+        forecast_loss(
+            "pinball", torch.full((1, 99, 1), float(value)), target_BH, target_BH > 0, torch.tensor([level])
         ).item()
         for value in range(1, 100)
     ]
@@ -125,7 +129,6 @@ def test_batches_hold_the_window_and_what_follows(make_panel: MakePanel) -> None
         row, step = int(found.origins[number]), int(found.steps[number])
         np.testing.assert_array_equal(inputs.x_BLC[place], scaled.values[row - 5 : row + 1])
         np.testing.assert_array_equal(inputs.observed_BLC[place], scaled.observed[row - 5 : row + 1])
-        np.testing.assert_array_equal(inputs.calendar_BLF[place], calendar_TF[step - 5 : step + 1])
         np.testing.assert_array_equal(inputs.future_BHF[place], calendar_TF[step + 1 : step + 5])
         np.testing.assert_array_equal(target_BH[place], scaled.values[row + 1 : row + 5, 0])
         np.testing.assert_array_equal(observed_BH[place], scaled.observed[row + 1 : row + 5, 0])

@@ -10,6 +10,8 @@ Axes: R rows (every axis but the last, flattened), G groups of four units, K hid
 
 from __future__ import annotations
 
+from enum import IntEnum
+
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +27,16 @@ _GOLDEN = _signed(0x9E3779B97F4A7C15)
 _FIRST = _signed(0xBF58476D1CE4E5B9)
 _SECOND = _signed(0x94D049BB133111EB)
 _LEVELS = 2**16
+
+
+class Place(IntEnum):
+    """Where a network drops units: no two of its dropouts share a place, nor their masks."""
+
+    MEMORY = 0
+    UNITS = 1
+    SEGMENTS = 2
+    LAYERS = 3
+    """Of the first layer; the others follow."""
 
 
 class Dropout(nn.Module):

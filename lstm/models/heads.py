@@ -1,6 +1,6 @@
-"""Heads: from what a network remembers to quantiles of every horizon step at once.
+"""Heads: from what an encoder remembers to quantiles of every horizon step at once.
 
-Axes: B batch, H horizon steps, K hidden size, F calendar features, Q quantiles.
+Axes: B batch, H horizon steps, M segments of the horizon, K hidden size, F calendar features, Q quantiles.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lstm.models.dropout import Dropout
+from data.retrain import Cell
+from lstm.models.dropout import Dropout, Place
+from lstm.models.layers import recurrent_layer
 
 
-class HorizonHead(nn.Module):
-    """Direct multi-step head: each horizon step sees the hidden state, its own place and its calendar."""
+class CalendarHead(nn.Module):
+    """Each horizon step sees the memory, its own place and its own calendar."""
 
     def __init__(
         self, hidden_size: int, horizon: int, calendar_features: int, dropout: float, outputs: int
@@ -23,8 +25,8 @@ class HorizonHead(nn.Module):
         self.memory = nn.Linear(hidden_size, hidden_size)
         self.calendar = nn.Linear(calendar_features, hidden_size, bias=False)
         self.place_HK = nn.Parameter(torch.randn(horizon, hidden_size) / hidden_size**0.5)
-        self.drop_memory = Dropout(dropout, 0)
-        self.drop_units = Dropout(dropout, 1)
+        self.drop_memory = Dropout(dropout, Place.MEMORY)
+        self.drop_units = Dropout(dropout, Place.UNITS)
         self.mix = nn.Linear(hidden_size, hidden_size)
         self.out = nn.Linear(hidden_size, outputs)
 
@@ -34,6 +36,64 @@ class HorizonHead(nn.Module):
         h_BHK = self.drop_units(nn.functional.gelu(h_BHK))
         h_BHK = nn.functional.gelu(self.mix(h_BHK))
         out_BHQ: Tensor = self.out(h_BHK)
+        return out_BHQ
+
+
+class SegmentHead(nn.Module):
+    """Recurrent decoding of horizon segments in parallel: one step of a cell each, from the memory.
+
+    Every segment starts from the same memory and reads its own place and calendar, so no forecast is fed
+    back and none waits for another (SegRNN: Lin et al. 2023, arXiv:2308.11200).
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        hidden_size: int,
+        horizon: int,
+        segment_length: int,
+        calendar_features: int,
+        dropout: float,
+        outputs: int,
+    ) -> None:
+        super().__init__()
+        self.horizon = horizon
+        self.segment_length = segment_length
+        self.segments = -(-horizon // segment_length)
+        self.outputs = outputs
+        self.calendar = nn.Linear(segment_length * calendar_features, hidden_size, bias=False)
+        self.place_MK = nn.Parameter(torch.randn(self.segments, hidden_size) / hidden_size**0.5)
+        self.layer = recurrent_layer(cell, hidden_size, hidden_size)
+        self.drop_units = Dropout(dropout, Place.UNITS)
+        self.out = nn.Linear(hidden_size, segment_length * outputs)
+
+    def forward(self, h_BK: Tensor, future_BHF: Tensor) -> Tensor:
+        """(B, H, Q) raw outputs."""
+        batch, size = h_BK.shape
+        rest = self.segments * self.segment_length - self.horizon
+        future_BHF = nn.functional.pad(future_BHF, (0, 0, 0, rest))
+        future_BMF = future_BHF.reshape(batch, self.segments, -1)
+        x_BMK = self.calendar(future_BMF) + self.place_MK
+        state = h_BK[:, None].expand(batch, self.segments, size).reshape(1, -1, size)
+        # The memory is all that an LSTM starts from: its cell state too.
+        states = (state, state) if isinstance(self.layer, nn.LSTM) else state
+        h_BMK = self.layer.last(x_BMK.reshape(-1, 1, size), states).reshape(batch, self.segments, size)
+        out_BHQ: Tensor = self.out(self.drop_units(h_BMK)).reshape(batch, -1, self.outputs)
+        return out_BHQ[:, : self.horizon]
+
+
+class LinearHead(nn.Module):
+    """A linear map from the memory to every horizon step; it reads no calendar."""
+
+    def __init__(self, hidden_size: int, horizon: int, dropout: float, outputs: int) -> None:
+        super().__init__()
+        self.shape = horizon, outputs
+        self.drop_memory = Dropout(dropout, Place.MEMORY)
+        self.out = nn.Linear(hidden_size, horizon * outputs)
+
+    def forward(self, h_BK: Tensor, future_BHF: Tensor) -> Tensor:
+        """(B, H, Q) raw outputs."""
+        out_BHQ: Tensor = self.out(self.drop_memory(h_BK)).reshape(len(h_BK), *self.shape)
         return out_BHQ
 
 

@@ -1,7 +1,7 @@
 """Arms of a study: what the trials of one launch must have in common, chosen for some trials at a time.
 
-Lanes of one launch share cell, depth, segments, lookback, normalisation and batch size; drawn for each
-trial, these would leave every lane to itself. So a ROUND, as many places of the budget as there are lanes,
+Lanes of one launch share every choice that shapes the network but its hidden size; drawn for each trial,
+these would leave every lane to itself. So a ROUND, as many places of the budget as there are lanes,
 gets one ARM, a choice of them all, and TPE draws the rest of each trial. The arms share the budget by how
 well their trials did.
 """
@@ -18,8 +18,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from data.retrain import SearchSpace
 from lstm.search import places
+from lstm.search.space import CHOICES
 
-SHARED = ("cell", "num_layers", "segment_length", "lookback", "normalisation", "batch_size")
+SHARED = tuple(name for name in CHOICES if name != "hidden_size")
 
 Arm = tuple[Any, ...]
 

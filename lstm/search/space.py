@@ -13,7 +13,20 @@ from data.retrain import Interval, SearchSpace
 from lstm.models.forecaster import ForecasterConfig
 from lstm.training.recipe import Recipe, TrainingConfig
 
-CHOICES = ("cell", "hidden_size", "num_layers", "segment_length", "lookback", "normalisation", "batch_size")
+CHOICES = (
+    "cell",
+    "hidden_size",
+    "num_layers",
+    "segment_length",
+    "lookback",
+    "normalisation",
+    "head",
+    "pooling",
+    "bidirectional",
+    "channels",
+    "positions",
+    "batch_size",
+)
 RANGES = ("dropout", "learning_rate")
 
 

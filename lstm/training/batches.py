@@ -25,7 +25,6 @@ class Inputs(NamedTuple):
 
     x_BLC: Tensor
     observed_BLC: Tensor
-    calendar_BLF: Tensor
     future_BHF: Tensor
 
 
@@ -34,6 +33,9 @@ class Batches:
 
     Every batch is gathered into the same memory, so it is valid until the next one. Indices may have
     leading axes, which the batch then has as well.
+
+    Attributes:
+        device: where they lie.
 
     Raises:
         ValueError: the panel's calendar is too short for the horizon at a window's origin.
@@ -60,7 +62,7 @@ class Batches:
         self._day_DF = send(calendar.day_DF, device)
         self._past_L = torch.arange(1 - lookback, 1, device=device)
         self._ahead_H = torch.arange(1, horizon + 1, device=device)
-        self._device = device
+        self.device = device
         self._memory: dict[str, Tensor] = {}
 
     def __len__(self) -> int:
@@ -74,7 +76,6 @@ class Batches:
         return Inputs(
             self._gather("x", self._values_NC, rows_BL),
             self._room("observed", self._values_NC, is_observed_BLC.shape).copy_(is_observed_BLC),
-            self._features("calendar", steps_B1, self._past_L),
             self._features("future", steps_B1, self._ahead_H),
         )
 
@@ -93,7 +94,7 @@ class Batches:
     def split(self, order: NDArray[np.int64], batch_size: int) -> Iterator[Tensor]:
         """These indices, a batch of the last axis at a time, on the device."""
         if order.size:
-            yield from torch.split(send(order, self._device), batch_size, dim=-1)
+            yield from torch.split(send(order, self.device), batch_size, dim=-1)
 
     def _places(self, first_R: Tensor, chosen_B: Tensor) -> Tensor:
         """Rows or steps of the origins of these windows."""

@@ -93,6 +93,8 @@ def run(
     for epoch, losses in enumerate(history, start=1):
         if on_epoch is not None:
             on_epoch(epoch, losses)
+    if not history:
+        trainer.pretrain()
     while not trainer.is_over:
         train_epoch()
         if checkpoint is not None:

@@ -26,17 +26,30 @@ from lstm.kernels import using
 from lstm.models.forecaster import Forecaster, build
 from lstm.training.batches import Batches, Inputs
 from lstm.training.device import send
-from lstm.training.loss import pinball_loss
+from lstm.training.loss import forecast_loss
+from lstm.training.optimizer import BETAS, EPSILON, is_decayed
 from lstm.training.padding import unpadded
-from lstm.training.trainer import BETAS, EPSILON, Trainer, is_decayed
+from lstm.training.trainer import Trainer
 
 Named = dict[str, Tensor]
 
 
 def bucket(trainer: Trainer) -> Hashable:
-    """What trainings must share to be lanes of one launch: the data, and all shapes but the hidden size."""
-    config, training = replace(trainer.config, hidden_size=1, dropout=0.0), trainer.training
-    return config, training.batch_size, training.windows_per_epoch, trainer.data, trainer.device
+    """What trainings must share to be lanes of one launch: the data, and all shapes but the hidden size.
+
+    A transformer's too: padding would change the mean over units by which it normalises.
+    """
+    config, training = replace(trainer.config, dropout=0.0), trainer.training
+    if config.cell != "transformer":
+        config = replace(config, hidden_size=1)
+    return (
+        config,
+        training.batch_size,
+        training.windows_per_epoch,
+        training.loss,
+        trainer.data,
+        trainer.device,
+    )
 
 
 class Lanes:
@@ -139,10 +152,11 @@ class Lanes:
             chosen: (P, B) windows (indices) of each lane, or (B,) the same for all.
         """
         axis = 0 if chosen.dim() == 2 else None
+        kind = self._trainers[0].training.loss
 
         def loss(state: Named, inputs: Inputs, target_BH: Tensor, observed_BH: Tensor) -> Tensor:
             y_BHQ: Tensor = torch.func.functional_call(self._network, state, tuple(inputs))
-            return pinball_loss(y_BHQ.float(), target_BH, observed_BH, self._trainers[0].levels_Q)
+            return forecast_loss(kind, y_BHQ.float(), target_BH, observed_BH, self._trainers[0].levels_Q)
 
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
             losses_P: Tensor = torch.vmap(loss, in_dims=(0, axis, axis, axis))(

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lstm.models.forecaster import ForecasterConfig
+from lstm.training.loss import Loss
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class TrainingConfig:
             there are no more. It bounds an epoch's time however long the panel is.
         average_decay: of the exponential moving average of the weights, a step; the average is what is
             validated and kept.
+        pretrain_epochs: of masked-segment pre-training (`lstm.training.pretrain`) before the first epoch.
+        loss: ``pinball`` fits quantiles; ``squared``, for a single output, the mean.
     """
 
     learning_rate: float = 2e-3
@@ -36,6 +39,8 @@ class TrainingConfig:
     seed: int = 0
     windows_per_epoch: int = 6144
     average_decay: float = 0.98
+    loss: Loss = "pinball"
+    pretrain_epochs: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe."""

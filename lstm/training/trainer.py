@@ -26,13 +26,12 @@ from lstm.scaling import ScaledPanel
 from lstm.training.batches import Batches
 from lstm.training.checkpoint import EpochLoss, Progress, load_checkpoint, save_checkpoint
 from lstm.training.device import send
-from lstm.training.loss import pinball_loss
+from lstm.training.loss import forecast_loss
+from lstm.training.optimizer import adamw, descend
+from lstm.training.pretrain import pretrain
 from lstm.training.recipe import TrainingConfig
 from lstm.training.schedule import learning_rate
 from lstm.windows import Windows
-
-BETAS = (0.9, 0.999)
-EPSILON = 1e-8
 
 # Torch's own random numbers, which initial weights come from, are one stream for all threads.
 _stream = threading.Lock()
@@ -72,7 +71,7 @@ class Trainer:
         progress: how far it is.
 
     Raises:
-        ValueError: no training or validation windows.
+        ValueError: no training or validation windows, or several quantiles to fit by squared errors.
     """
 
     def __init__(
@@ -87,13 +86,15 @@ class Trainer:
     ) -> None:
         if not len(train) or (validation is not None and not len(validation)):
             raise ValueError("no windows to train on, or none to validate on")
+        if training.loss == "squared" and len(config.quantiles) > 1:
+            raise ValueError("squared errors make a mean, not quantiles. Remedy: quantiles (0.5,)")
         self.config = config
         self.training = training
         self.device = device
         self.last = training.max_epochs if epochs is None else epochs
         self.model = _initial(config, training.seed).to(device)
         self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
-        self.optimizer = _optimizer(self.model, training)
+        self.optimizer = adamw(self.model, training)
         self.levels_Q = torch.tensor(config.quantiles, device=device)
         self.progress = Progress()
         self._panel = panel
@@ -121,6 +122,12 @@ class Trainer:
         """The windows to train and to validate on, on the device."""
         train, validation = self._windows
         return self._batches(train), None if validation is None else self._batches(validation)
+
+    def pretrain(self) -> None:
+        """Pre-train the encoder for the epochs that the recipe says, before the first epoch."""
+        if self.training.pretrain_epochs:
+            pretrain(self.model, self.training, self.batches[0])
+            self.average.load_state_dict(self.model.state_dict())
 
     def train_epoch(self) -> None:
         """One epoch, its validation, and the best weights if these are they.
@@ -207,13 +214,8 @@ class Trainer:
         total = torch.zeros((), device=self.device)
         for number, chosen_B in enumerate(batches.split(plan.order, training.batch_size)):
             set_key(self.model, keys_S[number])
-            for group in self.optimizer.param_groups:
-                group["lr"] = plan.rates[number]
-            self.optimizer.zero_grad()
             loss = self._loss(self.model, batches, chosen_B)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(parameters, training.gradient_clip)
-            self.optimizer.step()
+            descend(self.optimizer, loss, plan.rates[number], training.gradient_clip)
             is_first = plan.first_step + number == 0
             with torch.no_grad():
                 torch._foreach_lerp_(averages, parameters, 1.0 if is_first else 1 - training.average_decay)
@@ -233,12 +235,7 @@ class Trainer:
     def _loss(self, model: nn.Module, batches: Batches, chosen_B: Tensor) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             y_BHQ = model(*batches.inputs(chosen_B))
-        return pinball_loss(y_BHQ.float(), *batches.targets(chosen_B), self.levels_Q)
-
-
-def is_decayed(parameter: Tensor) -> bool:
-    """True for matrices: biases and other vectors are not decayed."""
-    return parameter.ndim >= 2
+        return forecast_loss(self.training.loss, y_BHQ.float(), *batches.targets(chosen_B), self.levels_Q)
 
 
 def _initial(config: ForecasterConfig, seed: int) -> Forecaster:
@@ -246,15 +243,6 @@ def _initial(config: ForecasterConfig, seed: int) -> Forecaster:
     with _stream, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(np.random.SeedSequence([seed, 0]).generate_state(1)[0]))
         return build(config)
-
-
-def _optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.AdamW:
-    parameters = list(model.parameters())
-    groups = [
-        {"params": [p for p in parameters if is_decayed(p)], "weight_decay": training.weight_decay},
-        {"params": [p for p in parameters if not is_decayed(p)], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=training.learning_rate, betas=BETAS, eps=EPSILON, fused=True)
 
 
 def _update(digest: hashlib._Hash, record: Any) -> None:

@@ -1,0 +1,294 @@
+"""A campaign: find a configuration, train it with several seeds, score each. It resumes.
+
+Everything that was done lies in one folder, whose name says what it was done with. Processes that run the
+same campaign share the work through it, and one that is killed costs the epoch it was in:
+
+- A wide search at the shortest horizon finds a family of configurations. Each horizon chooses among the
+  family's best few by its own validation windows, and trains the chosen one with every seed.
+- Searches are Optuna studies (`lstm.search`); a training is its checkpoint; scores are one JSON file a seed.
+- Search and training get the data before the test span. Only the score of a seed sees the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any, Protocol
+
+import optuna
+import torch
+from filelock import FileLock, Timeout
+
+from benchmarks.protocol import Case
+from benchmarks.standing import Forecast
+from data.files import write_atomically
+from data.retrain import Budget
+from data.snapshot import digest
+from lstm.scaling import ScaledPanel
+from lstm.search import study
+from lstm.search.objective import SearchTask
+from lstm.search.space import centre, suggest
+from lstm.search.worker import Observer, work
+from lstm.training.fit import fit
+from lstm.training.loss import Loss
+from lstm.training.predict import predict
+from lstm.training.recipe import Recipe
+
+ROOT = Path(__file__).resolve().parent.parent
+CODE = ("data/retrain.py", "lstm/*.py", "lstm/models/*.py", "lstm/search/*.py", "lstm/training/*.py")
+"""Files that decide what is found: where one changes, a campaign starts over."""
+
+_CPU = torch.device("cpu")
+_LOOK_SECONDS = 0.5
+
+
+class Score(Protocol):
+    """Scores a forecaster on a case's test windows: the value of each metric."""
+
+    def __call__(
+        self, case: Case, horizon: int, levels: tuple[float, ...], forecast: Forecast
+    ) -> dict[str, float]: ...
+
+
+class Watcher(Observer, Protocol):
+    """Told what happens, in this process."""
+
+    def tick(self) -> None:
+        """An epoch of a seed has ended."""
+
+    def scored(self, unit: object, scores: Mapping[str, float]) -> None:
+        """A seed has been scored."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked for.
+
+    Args:
+        horizons: steps ahead; a column of the table each.
+        lookbacks: the search chooses among them; none for the library's own.
+        losses: of the models of each seed. ``pinball``, the search's own, fits quantiles, and its median has
+            every score; a second model by ``squared`` errors fits the mean, for `mse` alone.
+        seeds: of the trainings that are scored.
+        trials: of the search at the shortest horizon; 0 takes the defaults, the middle of the space.
+        finalists: of its configurations, that each horizon chooses among.
+        minutes: the longest that each search may take.
+        retrain: further keys of a catalog's `retrain` block.
+    """
+
+    horizons: tuple[int, ...]
+    lookbacks: tuple[int, ...] = ()
+    losses: tuple[Loss, ...] = ("pinball",)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    trials: int = 16
+    finalists: int = 3
+    minutes: float = 20.0
+    retrain: Mapping[str, Any] = field(default_factory=dict)
+
+    def search(self) -> dict[str, Any]:
+        """What the search depends on; JSON-safe."""
+        own = {
+            key: value for key, value in asdict(self).items() if key not in ("horizons", "losses", "seeds")
+        }
+        return {**own, "shortest": min(self.horizons)}
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One model that is trained and scored."""
+
+    horizon: int
+    seed: int
+    loss: Loss = "pinball"
+
+    def __str__(self) -> str:
+        return f"horizon-{self.horizon}-{self.loss}-seed-{self.seed}"
+
+
+class Campaign:
+    """One case, one plan, one folder.
+
+    Args:
+        score: of a seed.
+        root: of the folders of all campaigns.
+
+    Raises:
+        CatalogError: the plan asks for what no catalog could hold.
+        DataRefused: a part of the data is too short for a horizon.
+    """
+
+    def __init__(self, case: Case, plan: Plan, score: Score, root: Path) -> None:
+        self.case = case
+        self.plan = plan
+        self._score = score
+        seen = case.seen
+        made_of = {
+            "data": digest(seen),
+            "splits": [asdict(span) for span in (case.splits.train, case.splits.validation)],
+            "search": plan.search(),
+            "code": _code(),
+        }
+        self.folder = root / f"{case.name}-{_short(json.dumps(made_of, sort_keys=True))}"
+        self._scores = self.folder / f"scores-{digest(case.panel)[:12]}"
+        self._url = f"sqlite:///{self.folder.absolute() / 'studies.db'}"
+        self._tasks = {horizon: self._task(horizon, case) for horizon in plan.horizons}
+        for horizon, task in self._tasks.items():
+            case.check(horizon, max(task.data_set.retrain.search_space.lookback))
+
+    @property
+    def units(self) -> list[Unit]:
+        """The longest trainings first, so that the end of the work is even."""
+        horizons = sorted(self.plan.horizons, reverse=True)
+        return [Unit(*each) for each in product(horizons, self.plan.seeds, self.plan.losses)]
+
+    @property
+    def is_finished(self) -> bool:
+        """True if every seed is scored."""
+        return all(self._file(unit).exists() for unit in self.units)
+
+    def run(self, watcher: Watcher) -> None:
+        """Do what is left, beside whatever other process does the same.
+
+        Args:
+            watcher: told what this process does.
+
+        Raises:
+            SearchFailed: no trial finished, or trials keep failing for one reason.
+            TrainingDiverged: a loss is not finite.
+        """
+        if self.is_finished:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.plan.trials:
+            shortest, *longer = sorted(self.plan.horizons)
+            self._search(shortest, self.plan.trials, [centre(self._space(shortest))], watcher)
+            self._settle(shortest, watcher)
+            family = self._family(shortest)
+            for horizon in reversed(longer):
+                self._search(horizon, len(family), family, watcher)
+        for timeout in (0, -1):
+            for unit in self.units:
+                self._finish(unit, timeout, watcher)
+
+    def scores(self, horizon: int) -> dict[str, list[float]]:
+        """Each metric's value for each seed, of the model whose loss it is.
+
+        Raises:
+            FileNotFoundError: a seed is not scored yet.
+        """
+        each = [self._scored(Unit(horizon, seed)) for seed in self.plan.seeds]
+        if "squared" in self.plan.losses:
+            for scores, seed in zip(each, self.plan.seeds, strict=True):
+                scores["mse"] = self._scored(Unit(horizon, seed, "squared"))["mse"]
+        return {name: [scores[name] for scores in each] for name in each[0]}
+
+    def recipe(self, horizon: int) -> Recipe:
+        """The configuration that was found, or the defaults.
+
+        Raises:
+            SearchFailed: no trial finished.
+        """
+        task = self._tasks[horizon]
+        if self.plan.trials:
+            return study.best(self._url, task.study_name).recipe
+        trial = optuna.trial.FixedTrial(centre(self._space(horizon)))
+        features = task.scaled.calendar.shape[1]
+        model, training = suggest(trial, task.data_set, len(task.panel.columns), features)  # type: ignore[arg-type]
+        return Recipe(model, training, training.max_epochs)
+
+    def _task(self, horizon: int, case: Case) -> SearchTask:
+        return SearchTask(
+            case.data_set(horizon, self.plan.lookbacks, self.plan.retrain),
+            case.seen,
+            case.splits,
+            self._url,
+            f"horizon-{horizon}",
+            self.folder / "trials" / f"horizon-{horizon}",
+            "cpu",
+        )
+
+    def _space(self, horizon: int) -> Any:
+        return self._tasks[horizon].data_set.retrain.search_space
+
+    def _search(self, horizon: int, trials: int, first: list[dict[str, Any]], watcher: Watcher) -> None:
+        """Take part in a search until its budget is spent; trials of others may still be running."""
+        task = self._tasks[horizon]
+        budget = Budget(trials=trials, minutes=self.plan.minutes)
+        with FileLock(self.folder / "create.lock"):
+            study.create(self._url, task.study_name, budget, seed=0, first=first)
+        work(task, watcher)
+
+    def _settle(self, horizon: int, watcher: Watcher) -> None:
+        """Wait for the trials of others, and take over those of the killed."""
+        task = self._tasks[horizon]
+        while study.progress(self._url, task.study_name).running:
+            time.sleep(_LOOK_SECONDS)
+            work(task, watcher)
+
+    def _family(self, horizon: int) -> list[dict[str, Any]]:
+        """The parameters of the best finished trials of a search."""
+        rows = study.trials(self._url, self._tasks[horizon].study_name)
+        done = sorted((row.value, row.number, row.params) for row in rows if row.value is not None)
+        return [params for _, _, params in done[: self.plan.finalists]]
+
+    def _finish(self, unit: Unit, timeout: float, watcher: Watcher) -> None:
+        """Train and score a seed, unless it is done or, within the timeout, another process is at it."""
+        if self._file(unit).exists():
+            return
+        if self.plan.trials:
+            self._settle(unit.horizon, watcher)
+        try:
+            with FileLock(self.folder / f"{unit}.lock", timeout=timeout):
+                if not self._file(unit).exists():
+                    scores = self._train_and_score(unit, watcher)
+                    write_atomically(self._file(unit), json.dumps(scores).encode())
+                    watcher.scored(unit, scores)
+        except Timeout:
+            return
+
+    def _train_and_score(self, unit: Unit, watcher: Watcher) -> dict[str, float]:
+        task, recipe = self._tasks[unit.horizon], self.recipe(unit.horizon)
+        config, training = recipe.model, replace(recipe.training, seed=unit.seed)
+        if unit.loss == "squared":
+            config = replace(config, quantiles=(0.5,))
+            training = replace(training, loss=unit.loss)
+        fitted = fit(
+            config,
+            training,
+            task.scaled,
+            task.windows(task.splits.train, config.lookback),
+            task.validation(config.lookback),
+            device=_CPU,
+            checkpoint=self.folder / "seeds" / f"{unit}.safetensors",
+            on_epoch=lambda *_: watcher.tick(),
+        )
+        scaled = self._scaled[unit.horizon]
+        forecast: Forecast = lambda piece: predict(config, fitted.state, scaled, piece, _CPU)  # noqa: E731
+        return self._score(self.case, unit.horizon, config.quantiles, forecast)
+
+    @cached_property
+    def _scaled(self) -> dict[int, ScaledPanel]:
+        """The whole panel, test span included, for each horizon."""
+        return {horizon: self.case.scaler.scale(self.case.panel, horizon) for horizon in self.plan.horizons}
+
+    def _scored(self, unit: Unit) -> dict[str, float]:
+        scores: dict[str, float] = json.loads(self._file(unit).read_text())
+        return scores
+
+    def _file(self, unit: Unit) -> Path:
+        return self._scores / f"{unit}.json"
+
+
+def _code() -> str:
+    files = sorted(path for pattern in CODE for path in ROOT.glob(pattern))
+    return _short("\n".join(f"{path.relative_to(ROOT)}\n{path.read_text()}" for path in files))
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,238 @@
+"""The published long-horizon protocol: which rows train, validate and test, and which windows are scored.
+
+Zhou et al. 2021 ("Informer: Beyond Efficient Transformer for Long Sequence Time-Series Forecasting") and
+those who compare with them: the columns of a file are standardised by its first part, every window of its
+last part counts, one step after the other, and errors are means over windows, steps and columns.
+
+Axes: W windows, H horizon steps, C columns, S series.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from data.assemble import build_panel
+from data.catalog import DataSet, parse_data_set
+from data.contract import resolve_as_of
+from data.errors import DataRefused
+from data.guess import guess
+from data.layout import layout_of
+from data.panel import Panel
+from data.retrain import default_seasons
+from data.rows import tidy
+from data.source import read
+from data.splits import Span, Splits
+from lstm.scaling import Scaler
+from lstm.windows import Windows, windows
+
+Split = Literal["ETTh", "ETTm", "70/10/20"]
+
+_MONTH = 30 * 24
+_ETT = {"ETTh": _MONTH, "ETTm": 4 * _MONTH}
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """Data to be measured on.
+
+    Args:
+        name: the data set's, lower case.
+        panel: ends with the test span.
+        splits: its `judge` is the test span.
+        season: steps of the strongest season; 1 for none.
+        entry: the keys of a catalog entry that describe the file.
+    """
+
+    name: str
+    panel: Panel
+    splits: Splits
+    season: int
+    entry: Mapping[str, Any]
+
+    @property
+    def seen(self) -> Panel:
+        """The panel without the test span: all that search and training get."""
+        return self.panel.until(self.splits.validation.last)
+
+    @property
+    def scaler(self) -> Scaler:
+        """Standardises each series by its train rows."""
+        return Scaler.fit(self.panel, self.splits.train.last, self.splits.train.first)
+
+    def data_set(self, horizon: int, lookbacks: Sequence[int], retrain: Mapping[str, Any]) -> DataSet:
+        """The catalog entry of a horizon; what is not given is the library's default for the frequency.
+
+        Args:
+            lookbacks: the search chooses among them; none for the default ones.
+            retrain: further keys of the `retrain` block.
+
+        Raises:
+            CatalogError: a key or value that a catalog could not hold either.
+            DataRefused: validation or test is shorter than the horizon.
+        """
+        for part in ("validation", "judge"):
+            self._refuse_short(part, horizon, f"horizon {horizon}")
+        seconds = self.panel.frequency.seconds
+        spans = {name: f"{len(getattr(self.splits, name)) * seconds}s" for name in ("validation", "judge")}
+        space = {"search_space": {"lookback": tuple(lookbacks)}} if lookbacks else {}
+        block = {"horizon": horizon, **spans, **space, **retrain}
+        return parse_data_set(Path("benchmark"), self.name, {**self.entry, "retrain": block})
+
+    def check(self, horizon: int, lookback: int) -> None:
+        """See that training and validation have windows.
+
+        Raises:
+            DataRefused: one has none; says what would fit.
+        """
+        self._refuse_short("train", lookback + horizon, f"horizon {horizon} with lookback {lookback}")
+        for part in ("train", "validation"):
+            if not len(windows(self.panel, getattr(self.splits, part), lookback, horizon)):
+                raise DataRefused(
+                    f"No {part} window of lookback {lookback} and horizon {horizon} has half of its lookback "
+                    "and any of its horizon observed.",
+                    data_set=self.name,
+                    remedy="a smaller --lookback, or data with fewer gaps.",
+                )
+
+    def _refuse_short(self, part: str, needed: int, what: str) -> None:
+        steps = len(getattr(self.splits, part))
+        if steps < needed:
+            raise DataRefused(
+                f"Too short: {self.panel.n_steps} steps leave {steps} to {part}; {what} needs {needed}.",
+                data_set=self.name,
+                remedy="a longer file, or smaller --horizons and --lookback.",
+            )
+
+
+def read_case(
+    path: Path, target: str | None = None, split: Split | None = None, *, interpolate: bool = False
+) -> Case:
+    """A CSV or Parquet file with a column of times.
+
+    Args:
+        target: the column to forecast, from itself and all others. Unset, every column is a series of its
+            own, and all are forecast by the same weights.
+        split: which rows are train, validation and test; by default that of the file's name.
+        interpolate: fill gaps on a straight line and count what was filled, as some published numbers do.
+            Otherwise what is missing stays so, and is not scored.
+
+    Raises:
+        DataRefused: the file is missing or unreadable, holds no times, no numbers or not the target.
+    """
+    name, entry = guess(path)
+    numbers = [entry["target"], *entry.get("columns", {})]
+    if target is not None:
+        entry = _with_target(name, entry, numbers, target)
+    elif "series" in entry:
+        raise DataRefused(
+            f"Times repeat: column {entry['series']!r} tells several series apart.",
+            data_set=name,
+            remedy="name what to forecast: --target COLUMN.",
+        )
+    data_set = parse_data_set(path, name, {**entry, "clock": "data"})
+    layout, grid = layout_of(data_set), data_set.grid
+    frame, _ = tidy(read(data_set).frame, layout, grid)
+    panel = build_panel(layout, grid, frame, resolve_as_of(data_set))
+    if interpolate:
+        panel = interpolated(panel)
+    if target is None:
+        panel = unfolded(panel)
+        entry = {key: value for key, value in entry.items() if key != "columns"}
+    splits = split_rows(name, panel.n_steps, split or split_of(path.stem))
+    season = default_seasons(grid)[0]
+    return Case(name, panel.until(splits.judge.last), splits, season, {**entry, "clock": "data"})
+
+
+def split_of(stem: str) -> Split:
+    """The split of a file by its name without suffix."""
+    return next((kind for kind in ("ETTh", "ETTm") if stem.lower().startswith(kind.lower())), "70/10/20")
+
+
+def split_rows(name: str, steps: int, kind: Split) -> Splits:
+    """The spans of target steps: 12, 4 and 4 months of 30 days, or seven, one and two tenths.
+
+    Later rows are unused. The shares are rounded as in the published code: train and test down.
+
+    Raises:
+        DataRefused: fewer steps than that.
+    """
+    if kind == "70/10/20":
+        train, test = int(steps * 0.7), int(steps * 0.2)
+        validation = steps - train - test
+    else:
+        train, validation, test = (months * _ETT[kind] for months in (12, 4, 4))
+    if train + validation + test > steps or min(train, validation, test) < 1:
+        raise DataRefused(
+            f"Too short: {steps} steps; the split {kind} needs {max(10, train + validation + test)}.",
+            data_set=name,
+            remedy="give the whole file, or --split 70/10/20.",
+        )
+    return Splits(
+        Span(0, train - 1),
+        Span(train, train + validation - 1),
+        Span(train + validation, train + validation + test - 1),
+    )
+
+
+def unfolded(panel: Panel) -> Panel:
+    """Every column of a panel of one series as a series of its own."""
+    rows, columns = panel.values.shape
+    return replace(
+        panel,
+        target="value",
+        covariates=(),
+        series=panel.columns,
+        first_steps=np.zeros(columns, dtype=np.int64),
+        offsets=np.arange(columns + 1, dtype=np.int64) * rows,
+        values=panel.values.T.reshape(-1, 1),
+    )
+
+
+def interpolated(panel: Panel) -> Panel:
+    """Every gap filled on the straight line between its neighbours in time, at the ends with the nearest."""
+    values = panel.values.copy()
+    for number in range(len(panel.series)):
+        part = values[panel.rows(number)]
+        for column in part.T:
+            seen = np.flatnonzero(~np.isnan(column))
+            if len(seen):
+                column[:] = np.interp(np.arange(len(column)), seen, column[seen])
+    return replace(panel, values=values)
+
+
+def every_window(panel: Panel, span: Span, horizon: int) -> Windows:
+    """Every window whose horizon lies in the span and holds an observed target, one step after the other.
+
+    None is dropped for what its lookback misses, so that every lookback is measured on the same ones.
+    """
+    parts = []
+    for number in range(len(panel.series)):
+        rows = panel.values[panel.rows(number), 0]
+        step = np.arange(span.first - 1, span.last - horizon + 1, dtype=np.int64)
+        row = step - int(panel.first_steps[number])
+        seen = np.concatenate([[0], np.cumsum(~np.isnan(rows))])
+        keep = seen[row + 1 + horizon] > seen[row + 1]
+        series = np.full(int(keep.sum()), number, dtype=np.int64)
+        parts.append((panel.offsets[number] + row[keep], series, step[keep]))
+    return Windows.of(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+
+
+def _with_target(name: str, entry: Mapping[str, Any], numbers: Sequence[str], target: str) -> dict[str, Any]:
+    """The entry with another target; what was the target becomes a covariate."""
+    if target not in numbers:
+        near = difflib.get_close_matches(target, numbers, n=1)
+        remedy = f"did you mean {near[0]!r}? " if near else ""
+        raise DataRefused(
+            f"There is no such column of numbers; there are {', '.join(numbers)}.",
+            data_set=name,
+            column=target,
+            remedy=f"{remedy}Name one of them with --target.",
+        )
+    others = dict.fromkeys((column for column in numbers if column != target), "past")
+    return {**entry, "target": target, "columns": others}
