@@ -2,9 +2,9 @@
 
     KERAS_BACKEND=tensorflow .venv-bench/keras-tensorflow/bin/python tests/keras_lesson.py
 
-`make bench` makes that environment, from the versions in benchmarks/peers/keras-tensorflow.txt. The network is the
-Keras example: LSTM(50), tanh, its last state, Dense(1). Its biases are drawn as well, since Keras begins with
-zeros, which any order of gates would pass with.
+`make bench` makes that environment, from the versions in benchmarks/peers/keras-tensorflow.txt. The network
+is the Keras example: LSTM(50), tanh, its last state, Dense(1). Its biases are drawn as well, since Keras
+begins with zeros, which any order of gates would pass with.
 """
 
 from __future__ import annotations

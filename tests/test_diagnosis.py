@@ -1,4 +1,4 @@
-"""Pictures of what was found inside a network: whole, deterministic, and drawn where there is little to draw."""
+"""Pictures of what was found inside a network: whole, and drawn where there is little to draw."""
 
 from __future__ import annotations
 

@@ -12,9 +12,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 from data.panel import Panel
+from data.retrain import Head
 from data.splits import Span
 from lstm import kernels
 from lstm.features import feature_names
@@ -93,21 +94,34 @@ def test_gates_are_of_one_window(make_panel: MakePanel) -> None:
         trace_gates(config, weights_of(config), scaled_of(panel), newest(panel, LOOKBACK))
 
 
-def test_a_network_without_recurrence_has_no_gates(
-    make_panel: MakePanel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever an encoder is made of: nothing is asked of it but whether it runs recurrent modules."""
-
-    class Mean(nn.Module):
-        def forward(self, x_BLD: Tensor) -> Tensor:
-            return x_BLD.mean(dim=1)[:, :5]
-
+@pytest.mark.parametrize("head", ["calendar", "segments"])
+def test_a_transformer_has_no_gates(make_panel: MakePanel, head: Head) -> None:
+    """Nor has it those of a head that decodes with a recurrent cell."""
     panel = make_panel(steps=100)
-    config = config_of(panel)
-    model = build(config)
-    model.encoder = Mean()  # type: ignore[assignment]
-    monkeypatch.setattr("lstm.training.diagnostics.gates.network", lambda *_: model)
-    assert trace_gates(config, {}, scaled_of(panel), newest(panel, LOOKBACK)) is None
+    config = config_of(panel, cell="transformer", hidden_size=16, segment_length=6, head=head)
+    assert trace_gates(config, weights_of(config), scaled_of(panel), newest(panel, LOOKBACK)) is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"bidirectional": True},
+        {"pooling": "attention"},
+        {"bidirectional": True, "num_layers": 2, "pooling": "attention"},
+        {"head": "segments", "segment_length": 6},
+        {"channels": "independent"},
+    ],
+    ids=str,
+)
+def test_gates_are_the_encoders_forward_in_time(make_panel: MakePanel, changes: dict[str, Any]) -> None:
+    panel = make_panel(steps=100, covariates=("wind",))
+    config = config_of(panel, **changes)
+    state = weights_of(config)
+    found = trace_gates(config, state, scaled_of(panel), newest(panel, LOOKBACK))
+    assert found is not None
+    assert found.layers == config.num_layers
+    assert found.parts_TU["hidden_state"].shape == (LOOKBACK // config.segment_length, 5)
+    assert found.segment == config.segment_length
 
 
 @settings(max_examples=15, deadline=None)
@@ -165,7 +179,7 @@ def test_gradients_vanish_explode_and_are_clipped(make_panel: MakePanel) -> None
 
 
 def inputs_of(windows_: int = 30, columns: int = 3, features: int = 2) -> Inputs:
-    shapes = ((LOOKBACK, columns), (LOOKBACK, columns), (LOOKBACK, features), (HORIZON, features))
+    shapes = ((LOOKBACK, columns), (LOOKBACK, columns), (HORIZON, features))
     return Inputs(*(torch.randn(windows_, *shape) for shape in shapes))
 
 
@@ -183,7 +197,7 @@ def test_what_a_model_ignores_has_importance_0(ignored: int, used: int, seed: in
         "ignored": [Part("x_BLC", every, [ignored])],
         "older": [Part("x_BLC", slice(0, LOOKBACK - 1), [0, 1, 2])],
         "newest": [Part("x_BLC", slice(LOOKBACK - 1, LOOKBACK), [0, 1, 2])],
-        "calendar": [Part("calendar_BLF", every, [0]), Part("future_BHF", every, [0])],
+        "calendar": [Part("future_BHF", every, [0, 1])],
     }
     before = [tensor.clone() for tensor in inputs]
     found = increases(error, inputs, groups, np.random.default_rng(seed))
@@ -212,7 +226,7 @@ def test_importance_of_a_forecaster_that_ignores_a_covariate(make_panel: MakePan
     panel = make_panel(steps=300, covariates=("wind", "rain"), missing=0.05)
     config = config_of(panel)
     state = weights_of(config)
-    # Values of all columns come first, then the masks, then the calendar.
+    # Values of all columns come first, then their masks.
     state["encoder.layers.0.weight_ih_l0"][:, [1, 1 + 3]] = 0
     some = windows(panel, Span(100, 299), LOOKBACK, HORIZON)
     names = feature_names(panel.frequency)

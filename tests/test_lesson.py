@@ -1,4 +1,4 @@
-"""The lesson: Keras's LSTM(50) and Dense(1) number for number, and two companies told apart by their first day."""
+"""The lesson: Keras's LSTM(50) and Dense(1) number for number, and two companies told apart."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lstm import kernels
 from lstm.kernels import native
-from lstm.models.recurrent import initialise
+from lstm.models.layers import initialise
 
 NUMBERS = Path(__file__).with_name("keras_lesson.npz")
 KERNELS = ["reference", "torch", *(["native"] if native.widths() else [])]
@@ -91,8 +91,8 @@ def test_the_same_weights_give_kerass_loss_and_gradients(
 def test_two_companies_are_told_apart_by_their_first_day(
     cell: type[kernels.LSTM] | type[kernels.GRU], seed: int
 ) -> None:
-    """Company A: 0, .5, .25, 1 and then 0; company B: 1, .5, .25, 1 and then 1. Three of the four days are the
-    same: only what is remembered of the first one tells."""
+    """Company A: 0, .5, .25, 1 and then 0; company B: 1, .5, .25, 1 and then 1. Three of the four days are
+    the same: only what is remembered of the first one tells."""
     x_BTI = torch.tensor([[0, 0.5, 0.25, 1], [1, 0.5, 0.25, 1]])[..., None]
     y_B1 = torch.tensor([[0.0], [1.0]])
     torch.manual_seed(seed)

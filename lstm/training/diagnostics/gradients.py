@@ -20,9 +20,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from data.retrain import Cell
 from lstm.kernels import GRU, LSTM, RNN, reference
 from lstm.kernels.reference import Weights
-from lstm.models.recurrent import initialise
+from lstm.models.layers import recurrent_layer
 from lstm.scaling import ScaledPanel
 from lstm.training.batches import Batches
 from lstm.windows import Windows
@@ -36,14 +37,14 @@ _NAMES = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
 _CELLS = {"LSTM": "lstm", "GRU": "gru", "RNN_TANH": "tanh", "RNN_RELU": "relu"}
 
 VANISHING, EXPLODING = "RNN, weights × 0.5", "RNN, weights × 1.5"
-# A module, and what its initial recurrent weights are multiplied by. They begin orthogonal: but for the
+# A cell, and what its initial recurrent weights are multiplied by. They begin orthogonal: but for the
 # squashing of tanh, below 1 the gradient must vanish and above 1 explode.
-_NETWORKS: dict[str, tuple[type[LSTM] | type[GRU] | type[RNN], float]] = {
-    VANISHING: (RNN, 0.5),
-    "RNN": (RNN, 1.0),
-    "GRU": (GRU, 1.0),
-    "LSTM": (LSTM, 1.0),
-    EXPLODING: (RNN, 1.5),
+_NETWORKS: dict[str, tuple[Cell, float]] = {
+    VANISHING: ("rnn", 0.5),
+    "RNN": ("rnn", 1.0),
+    "GRU": ("gru", 1.0),
+    "LSTM": ("lstm", 1.0),
+    EXPLODING: ("rnn", 1.5),
 }
 
 
@@ -142,11 +143,10 @@ def _squared_error(targets: tuple[Tensor, Tensor], output: nn.Linear, h_BH: Tens
 
 def _network(name: str, seed: int) -> tuple[LSTM | GRU | RNN, nn.Linear]:
     """A recurrent layer and a linear output from its last state, as the project initialises them."""
-    kind, factor = _NETWORKS[name]
+    cell, factor = _NETWORKS[name]
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        recurrent, output = kind(1, HIDDEN_SIZE, batch_first=True), nn.Linear(HIDDEN_SIZE, 1)
-        initialise(recurrent)
+        recurrent, output = recurrent_layer(cell, 1, HIDDEN_SIZE), nn.Linear(HIDDEN_SIZE, 1)
     with torch.no_grad():
         recurrent.weight_hh_l0.mul_(factor)  # type: ignore[operator]
     return recurrent, output

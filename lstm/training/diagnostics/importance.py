@@ -52,7 +52,7 @@ class Importance:
         mae: with all of them: the mean absolute error of the median, in standard deviations of the target.
         windows: how many windows were forecast.
         columns_R: the increase of the MAE in each repeat, by column (the target first) and by cycle of the
-            calendar, past and ahead.
+            horizon's calendar.
         lags_R: the same by the steps of the lookback, as (nearest, farthest) lag from 0, the newest step;
             all columns together.
     """
@@ -136,7 +136,7 @@ def _exchanged(inputs: Inputs, parts: Sequence[Part], order_W: Tensor) -> Inputs
 
 
 def _columns(columns: Sequence[str], features: Sequence[str]) -> dict[str, list[Part]]:
-    """Each column with its mask, and each cycle of the calendar in lookback and horizon."""
+    """Each column with its mask, and each cycle of the horizon's calendar."""
     every = slice(None)
     groups = {
         name: [Part("x_BLC", every, [place]), Part("observed_BLC", every, [place])]
@@ -146,7 +146,7 @@ def _columns(columns: Sequence[str], features: Sequence[str]) -> dict[str, list[
     for place, name in enumerate(features):
         cycles.setdefault(_cycle(name), []).append(place)
     for name, places in cycles.items():
-        groups[name] = [Part("calendar_BLF", every, places), Part("future_BHF", every, places)]
+        groups[name] = [Part("future_BHF", every, places)]
     return groups
 
 
