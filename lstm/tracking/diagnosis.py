@@ -128,7 +128,7 @@ def gradient_picture(gradients: Gradients, data_set: str) -> bytes:
                 color=INK,
             )
     training.set_yscale("log")
-    lowest = min((losses_S[losses_S > 0].min(initial=_LOST) for losses_S in gradients.losses_S.values()))
+    lowest = min(losses_S[losses_S > 0].min(initial=_LOST) for losses_S in gradients.losses_S.values())
     training.set_ylim(lowest / 3, _LOST)
     training.minorticks_off()
     training.set_xlabel("step of gradient descent", color=FAINT)
