@@ -27,18 +27,20 @@ def store_forecast(night: Night, panel: Panel) -> None:
 
 
 def draw(night: Night, prepared: Prepared, challenger: Challenger, verdict: Verdict) -> None:
-    """Pictures on the night's run: judge windows, error by step, the study, loss curves, and what the
-    challenger does with its inputs, the gates over the newest judge window of the first series."""
+    """Pictures on the night's run: judge windows, error and coverage by step, the study, loss curves; and what
+    the challenger does with its inputs, with the gates over the newest judge window of the first series."""
     name, bench = night.data_set.name, verdict.bench
     url, study_name = night.settings.study_url, night.study
     trials = study.trials(url, study_name)
     made = verdict.forecasts["challenger"]
     steps = {forecaster: scores.mae_by_step for forecaster, scores in verdict.scores.items()}
+    covers = {forecaster: scores.coverage_by_step for forecaster, scores in verdict.scores.items()}
     pictures = {
         "judge_windows.png": report.judge_windows(
             prepared.panel, bench.windows, bench.y_WH, made, bench.levels
         ),
         "error_by_step.png": report.error_by_step(steps, name),
+        "coverage_by_step.png": report.coverage_by_step(covers, bench.levels, name),
         "study.png": report.study_history(trials, study.importance(url, study_name), name),
         "loss_curves.png": report.loss_curves(trials, challenger.best.number, name),
     }
@@ -61,7 +63,7 @@ def draw(night: Night, prepared: Prepared, challenger: Challenger, verdict: Verd
 
 def _metrics(verdict: Verdict) -> dict[str, float]:
     """Every forecaster's scores, as ``challenger/mae`` and so on."""
-    names = ("mae", "mse", "rmse", "mase", "pinball", "coverage")
+    names = ("mae", "mse", "rmse", "mase", "pinball", "crps", "coverage", "width")
     return {
         f"{forecaster}/{name}": getattr(scores, name)
         for forecaster, scores in verdict.scores.items()

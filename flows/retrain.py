@@ -168,9 +168,12 @@ def search(night: Night, reigning: Reigning, held: Lease, workers: int | None, p
 
 @task(cache_policy=NO_CACHE, task_run_name="train the challenger")
 def train(night: Night, prepared: Prepared, best: Best) -> Challenger:
-    """Judged weights."""
+    """Judged weights, and the calibration of their quantiles."""
     with night.stages.stage("train") as stage:
-        return contest.train_judged(night, prepared, best, stage)
+        judged = contest.train_judged(night, prepared, best, stage)
+    with night.stages.stage("coverage") as stage:
+        calibration = contest.calibrate(night, prepared, best, stage)
+    return Challenger(best, judged, calibration)
 
 
 @task(cache_policy=NO_CACHE, task_run_name="judge")

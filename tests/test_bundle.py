@@ -23,8 +23,10 @@ from data.errors import DataRefused
 from data.layout import Layout
 from data.panel import Panel
 from data.splits import Span
+from lstm.evaluation.conformal import Calibration, spread
 from lstm.features import feature_names
 from lstm.models.forecaster import ForecasterConfig, build
+from lstm.promotion.gate import Weights
 from lstm.scaling import Scaler
 from lstm.tracking.bundle import Bundle, BundleError, Twin, load, save
 from lstm.tracking.forecast import panel_of, rows_of
@@ -62,6 +64,7 @@ def make_bundle(panel: Panel, *, series: str | None = None, non_negative: bool =
         recipe=Recipe(config, TrainingConfig(), 3),
         judged=twins[0],
         served=twins[1],
+        calibration=Calibration(np.linspace(0.5, 1.5, 3 * HORIZON).reshape(HORIZON, 3), 0.25, 100),
         serves="served",
         code_version="0.1.0",
     )
@@ -91,6 +94,8 @@ def test_saved_and_loaded_is_the_same(panel: Panel, tmp_path: Path) -> None:
         np.testing.assert_array_equal(after.scaler.scale_SC, before.scaler.scale_SC)
         assert after.weights.keys() == before.weights.keys()
         assert all(torch.equal(after.weights[name], before.weights[name]) for name in before.weights)
+    np.testing.assert_array_equal(loaded.calibration.factor_HQ, bundle.calibration.factor_HQ)
+    assert (loaded.calibration.exponent, loaded.calibration.windows) == (0.25, 100)
     assert (loaded.data_set, loaded.quantiles, loaded.lookback) == ("made", (0.1, 0.5, 0.9), LOOKBACK)
     np.testing.assert_array_equal(loaded.forecast(panel).values_SHQ, bundle.forecast(panel).values_SHQ)
 
@@ -129,7 +134,11 @@ def test_manifests_that_cannot_be_read(panel: Panel, tmp_path: Path) -> None:
     path = tmp_path / "bundle.json"
     raw = json.loads(path.read_bytes())
     for change, words in (
-        ({"format": 1}, "bundle format 1, this version reads 2. Remedy: use nightcast 0.1.0"),
+        ({"format": 1}, "bundle format 1, this version reads 3. Remedy: use nightcast 0.1.0"),
+        ({"format": 2}, "bundle format 2, this version reads 3"),
+        ({"calibration": {}}, "not a readable bundle .*factor"),
+        ({"calibration": raw["calibration"] | {"factor": [[1.0]]}}, "not a readable bundle .*calibration of"),
+        ({"calibration": raw["calibration"] | {"factor": [[-1.0]]}}, "not a readable bundle .*at least 0"),
         ({"serves": "neither"}, "not a readable bundle .*neither"),
         ({"recipe": {}}, "not a readable bundle .*model"),
         ({"files": {}}, "not a readable bundle .*judged.safetensors"),
@@ -151,6 +160,18 @@ def test_the_twin_asked_for_forecasts(panel: Panel) -> None:
     assert not np.allclose(judged, served)
     newest = replace(bundle, serves="judged").forecast(panel).values_SHQ
     assert not np.allclose(newest, bundle.forecast(panel).values_SHQ)
+
+
+@pytest.mark.parametrize("which", ["judged", "served"])
+def test_both_twins_forecast_calibrated_quantiles(panel: Panel, which: Weights) -> None:
+    bundle, some = make_bundle(panel), windows(panel, Span(100, 150), LOOKBACK, HORIZON)
+    plain = replace(bundle, calibration=Calibration(np.ones((HORIZON, 3)), 0.0, 0))
+    before, after = (one.forecast_windows(panel, some, which) for one in (plain, bundle))
+    np.testing.assert_array_equal(after[..., 1], before[..., 1])
+    spread_W = spread(bundle.twin(which).scaler.scale(panel, HORIZON).values[:, 0], some.origins, LOOKBACK)
+    stretched = (before[..., [0, 2]] - before[..., [1]]) * (spread_W**0.25)[:, None, None]
+    wanted = stretched * bundle.calibration.factor_HQ[:, [0, 2]]
+    np.testing.assert_allclose(after[..., [0, 2]] - after[..., [1]], wanted, rtol=1e-9)
 
 
 def test_forecasts_are_in_the_units_of_each_series(panel: Panel) -> None:

@@ -92,7 +92,7 @@ def test_the_gradient_passes_where_units_are_kept(dtype: torch.dtype) -> None:
     assert torch.equal(x.grad, y.detach())
 
 
-@pytest.mark.parametrize(("cell", "count"), [("lstm", 3 + 3), ("transformer", 3 + 2 * 4)])
+@pytest.mark.parametrize(("cell", "count"), [("lstm", 2 + 3), ("transformer", 2 + 2 * 4)])
 @pytest.mark.parametrize("head", ["calendar", "segments", "linear"])
 def test_every_dropout_of_the_network_has_a_place_of_its_own_and_no_weights(
     cell: Any, head: Any, count: int

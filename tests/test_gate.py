@@ -24,10 +24,13 @@ def scores(mae: float, windows: int = WINDOWS, finite: bool = True) -> Scores:
         rmse=1,
         mase=1,
         pinball=1,
+        crps=1,
         coverage=0.8,
+        width=1,
         windows=windows,
         finite=finite,
         mae_by_step=(mae,),
+        coverage_by_step=(0.8,),
     )
 
 

@@ -1,16 +1,21 @@
-"""Metrics: against scikit-learn where nothing is missing, and what missing targets and forecasts mean."""
+"""Metrics: their formulas where nothing is missing, and what missing targets and forecasts mean."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from sklearn.metrics import mean_absolute_error, mean_pinball_loss, mean_squared_error
+from scipy.stats import norm
 
 from lstm.evaluation import metrics
 
+# The first that asks waits for scikit-learn.
+PATIENT = settings(deadline=None)
 numbers = st.floats(-1e3, 1e3)
 pairs = st.tuples(st.integers(1, 6), st.integers(1, 5)).flatmap(
     lambda shape: st.tuples(arrays(float, shape, elements=numbers), arrays(float, shape, elements=numbers))
@@ -19,27 +24,51 @@ nan = float("nan")
 
 
 @given(pairs)
-def test_errors_are_those_of_scikit_learn(pair):
+@PATIENT
+def test_errors_are_their_formulas(pair):
     y, forecast = pair
-    assert metrics.mae(y, forecast) == pytest.approx(mean_absolute_error(y, forecast))
-    assert metrics.mse(y, forecast) == pytest.approx(mean_squared_error(y, forecast))
-    assert metrics.rmse(y, forecast) == pytest.approx(mean_squared_error(y, forecast) ** 0.5)
+    assert metrics.mae(y, forecast) == pytest.approx(np.abs(y - forecast).mean())
+    assert metrics.mse(y, forecast) == pytest.approx(((y - forecast) ** 2).mean())
+    assert metrics.rmse(y, forecast) == pytest.approx(((y - forecast) ** 2).mean() ** 0.5)
 
 
 @given(pairs, st.floats(0.01, 0.99))
-def test_pinball_is_that_of_scikit_learn(pair, level):
+@PATIENT
+def test_pinball_is_its_formula(pair, level):
     y, forecast = pair
-    expected = mean_pinball_loss(y.ravel(), forecast.ravel(), alpha=level)
+    over, under = np.maximum(forecast - y, 0), np.maximum(y - forecast, 0)
+    expected = (level * under + (1 - level) * over).mean()
     assert metrics.pinball(y, forecast[..., None], [level]) == pytest.approx(expected)
 
 
+@given(pairs, st.sampled_from([(0.5,), (0.1, 0.5, 0.9), (0.05, 0.2, 0.5, 0.8, 0.95)]))
+@PATIENT
+def test_crps_of_a_forecast_without_spread_is_its_absolute_error(pair, levels):
+    y, forecast = pair
+    same = np.repeat(forecast[..., None], len(levels), axis=-1)
+    assert metrics.crps(y, same, levels) == pytest.approx(metrics.mae(y, forecast))
+
+
+@given(st.floats(-3, 3), st.floats(0.2, 5))
+@settings(deadline=None, max_examples=10)
+def test_crps_of_many_quantiles_is_that_of_the_distribution(y, scale):
+    levels = (np.arange(200) + 0.5) / 200
+    quantiles = scale * norm.ppf(levels)
+    z = y / scale
+    # Of a normal distribution: Gneiting and Raftery, 2007, Strictly proper scoring rules, section 4.2.
+    exact = scale * (z * (2 * norm.cdf(z) - 1) + 2 * norm.pdf(z) - np.pi**-0.5)
+    assert metrics.crps(np.array([y]), quantiles[None], levels) == pytest.approx(exact, rel=1e-2)
+
+
 @given(pairs)
+@PATIENT
 def test_pinball_of_the_median_is_half_the_absolute_error(pair):
     y, forecast = pair
     assert metrics.pinball(y, forecast[..., None], [0.5]) == pytest.approx(metrics.mae(y, forecast) / 2)
 
 
 @given(pairs, st.data())
+@PATIENT
 def test_an_unobserved_target_is_as_if_it_were_not_there(pair, data):
     y, forecast = pair
     hidden = data.draw(arrays(bool, y.shape))
@@ -50,6 +79,7 @@ def test_an_unobserved_target_is_as_if_it_were_not_there(pair, data):
 
 
 @given(pairs, st.floats(0.1, 10))
+@PATIENT
 def test_mase_scales_each_window(pair, scale):
     y, forecast = pair
     scales = np.full(len(y), scale)
@@ -64,6 +94,9 @@ def test_a_missing_forecast_is_not_left_out():
     assert np.isnan(metrics.pinball(y, broken[..., None], [0.5]))
     assert np.isnan(metrics.coverage(y, broken, y))
     assert np.isnan(metrics.coverage(y, y, broken))
+    assert np.isnan(metrics.crps(y, broken[..., None], [0.5]))
+    assert np.isnan(metrics.width(y, broken, y))
+    assert np.isnan(metrics.mae(y, np.array([[1.0, np.inf]])))
     assert metrics.mae(np.array([[1.0, nan]]), broken) == 0
 
 
@@ -86,16 +119,30 @@ def test_coverage_counts_both_ends():
     assert metrics.coverage(y, np.full((1, 5), 1.0), np.full((1, 5), 2.0)) == 0.5
 
 
-def test_error_by_step_keeps_the_steps_apart():
+def test_width_is_of_what_was_observed():
+    y = np.array([[0.0, 1.0, nan]])
+    assert metrics.width(y, np.zeros((1, 3)), np.array([[1.0, 2.0, 9.0]])) == 1.5
+
+
+def test_by_step_keeps_the_steps_apart():
     y = np.array([[0.0, 0.0, nan], [0.0, nan, nan]])
     forecast = np.array([[1.0, 5.0, 9.0], [3.0, 7.0, 9.0]])
-    steps = metrics.error_by_step(y, forecast)
+    steps = metrics.by_step(metrics.mae, y, forecast)
     assert steps[:2].tolist() == [2.0, 5.0]
     assert np.isnan(steps[2])
+    covered = metrics.by_step(metrics.coverage, y, forecast - 2, forecast)
+    assert covered[:2].tolist() == [0.5, 0.0]
+
+
+def test_what_only_forecasts_does_not_wait_for_scikit_learn():
+    code = "import sys, lstm.tracking.bundle, lstm.search.worker; assert 'sklearn' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_nothing_observed_says_nothing():
     empty = np.empty((0, 3))
     assert np.isnan(metrics.mae(empty, empty))
     assert np.isnan(metrics.coverage(empty, empty, empty))
-    assert np.isnan(metrics.error_by_step(empty, empty)).all()
+    assert np.isnan(metrics.crps(empty, empty[..., None], [0.5]))
+    assert np.isnan(metrics.width(empty, empty, empty))
+    assert np.isnan(metrics.by_step(metrics.mae, empty, empty)).all()

@@ -5,7 +5,7 @@ Each night of the history is run once; the tests look at what it left.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import mlflow
@@ -26,6 +26,7 @@ from flows.retrain import retrain
 from flows.sweep import KEPT_LOGS, TAG
 from lstm.promotion.identity import Identity
 from lstm.promotion.lease import lease
+from lstm.tracking.registry import Registry
 from lstm.tracking.server import global_store
 
 pytestmark = [
@@ -252,10 +253,12 @@ def test_the_run_of_a_night_says_it_all(teller, first):
     digest = tags["nightcast.snapshot"]
     assert (inputs.dataset.name, inputs.dataset.digest) == ("made", digest[:32])
     assert run.data.metrics["challenger/mae"] == pytest.approx(first.result["scores"]["challenger"]["mae"])
+    assert {"challenger/crps", "challenger/width", "linear/coverage"} <= run.data.metrics.keys()
     assert run.data.metrics["seconds/search"] == first.result["seconds"]["search"]
     held = artifacts(house, run.info.run_id)
     assert {"night.json", f"{digest}.parquet", "pictures", "forecast"} <= held
-    names = ("error_by_step", "gates", "gradients", "importance", "judge_windows", "loss_curves", "study")
+    names = {"coverage_by_step", "error_by_step", "judge_windows", "loss_curves", "study"}
+    names |= {"gates", "gradients", "importance"}
     assert artifacts(house, run.info.run_id, "pictures") == {f"pictures/{name}.png" for name in names}
     assert "forecast/newest.png" in artifacts(house, run.info.run_id, "forecast")
 
@@ -284,6 +287,22 @@ def test_a_version_says_which_night_made_it(teller, first):
         model = mlflow.pyfunc.load_model("models:/made@champion")
         example = model.input_example
         assert len(model.predict(example)) == 6
+
+
+def test_a_version_is_calibrated_on_the_validation_windows(teller, first):
+    house = teller.house
+    bundle = Registry(house.settings.mlflow_uri).load("made", "1")
+    calibration = bundle.calibration
+    # Three days of hourly origins, whose six steps all lie within them.
+    assert (calibration.windows, calibration.factor_HQ.shape) == (72 - 5, (6, 5))
+    assert (calibration.factor_HQ[:, 2] == 1).all()
+    assert (calibration.factor_HQ[:, [0, 4]] != 1).all()
+    again = replace(bundle, calibration=replace(calibration, factor_HQ=np.ones((6, 5)), exponent=0.0))
+    digest = house.mlflow.get_run(first.result["run_id"]).data.tags["nightcast.snapshot"]
+    panel = load(house.settings.snapshots / f"{digest}.parquet")
+    before, after = (one.forecast(panel).values_SHQ for one in (again, bundle))
+    np.testing.assert_array_equal(before[..., 2], after[..., 2])
+    assert not np.allclose(before, after)
 
 
 def test_the_forecast_is_stored(first):

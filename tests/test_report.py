@@ -88,6 +88,14 @@ def test_error_by_step(horizon: int) -> None:
         assert holds(picture, colour)
 
 
+@pytest.mark.parametrize("horizon", [1, 24])
+def test_coverage_by_step(horizon: int) -> None:
+    covers = {"challenger": [0.78] * horizon, "champion": [0.6] * horizon, "linear": [float("nan")] * horizon}
+    picture = report.coverage_by_step({**covers, "seasonal_naive": [1.0] * horizon}, (0.1, 0.5, 0.9), "made")
+    for colour in (report.BLUE, report.AMBER, report.TEAL, report.GREY, report.GRID):
+        assert holds(picture, colour)
+
+
 def test_study_history() -> None:
     trials = [row(0), row(1, "pruned", epochs=2), row(2, "failed", epochs=1), row(3), row(4, "running", 0)]
     picture = report.study_history(trials, {"hidden_size": 0.7, "cell": 0.3}, "made")

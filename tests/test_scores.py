@@ -7,11 +7,13 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lstm.evaluation.scores import score
 
+# The first that asks waits for scikit-learn.
+PATIENT = settings(deadline=None)
 LEVELS = (0.1, 0.5, 0.9)
 nan = float("nan")
 
@@ -31,6 +33,7 @@ def plain(y, forecast, levels=LEVELS):
 
 
 @given(st.floats(-1e3, 1e3), st.floats(0.01, 1e3))
+@PATIENT
 def test_units_do_not_matter(loc, scale):
     y, forecast = made()
     ones = np.ones(len(y))
@@ -39,7 +42,7 @@ def test_units_do_not_matter(loc, scale):
         loc_W=loc * ones, scale_W=scale * ones, naive_scale_W=scale * ones,
     )  # fmt: skip
     expected = plain(y, forecast)
-    for name in ("mae", "mse", "rmse", "mase", "pinball"):
+    for name in ("mae", "mse", "rmse", "mase", "pinball", "crps", "width"):
         assert getattr(scaled, name) == pytest.approx(getattr(expected, name), rel=1e-6)
     assert scaled.mae_by_step == pytest.approx(expected.mae_by_step, rel=1e-6)
 
@@ -65,6 +68,8 @@ def test_the_point_forecast_is_the_median_and_coverage_the_outermost_pair():
     assert scores.mae_by_step == (0.5, 4.0)
     assert scores.mae == 2.25
     assert scores.coverage == 0.5
+    assert scores.coverage_by_step == (1.0, 0.0)
+    assert scores.width == 2.5
 
 
 def test_a_step_between_errors_is_rmse_not_mae():
@@ -114,5 +119,6 @@ def test_json_knows_no_nan():
     scores = plain(y, forecast)
     raw = json.loads(json.dumps(scores.to_dict(), allow_nan=False))
     assert raw["mae"] == scores.mae
-    assert raw["mae_by_step"][:2] == [scores.mae_by_step[0], None]
+    for name in ("mae_by_step", "coverage_by_step"):
+        assert raw[name][:2] == [getattr(scores, name)[0], None]
     assert raw["finite"] is True

@@ -1,7 +1,8 @@
 """Metrics over arrays in which a NaN target is a step that nobody observed.
 
 Only targets mask: a forecast that is NaN where the target was observed makes the metric NaN, it is not
-left out. So a broken forecast cannot look good. Without one observed target every metric is NaN.
+left out. So a broken forecast cannot look good. Without one observed target every metric is NaN. Errors and
+pinball losses are scikit-learn's, which is imported when first asked for: it takes most of a second.
 
 Axes: W windows, H horizon steps, Q quantile levels. Every function also takes other shapes, as long as
 target and forecast agree.
@@ -9,7 +10,8 @@ target and forecast agree.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,17 +21,23 @@ Floats = NDArray[np.float64]
 
 def mae(y_WH: Floats, forecast_WH: Floats) -> float:
     """Mean absolute error over the observed targets."""
-    return _mean(np.abs(forecast_WH - y_WH), y_WH)
+    from sklearn.metrics import mean_absolute_error
+
+    return _observed(mean_absolute_error, y_WH, forecast_WH)
 
 
 def mse(y_WH: Floats, forecast_WH: Floats) -> float:
     """Mean squared error over the observed targets."""
-    return _mean((forecast_WH - y_WH) ** 2, y_WH)
+    from sklearn.metrics import mean_squared_error
+
+    return _observed(mean_squared_error, y_WH, forecast_WH)
 
 
 def rmse(y_WH: Floats, forecast_WH: Floats) -> float:
     """Square root of the mean squared error over the observed targets."""
-    return float(np.sqrt(mse(y_WH, forecast_WH)))
+    from sklearn.metrics import root_mean_squared_error
+
+    return _observed(root_mean_squared_error, y_WH, forecast_WH)
 
 
 def mase(y_WH: Floats, forecast_WH: Floats, naive_scale_W: Floats) -> float:
@@ -42,8 +50,8 @@ def mase(y_WH: Floats, forecast_WH: Floats, naive_scale_W: Floats) -> float:
             units (`baselines.naive_scale`). Windows whose scale is 0 or unknown say nothing and are left out.
     """
     usable_W = naive_scale_W > 0
-    errors_WH = np.abs(forecast_WH - y_WH)[usable_W] / naive_scale_W[usable_W, np.newaxis]
-    return _mean(errors_WH, y_WH[usable_W])
+    scale_W1 = naive_scale_W[usable_W, np.newaxis]
+    return mae(y_WH[usable_W] / scale_W1, forecast_WH[usable_W] / scale_W1)
 
 
 def pinball(y_WH: Floats, forecast_WHQ: Floats, levels: Sequence[float]) -> float:
@@ -56,10 +64,25 @@ def pinball(y_WH: Floats, forecast_WHQ: Floats, levels: Sequence[float]) -> floa
         forecast_WHQ: one forecast for each level.
         levels: (Q,) the quantile levels.
     """
-    error_WHQ = y_WH[..., np.newaxis] - forecast_WHQ
+    return float(np.mean(_pinball_by_level(y_WH, forecast_WHQ, levels)))
+
+
+def crps(y_WH: Floats, forecast_WHQ: Floats, levels: Sequence[float]) -> float:
+    """Continuous ranked probability score, from quantiles: twice the integral of the pinball loss over all
+    levels (Gneiting and Ranjan, 2011, Comparing density forecasts using threshold- and quantile-weighted
+    scoring rules).
+
+    Each level stands for the levels that are nearer to it than to any other, down to 0 and up to 1. In the
+    target's units: a forecast without spread has its absolute error, where the levels are symmetric.
+
+    Args:
+        y_WH: targets.
+        forecast_WHQ: one forecast for each level.
+        levels: (Q,) rising quantile levels.
+    """
     levels_Q = np.asarray(levels)
-    loss_WHQ = np.maximum(levels_Q * error_WHQ, (levels_Q - 1) * error_WHQ)
-    return _mean(loss_WHQ.mean(axis=-1), y_WH)
+    edges = np.concatenate([[0.0], (levels_Q[1:] + levels_Q[:-1]) / 2, [1.0]])
+    return float(2 * np.diff(edges) @ _pinball_by_level(y_WH, forecast_WHQ, levels))
 
 
 def coverage(y_WH: Floats, low_WH: Floats, high_WH: Floats) -> float:
@@ -69,9 +92,45 @@ def coverage(y_WH: Floats, low_WH: Floats, high_WH: Floats) -> float:
     return _mean(inside_WH, y_WH)
 
 
-def error_by_step(y_WH: Floats, forecast_WH: Floats) -> Floats:
-    """(H,) mean absolute error of each horizon step; NaN where a step was never observed."""
-    return np.array([mae(y_W, forecast_W) for y_W, forecast_W in zip(y_WH.T, forecast_WH.T, strict=True)])
+def width(y_WH: Floats, low_WH: Floats, high_WH: Floats) -> float:
+    """Mean width of [low, high] over the observed targets: of two that cover as often, the narrower is
+    the better one."""
+    return _mean(high_WH - low_WH, y_WH)
+
+
+def by_step(metric: Callable[..., float], y_WH: Floats, *forecasts_WH: Floats) -> Floats:
+    """(H,) a metric of each horizon step; NaN where a step was never observed.
+
+    Args:
+        metric: of this module: takes targets and forecasts.
+        y_WH: targets.
+        forecasts_WH: what the metric takes after the targets.
+    """
+    steps = zip(y_WH.T, *(forecast_WH.T for forecast_WH in forecasts_WH), strict=True)
+    return np.array([metric(*step) for step in steps])
+
+
+def _pinball_by_level(y_WH: Floats, forecast_WHQ: Floats, levels: Sequence[float]) -> Floats:
+    """(Q,) the mean pinball loss of each level over the observed targets."""
+    from sklearn.metrics import mean_pinball_loss
+
+    return np.array(
+        [
+            _observed(mean_pinball_loss, y_WH, forecast_WHQ[..., number], alpha=level)
+            for number, level in enumerate(levels)
+        ]
+    )
+
+
+def _observed(metric: Callable[..., float], y: Floats, forecast: Floats, **settings: Any) -> float:
+    """A metric of scikit-learn, which takes no NaN, over the places where the target was observed.
+
+    NaN if there is none, or where a forecast there is not a finite number.
+    """
+    observed = ~np.isnan(y)
+    if not observed.any() or not np.isfinite(forecast[observed]).all():
+        return float("nan")
+    return float(metric(y[observed], forecast[observed], **settings))
 
 
 def _mean(values: Floats, y: Floats) -> float:

@@ -25,11 +25,14 @@ class Scores:
         rmse: square root of `mse`.
         mase: MAE over the in-sample MAE of the seasonal naive; free of units.
         pinball: mean pinball loss over all levels.
+        crps: continuous ranked probability score, from the quantiles.
         coverage: share of the targets between the outermost levels.
+        width: mean width between the outermost levels.
         windows: how many windows were scored.
         finite: every forecast of every window, step and level is a finite number, and so are `mae`,
             `mse` and `pinball`. Scores that are not finite prove nothing.
         mae_by_step: the MAE of each horizon step; NaN where a step was never observed.
+        coverage_by_step: the coverage of each horizon step; NaN likewise.
     """
 
     mae: float
@@ -37,17 +40,19 @@ class Scores:
     rmse: float
     mase: float
     pinball: float
+    crps: float
     coverage: float
+    width: float
     windows: int
     finite: bool
     mae_by_step: tuple[float, ...]
+    coverage_by_step: tuple[float, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe: numbers that are not finite become None."""
-        raw = asdict(self)
-        steps = [_number(value) for value in self.mae_by_step]
-        return {key: _number(value) for key, value in raw.items() if key != "mae_by_step"} | {
-            "mae_by_step": steps
+        return {
+            name: [_number(step) for step in value] if isinstance(value, tuple) else _number(value)
+            for name, value in asdict(self).items()
         }
 
 
@@ -85,7 +90,7 @@ def score(
     z_WH = (y_WH - loc_W[:, np.newaxis]) / scale_W[:, np.newaxis]
     z_WHQ = (forecast_WHQ - loc_W[:, np.newaxis, np.newaxis]) / scale_W[:, np.newaxis, np.newaxis]
     median = list(levels).index(0.5)
-    point_WH = z_WHQ[..., median]
+    low_WH, point_WH, high_WH = z_WHQ[..., 0], z_WHQ[..., median], z_WHQ[..., -1]
     mse = metrics.mse(z_WH, point_WH)
     mae = metrics.mae(z_WH, point_WH)
     pinball = metrics.pinball(z_WH, z_WHQ, levels)
@@ -95,10 +100,13 @@ def score(
         rmse=metrics.rmse(z_WH, point_WH),
         mase=metrics.mase(y_WH, forecast_WHQ[..., median], naive_scale_W),
         pinball=pinball,
-        coverage=metrics.coverage(z_WH, z_WHQ[..., 0], z_WHQ[..., -1]),
+        crps=metrics.crps(z_WH, z_WHQ, levels),
+        coverage=metrics.coverage(z_WH, low_WH, high_WH),
+        width=metrics.width(z_WH, low_WH, high_WH),
         windows=len(y_WH),
         finite=bool(np.isfinite(forecast_WHQ).all()) and all(map(math.isfinite, (mae, mse, pinball))),
-        mae_by_step=tuple(metrics.error_by_step(z_WH, point_WH).tolist()),
+        mae_by_step=tuple(metrics.by_step(metrics.mae, z_WH, point_WH).tolist()),
+        coverage_by_step=tuple(metrics.by_step(metrics.coverage, z_WH, low_WH, high_WH).tolist()),
     )
 
 

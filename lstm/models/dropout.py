@@ -34,8 +34,7 @@ class Place(IntEnum):
 
     MEMORY = 0
     UNITS = 1
-    SEGMENTS = 2
-    LAYERS = 3
+    LAYERS = 2
     """Of the first layer; the others follow."""
 
 

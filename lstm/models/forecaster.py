@@ -31,7 +31,7 @@ class ForecasterConfig:
             which attends instead.
         hidden_size: units of each layer, and of the head.
         num_layers: recurrent layers, or blocks of the transformer.
-        dropout: of what segments hold, between layers and in the head.
+        dropout: between layers and in the head.
         segment_length: steps that enter the encoder as one; divides `lookback`.
         lookback: L, steps in.
         horizon: H, steps out.

@@ -40,7 +40,7 @@ class RecurrentEncoder(nn.Module):
     ) -> None:
         super().__init__()
         is_plain = segment_length == 1
-        self.embed = None if is_plain else SegmentEmbedding(inputs, hidden_size, segment_length, dropout)
+        self.embed = None if is_plain else SegmentEmbedding(inputs, hidden_size, segment_length)
         width = (2 if bidirectional else 1) * hidden_size
         sizes = [inputs if is_plain else hidden_size] + [width] * (num_layers - 1)
         self.layers = nn.ModuleList(recurrent_layer(cell, size, hidden_size, bidirectional) for size in sizes)

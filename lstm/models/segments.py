@@ -8,21 +8,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lstm.models.dropout import Dropout, Place
-
 
 class SegmentEmbedding(nn.Module):
     """Consecutive segments of a window, each flattened and projected to the hidden size.
 
     What follows takes L / segment steps instead of L (Nie et al. 2023, arXiv:2211.14730; Lin et al. 2023,
-    arXiv:2308.11200). With segments of a season, the same weight always meets the same phase. Values are
-    dropped before the projection, so that no single step is relied on.
+    arXiv:2308.11200). With segments of a season, the same weight always meets the same phase.
     """
 
-    def __init__(self, inputs: int, hidden_size: int, segment_length: int, dropout: float) -> None:
+    def __init__(self, inputs: int, hidden_size: int, segment_length: int) -> None:
         super().__init__()
         self.segment_length = segment_length
-        self.drop = Dropout(dropout, Place.SEGMENTS)
         self.project = nn.Linear(segment_length * inputs, hidden_size)
 
     def forward(self, x_BLD: Tensor) -> Tensor:
@@ -30,7 +26,7 @@ class SegmentEmbedding(nn.Module):
         batch, steps, features = x_BLD.shape
         segments = steps // self.segment_length
         x_BGD = x_BLD.reshape(batch, segments, self.segment_length * features)
-        h_BGK: Tensor = self.project(self.drop(x_BGD))
+        h_BGK: Tensor = self.project(x_BGD)
         return h_BGK
 
 

@@ -47,7 +47,7 @@ class TransformerEncoder(nn.Module):
         pooling: Pooling = "last",
     ) -> None:
         super().__init__()
-        self.embed = SegmentEmbedding(inputs, hidden_size, segment_length, dropout)
+        self.embed = SegmentEmbedding(inputs, hidden_size, segment_length)
         if positions == "learned":
             self.position_GK = nn.Parameter(0.02 * torch.randn(segments, hidden_size))
         else:

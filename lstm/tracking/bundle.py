@@ -24,6 +24,8 @@ from data.errors import NightcastError
 from data.files import write_atomically
 from data.layout import Layout
 from data.panel import Floats, Panel
+from lstm.evaluation.conformal import Calibration, spread
+from lstm.models.heads import median_index
 from lstm.promotion.gate import Weights
 from lstm.promotion.identity import to_iso
 from lstm.scaling import Scaler
@@ -32,7 +34,7 @@ from lstm.training.predict import predict
 from lstm.training.recipe import Recipe
 from lstm.windows import Windows, newest
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "bundle.json"
 _TWINS: tuple[Weights, Weights] = ("judged", "served")
 
@@ -68,6 +70,7 @@ class Bundle:
         recipe: what makes the same weights again.
         judged: the weights that the gate compares; their training ended before the judge span.
         served: the weights refitted through as-of.
+        calibration: of the quantiles, whichever weights forecast.
         serves: which of the two forecasts.
         code_version: the package that made it.
     """
@@ -79,6 +82,7 @@ class Bundle:
     recipe: Recipe
     judged: Twin
     served: Twin
+    calibration: Calibration
     serves: Weights
     code_version: str
 
@@ -104,7 +108,7 @@ class Bundle:
     def forecast_windows(
         self, panel: Panel, windows: Windows, which: Weights, device: torch.device | None = None
     ) -> Floats:
-        """(W, H, Q) quantiles in the target's own units.
+        """(W, H, Q) calibrated quantiles in the target's own units.
 
         Raises:
             DataRefused: the panel has other columns, or a series that was not trained on.
@@ -113,7 +117,9 @@ class Bundle:
         scaler = twin.scaler.select(panel)
         scaled = scaler.scale(panel, config.horizon)
         z_WHQ = predict(config, twin.weights, scaled, windows, device or torch.device("cpu"))
-        y_WHQ = scaler.unscale(z_WHQ, windows.series)
+        spread_W = spread(scaled.values[:, 0], windows.origins, config.lookback)
+        calibrated_WHQ = self.calibration.apply(z_WHQ, spread_W, median_index(self.quantiles))
+        y_WHQ = scaler.unscale(calibrated_WHQ, windows.series)
         return np.maximum(y_WHQ, 0.0) if self.non_negative else y_WHQ
 
     def forecast(self, panel: Panel, version: str | None = None) -> Forecast:
@@ -202,6 +208,7 @@ def _to_dict(bundle: Bundle) -> dict[str, Any]:
         "seasons": bundle.seasons,
         "non_negative": bundle.non_negative,
         "recipe": bundle.recipe.to_dict(),
+        "calibration": bundle.calibration.to_dict(),
         "serves": bundle.serves,
         "twins": {
             which: {"until": bundle.twin(which).until, "scaler": bundle.twin(which).scaler.to_dict()}
@@ -221,15 +228,19 @@ def _from_dict(raw: Mapping[str, Any], weights: Mapping[Weights, dict[str, Tenso
     }
     if raw["serves"] not in _TWINS:
         raise ValueError(f"serves {raw['serves']!r}")
+    recipe, calibration = Recipe.from_dict(raw["recipe"]), Calibration.from_dict(raw["calibration"])
+    if calibration.factor_HQ.shape != (recipe.model.horizon, len(recipe.model.quantiles)):
+        raise ValueError(f"calibration of {calibration.factor_HQ.shape} steps and levels")
     layout = raw["layout"]
     return Bundle(
         layout=Layout(**{**layout, "covariates": tuple(layout["covariates"])}),
         frequency=Frequency(**raw["frequency"]),
         seasons=tuple(raw["seasons"]),
         non_negative=raw["non_negative"],
-        recipe=Recipe.from_dict(raw["recipe"]),
+        recipe=recipe,
         judged=twins["judged"],
         served=twins["served"],
+        calibration=calibration,
         serves=raw["serves"],
         code_version=raw["code_version"],
     )

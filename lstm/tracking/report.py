@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from data.calendar import Frequency, Times
 from data.panel import Floats, Panel
@@ -101,27 +101,40 @@ def error_by_step(maes: Mapping[str, Sequence[float]], data_set: str) -> bytes:
         maes: by forecaster (challenger, champion, seasonal_naive, linear), H standardised errors each.
     """
     figure, (axis,) = drawing.rows(1)
-    for name, values in maes.items():
-        steps = np.arange(1, len(values) + 1)
-        wide = 2.4 if name == "challenger" else 1.6
-        # A horizon of one step is a point, which a line alone would not show.
-        marker = "o" if len(values) == 1 else None
-        axis.plot(
-            steps,
-            values,
-            color=COLOURS.get(name, INK),
-            linewidth=wide,
-            marker=marker,
-            label=drawing.spoken(name),
-        )
+    _by_step(axis, maes)
     axis.set_ylim(bottom=0)
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.set_xlabel("steps ahead", color=FAINT)
     axis.set_ylabel("MAE, standardised", color=FAINT)
     drawing.title(
         figure,
         f"{data_set}: error by horizon step",
         "mean absolute error on the judge windows; lower is better",
+    )
+    drawing.legend(axis, figure)
+    return drawing.png(figure)
+
+
+def coverage_by_step(
+    coverages: Mapping[str, Sequence[float]], quantiles: Sequence[float], data_set: str
+) -> bytes:
+    """How often the outermost interval held what happened, at each horizon step, one line a forecaster.
+
+    Args:
+        coverages: by forecaster, H shares each.
+        quantiles: (Q,) rising levels, which say what the share should be.
+    """
+    figure, (axis,) = drawing.rows(1)
+    nominal = quantiles[-1] - quantiles[0]
+    axis.axhspan(nominal - 0.05, nominal + 0.05, color=GRID, linewidth=0, label="within 5 points")
+    axis.axhline(nominal, color=INK, linewidth=1, linestyle=(0, (4, 3)), label=f"promised: {nominal:.0%}")
+    _by_step(axis, coverages)
+    shown = [value for values in coverages.values() for value in values if np.isfinite(value)]
+    axis.set_ylim(min([nominal - 0.15, *shown]) - 0.02, min(max([nominal + 0.15, *shown]) + 0.02, 1.0))
+    axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axis.set_ylabel("coverage", color=FAINT)
+    drawing.title(
+        figure,
+        f"{data_set}: coverage by horizon step",
+        f"share of outcomes on the judge windows within the {nominal:.0%} interval",
     )
     drawing.legend(axis, figure)
     return drawing.png(figure)
@@ -196,6 +209,20 @@ def loss_curves(trials: Sequence[TrialRow], best: int, data_set: str) -> bytes:
     drawing.title(figure, f"{data_set}: loss curves", "the best trial, and all the others in grey")
     drawing.legend(axis, figure)
     return drawing.png(figure)
+
+
+def _by_step(axis: Axes, values: Mapping[str, Sequence[float]]) -> None:
+    """A line a forecaster over the steps of the horizon, the challenger's widest."""
+    for name, steps in values.items():
+        wide = 2.4 if name == "challenger" else 1.6
+        # A horizon of one step is a point, which a line alone would not show.
+        marker = "o" if len(steps) == 1 else None
+        label, colour = drawing.spoken(name), COLOURS.get(name, INK)
+        axis.plot(
+            np.arange(1, len(steps) + 1), steps, color=colour, linewidth=wide, marker=marker, label=label
+        )
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_xlabel("steps ahead", color=FAINT)
 
 
 def _apart(windows: Windows, series: int, horizon: int, most: int = 7) -> list[int]:
