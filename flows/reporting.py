@@ -27,8 +27,8 @@ def store_forecast(night: Night, panel: Panel) -> None:
 
 
 def draw(night: Night, prepared: Prepared, challenger: Challenger, verdict: Verdict) -> None:
-    """Pictures on the night's run: judge windows, error and coverage by step, study, loss curves; and what the
-    challenger does with its inputs, with the gates over the newest judge window of the first series."""
+    """Pictures on the night's run: judge windows, error and coverage by step, study, loss curves; and what
+    the challenger does with its inputs, with the gates over the newest judge window of the first series."""
     name, bench = night.data_set.name, verdict.bench
     url, study_name = night.settings.study_url, night.study
     trials = study.trials(url, study_name)
