@@ -114,19 +114,9 @@ def gradient_picture(gradients: Gradients, data_set: str) -> bytes:
     for label, losses_S in gradients.losses_S.items():
         shown = _logarithmic(losses_S)
         line = "-" if label == "not clipped" else (0, (4, 2))
-        training.plot(np.arange(1, len(shown) + 1), shown, color=RED, linestyle=line, linewidth=1.6)
-        visible = np.flatnonzero(shown < _LOST)
-        if len(visible):
-            side = "left" if visible[-1] < len(shown) / 2 else "right"
-            training.annotate(
-                label,
-                (visible[-1] + 1, shown[visible[-1]]),
-                xytext=(6 if side == "left" else 0, 8),
-                textcoords="offset points",
-                ha=side,
-                fontsize=9,
-                color=INK,
-            )
+        steps = np.arange(1, len(shown) + 1)
+        training.plot(steps, shown, color=RED, linestyle=line, linewidth=1.6, label=label)
+    training.legend(loc="center right", frameon=False, fontsize=9, labelcolor=INK)
     training.set_yscale("log")
     lowest = min(losses_S[losses_S > 0].min(initial=_LOST) for losses_S in gradients.losses_S.values())
     training.set_ylim(lowest / 3, _LOST)
