@@ -10,19 +10,28 @@ from data.layout import Layout
 from data.panel import Panel
 
 
-def build_panel(layout: Layout, frequency: Frequency, frame: pl.DataFrame, as_of: np.datetime64) -> Panel:
+def build_panel(
+    layout: Layout,
+    frequency: Frequency,
+    frame: pl.DataFrame,
+    as_of: np.datetime64,
+    static: pl.DataFrame | None = None,
+) -> Panel:
     """The panel of checked rows, series in the order of their ids, ending at `as_of`.
 
-    A series begins at its first row. Steps without a row, up to `as_of`, are NaN.
+    A series begins at its first row. Steps without a row, up to `as_of`, are NaN. Later rows give what is
+    known ahead: future covariates.
 
     Args:
         layout: the roles of the columns.
         frequency: the grid.
         frame: normalised rows (`series`, `time`, target, covariates), at most one a series and step.
         as_of: the last grid step.
+        static: a row for each series, from `data.static.static_values`; unset where there are none.
 
     Raises:
-        ValueError: no rows, or one later than `as_of`.
+        ValueError: a series has no row at or before `as_of`, or there is none; or a row is later and the
+            layout has no future covariates.
     """
     if frame.is_empty():
         raise ValueError("a panel needs at least one row")
@@ -30,7 +39,7 @@ def build_panel(layout: Layout, frequency: Frequency, frame: pl.DataFrame, as_of
     start = frequency.floor(times.min(keepdims=True))[0]
     n_steps = int(frequency.steps_between(start, np.array([as_of]))[0]) + 1
     steps = frequency.steps_between(start, times)
-    if steps.max() >= n_steps:
+    if steps.max() >= n_steps and not layout.future:
         raise ValueError(f"a row at {frequency.format(times.max())} is later than {frequency.format(as_of)}")
     ids = frame["series"].unique().sort()
     # By number: as NumPy texts, the ids would take many times the memory of the values.
@@ -39,7 +48,12 @@ def build_panel(layout: Layout, frequency: Frequency, frame: pl.DataFrame, as_of
     np.minimum.at(first_steps, series, steps)
     offsets = np.concatenate([[0], np.cumsum(n_steps - first_steps)]).astype(np.int64)
     values = np.full((int(offsets[-1]), len(layout.values)), np.nan)
-    values[offsets[series] + steps - first_steps[series]] = _matrix(frame, layout.values)
+    is_past, given = steps < n_steps, _matrix(frame, layout.values)
+    values[(offsets[series] + steps - first_steps[series])[is_past]] = given[is_past]
+    n_ahead = max(int(steps.max()) + 1 - n_steps, 0) if layout.future else 0
+    ahead = np.full((len(ids), n_ahead, len(layout.future)), np.nan)
+    known = given[~is_past, len(layout.values) - len(layout.future) :]
+    ahead[series[~is_past], steps[~is_past] - n_steps] = known
     return Panel(
         data_set=layout.data_set,
         frequency=frequency,
@@ -50,7 +64,19 @@ def build_panel(layout: Layout, frequency: Frequency, frame: pl.DataFrame, as_of
         first_steps=first_steps,
         offsets=offsets,
         values=values,
+        future=layout.future,
+        ahead=ahead,
+        static=_features(ids, static),
+        holidays=layout.holidays,
     )
+
+
+def _features(ids: pl.Series, static: pl.DataFrame | None) -> dict[str, tuple[float | str, ...]]:
+    """Static features by name, in the order of these series."""
+    if static is None:
+        return {}
+    own = pl.DataFrame({"series": ids}).join(static, on="series", how="left", maintain_order="left")
+    return {name: tuple(own[name]) for name in static.columns if name != "series"}
 
 
 def _matrix(

@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from data.calendar import Frequency, duration
 from data.errors import CatalogError, UnknownDataSet
+from data.holidays import check_code
 from data.retrain import Budget, Duration, Retrain, Settings, default_seasons, defaults
 
 SHIPPED = Path(__file__).with_name("catalog.yaml")
@@ -25,7 +26,7 @@ NAME = r"^[a-z][a-z0-9_]{0,62}$"
 _PLACEHOLDER = re.compile(r"\$\{\w+\}")
 _SECRET_KEYS = re.compile(r"[?&][^=&]*(?:passw|pwd|secret|token)[^=&]*=[^&]", re.IGNORECASE)
 
-Role = Literal["past", "ignore"]
+Role = Literal["past", "future", "static", "ignore"]
 Aggregate = Literal["mean", "sum", "min", "max", "last"]
 
 
@@ -70,8 +71,9 @@ class DataSet(Settings):
     Attributes:
         name: the catalog key.
         folder: the folder that relative paths start from; no part of the identity.
-        columns: role of each further column: ``past`` (a past covariate) or ``ignore``. Columns
-            not named here are ignored.
+        columns: role of each further column: ``past`` (known up to as-of), ``future`` (known ahead),
+            ``static`` (one value a series) or ``ignore``. Columns not named here are ignored.
+        holidays: country whose public holidays the calendar knows, as in ``FR`` or ``DE-BY``.
         clock: ``wall`` takes now for now; ``data`` takes the newest row's time.
         publication_delay: how long after a step its row arrives.
         staleness: how old the newest row may be at `as_of`.
@@ -91,6 +93,7 @@ class DataSet(Settings):
     frequency: str
     seasons: tuple[Annotated[int, Field(ge=2)], ...] = Field(min_length=1)
     time_zone: str = "UTC"
+    holidays: str | None = None
     clock: Literal["wall", "data"] = "wall"
     publication_delay: Duration = "0h"
     staleness: Duration = "3d"
@@ -125,6 +128,10 @@ class DataSet(Settings):
         twice = {column for column in roles if roles.count(column) > 1}
         if twice:
             raise ValueError(f"column {min(twice)!r} has two roles")
+        if self.static and not self.series:
+            raise ValueError(
+                f"column {self.static[0]!r} is static, which tells series apart; name their column as series:"
+            )
         step = timedelta(seconds=self.grid.seconds)
         for name in ("train", "validation", "judge"):
             span = getattr(self.retrain, name)
@@ -146,6 +153,15 @@ class DataSet(Settings):
         Frequency("h", text)
         return text
 
+    @field_validator("holidays", mode="before")
+    @classmethod
+    def _are_known(cls, code: object) -> object:
+        if code is False:
+            raise ValueError('YAML reads NO as false; write "NO", in quotes, for Norway')
+        if isinstance(code, str):
+            check_code(code)
+        return code
+
     @field_validator("columns")
     @classmethod
     def _plain(cls, columns: Mapping[str, Role]) -> Mapping[str, Role]:
@@ -159,7 +175,20 @@ class DataSet(Settings):
     @property
     def covariates(self) -> tuple[str, ...]:
         """Past covariates in the declared order."""
-        return tuple(column for column, role in self.columns.items() if role == "past")
+        return self._with_role("past")
+
+    @property
+    def future(self) -> tuple[str, ...]:
+        """Future covariates in the declared order."""
+        return self._with_role("future")
+
+    @property
+    def static(self) -> tuple[str, ...]:
+        """Static features in the declared order."""
+        return self._with_role("static")
+
+    def _with_role(self, wanted: Role) -> tuple[str, ...]:
+        return tuple(column for column, role in self.columns.items() if role == wanted)
 
     def with_budget(self, budget: Budget | None) -> DataSet:
         """The same data set with another search budget."""

@@ -30,6 +30,34 @@ def check_panel(panel: Panel, data_set: DataSet, splits: Splits) -> tuple[Findin
     )
 
 
+def check_ahead(panel: Panel, horizon: int) -> None:
+    """Refuse a panel whose future covariates do not reach over the horizon after its last step.
+
+    Raises:
+        DataRefused: a value is missing; names the first series and column, and the step.
+    """
+    if not panel.future:
+        return
+    given = np.full((len(panel.series), horizon, len(panel.future)), np.nan)
+    reach = min(horizon, panel.n_ahead)
+    if reach:
+        given[:, :reach] = panel.ahead[:, :reach]
+    missing = np.isnan(given).transpose(0, 2, 1)
+    if not missing.any():
+        return
+    series, column, step = (int(place) for place in np.argwhere(missing)[0])
+    raise DataRefused(
+        f"The future covariate has no value for {int(missing[series, column].sum())} of the {horizon} steps "
+        f"after {panel.frequency.format(panel.as_of)}.",
+        data_set=panel.data_set,
+        series=panel.series[series] or None,
+        column=panel.future[column],
+        time=_time(panel, panel.n_steps + step),
+        remedy="give it in rows of these times, whose target stays empty; or declare the column `past` if it "
+        "is not known ahead.",
+    )
+
+
 def newest_steps(data_set: DataSet, splits: Splits) -> Span:
     """The steps that this night tunes and judges on: the longest lookback, validation and judge."""
     lookback = max(data_set.retrain.search_space.lookback)
@@ -62,11 +90,12 @@ def _not_stale(panel: Panel, data_set: DataSet) -> None:
 def _missing(panel: Panel) -> list[Finding]:
     """What is missing, from when, and the longest gap; columns that miss the same steps are one finding."""
     missing, steps = ~panel.observed, _steps(panel)
-    alike: dict[bytes, list[int]] = {}
-    for column in range(len(panel.columns)):
-        alike.setdefault(missing[:, column].tobytes(), []).append(column)
+    alike: dict[tuple[str, bytes], list[int]] = {}
+    for column, name in enumerate(panel.columns):
+        how = "filled from the step before" if name in panel.future else "masked"
+        alike.setdefault((how, missing[:, column].tobytes()), []).append(column)
     findings = []
-    for columns in alike.values():
+    for (how, _), columns in alike.items():
         rows = np.flatnonzero(missing[:, columns[0]])
         if rows.size:
             runs = [gaps(missing[panel.rows(number), columns[0]]) for number in range(len(panel.series))]
@@ -75,7 +104,7 @@ def _missing(panel: Panel) -> list[Finding]:
             where = "" if single else f" in {_list(panel, columns)}"
             findings.append(
                 Finding(
-                    f"steps without a value{where}, masked; the longest gap is {longest}",
+                    f"steps without a value{where}, {how}; the longest gap is {longest}",
                     series=_owner(panel, int(rows[0])),
                     column=panel.columns[columns[0]] if single else None,
                     time=_time(panel, int(steps[rows[0]])),

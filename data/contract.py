@@ -18,7 +18,7 @@ from data.assemble import build_panel
 from data.calendar import Frequency, duration
 from data.catalog import DataSet
 from data.changes import Seen, compare
-from data.checks import check_panel
+from data.checks import check_ahead, check_panel
 from data.errors import DataRefused
 from data.findings import Finding
 from data.layout import layout_of
@@ -80,7 +80,7 @@ def check(data_set: DataSet, as_of: np.datetime64, previous: Seen | None = None)
 
     Args:
         data_set: the data set.
-        as_of: the last grid step to see; nothing later is read.
+        as_of: the last grid step to see; nothing later is read, but for future covariates.
         previous: what last night saw; unset skips the comparison.
 
     Raises:
@@ -92,15 +92,22 @@ def check(data_set: DataSet, as_of: np.datetime64, previous: Seen | None = None)
     series = tuple(frame["series"].unique().sort())
     seen = Seen(dict(reading.columns), series, data_set.series)
     changed = compare(data_set, previous, seen) if previous else ()
-    panel = build_panel(layout, grid, _from_first_target(frame, data_set, as_of), as_of)
+    begun = _from_first_target(frame, data_set, as_of)
+    panel = build_panel(layout, grid, begun, as_of, reading.static)
     splits = split(panel, data_set.retrain)
-    ready = _ready(panel, data_set, splits)
+    needed = _least_steps(panel, data_set, splits)
+    steps = dict(zip(panel.series, np.diff(panel.offsets).tolist(), strict=True))
     waiting = [
-        Finding("series too short to train on, left out until it is longer", series=name)
+        Finding(
+            f"too short to train on: {steps.get(name, 0)} steps, and it takes {needed}; left out until then",
+            series=name,
+            column=data_set.target,
+        )
         for name in series
-        if name not in ready
+        if steps.get(name, 0) < needed
     ]
-    panel = panel.select(ready)
+    panel = panel.select([name for name, count in steps.items() if count >= needed])
+    check_ahead(panel, data_set.retrain.horizon)
     found = check_panel(panel, data_set, splits)
     return Checked(panel, (*reading.findings, *fixed, *changed, *waiting, *found), seen)
 
@@ -118,11 +125,10 @@ def _from_first_target(frame: pl.DataFrame, data_set: DataSet, as_of: np.datetim
     return begun
 
 
-def _ready(panel: Panel, data_set: DataSet, splits: Splits) -> tuple[str, ...]:
-    """The series whose history holds at least one training window of the longest lookback."""
-    retrain = data_set.retrain
-    latest = splits.train.last + 1 - max(retrain.search_space.lookback) - retrain.horizon
-    return tuple(name for name, first in zip(panel.series, panel.first_steps, strict=True) if first <= latest)
+def _least_steps(panel: Panel, data_set: DataSet, splits: Splits) -> int:
+    """The steps up to as-of that a series needs to hold one training window of the longest lookback."""
+    after_training = panel.n_steps - 1 - splits.train.last
+    return max(data_set.retrain.search_space.lookback) + data_set.retrain.horizon + after_training
 
 
 def _floor(grid: Frequency, time: np.datetime64) -> np.datetime64:

@@ -90,7 +90,7 @@ def numbers(
 ) -> pl.LazyFrame:
     """Turn text columns into Float64 where every value is a number, by point or by comma.
 
-    A column with a value that is neither stays text, for `normalise` to refuse with that value.
+    A column with a value that is neither stays text, with null for what stands for a missing value.
 
     Raises:
         DataRefused: commas that may be decimal commas or thousands separators alike.
@@ -116,6 +116,7 @@ def numbers(
         findings.append(Finding(problem, column=column, count=fact[f"{column}:comma"]))
     plain = [column for column in columns if not fact[f"{column}:bad"]]
     return frame.with_columns(
+        *(clean[column].alias(column) for column in columns if column not in (*plain, *commas)),
         *(clean[column].cast(pl.Float64).alias(column) for column in plain),
         *(clean[column].str.replace(",", ".").cast(pl.Float64).alias(column) for column in commas),
     )

@@ -25,7 +25,8 @@ def normalise(frame: pl.LazyFrame, layout: Layout, findings: list[Finding] | Non
 
     Returns:
         Columns `series` (String, "" where the layout has none), `time` (Datetime, microseconds, UTC),
-        then target and covariates (Float64) under their own names. Missing values are null, never NaN.
+        then target and covariates (Float64) and static features (Float64 or String) under their own names.
+        Missing values are null, never NaN.
 
     Raises:
         DataRefused: a declared column is missing, a number is text, a time or a series id is missing
@@ -33,20 +34,25 @@ def normalise(frame: pl.LazyFrame, layout: Layout, findings: list[Finding] | Non
     """
     findings = [] if findings is None else findings
     _refuse_missing(frame, layout)
-    for column in layout.values:
+    for column in (*layout.values, *layout.static):
         if column in RESERVED:
             layout.refuse(
-                f"A number column may not be called {column!r}.",
+                f"A covariate or target may not be called {column!r}.",
                 column=column,
                 remedy="rename the column in the source and in the catalog.",
             )
     series = pl.col(layout.series).cast(pl.String) if layout.series else pl.lit("")
-    frame = frame.select(series.alias("series"), pl.col(layout.time).alias("time"), *layout.values)
+    frame = frame.select(
+        series.alias("series"), pl.col(layout.time).alias("time"), *layout.values, *layout.static
+    )
     if layout.series:
         _refuse_nameless(frame, layout)
     frame = to_utc(frame, layout, findings)
     schema = frame.collect_schema()
-    return frame.with_columns(_number(frame, layout, column, schema[column]) for column in layout.values)
+    return frame.with_columns(
+        *(_number(frame, layout, column, schema[column]) for column in layout.values),
+        *(_feature(layout, column, schema[column]) for column in layout.static),
+    )
 
 
 def kind(dtype: pl.DataType) -> str:
@@ -82,6 +88,23 @@ def _refuse_nameless(frame: pl.LazyFrame, layout: Layout) -> None:
             time=time,
             remedy="fill the id, or remove the rows.",
         )
+
+
+def _feature(layout: Layout, column: str, dtype: pl.DataType) -> pl.Expr:
+    """A static feature: a number as Float64 without NaN, or a category as String.
+
+    Raises:
+        DataRefused: it is neither.
+    """
+    if dtype.is_numeric() or dtype.base_type() in (pl.Boolean, pl.Null):
+        return pl.col(column).cast(pl.Float64).fill_nan(None)
+    if dtype.base_type() not in (pl.String, pl.Categorical, pl.Enum):
+        layout.refuse(
+            f"The static feature holds {dtype}, neither numbers nor text.",
+            column=column,
+            remedy="write it as a number or as text, or declare the column `ignore`.",
+        )
+    return pl.col(column).cast(pl.String)
 
 
 def _number(frame: pl.LazyFrame, layout: Layout, column: str, dtype: pl.DataType) -> pl.Expr:

@@ -17,7 +17,7 @@ from polars.exceptions import PolarsError
 
 from data import delimited
 from data.calendar import WEEKDAYS, Frequency
-from data.catalog import DataSet, parse_data_set, parse_yaml
+from data.catalog import DataSet, Role, parse_data_set, parse_yaml
 from data.errors import CatalogError
 from data.files import write_atomically
 from data.layout import Layout
@@ -41,7 +41,6 @@ class _Table:
     time: str
     numbers: tuple[str, ...]
     texts: tuple[str, ...]
-    newest: datetime
 
 
 def guess(path: Path, name: str | None = None) -> tuple[str, dict[str, Any]]:
@@ -68,7 +67,10 @@ def guess(path: Path, name: str | None = None) -> tuple[str, dict[str, Any]]:
     except PolarsError as error:
         _refuse_unreadable(path, layout, error)
     series = _series(table, layout)
-    target, covariates = _roles(table, series, layout)
+    target = _target(table, series, layout)
+    newest = table.rows.filter(pl.col(target).is_not_null())["time"].max()
+    assert isinstance(newest, datetime)
+    columns = _columns(table, series, target, newest)
     frequency, aggregate = _frequency(table.rows, series)
     is_parquet = path.suffix.lower() in (".parquet", ".pq")
     entry: dict[str, Any] = {
@@ -76,12 +78,12 @@ def guess(path: Path, name: str | None = None) -> tuple[str, dict[str, Any]]:
         "time": table.time,
         **({"series": series} if series else {}),
         "target": target,
-        **({"columns": dict.fromkeys(covariates, "past")} if covariates else {}),
+        **({"columns": columns} if columns else {}),
         "frequency": frequency,
         "time_zone": "UTC",
         **({"aggregate": "mean"} if aggregate else {}),
     }
-    if table.newest < datetime.now(UTC) - timedelta(days=3) - timedelta(seconds=Frequency(frequency).seconds):
+    if newest < datetime.now(UTC) - timedelta(days=3) - timedelta(seconds=Frequency(frequency).seconds):
         entry["clock"] = "data"
     entry["non_negative"] = bool((table.rows[target].drop_nulls() >= 0).all())
     return name, entry
@@ -156,10 +158,9 @@ def _look(path: Path, layout: Layout, folder: Path) -> _Table:
     clock = stamps.select("time").collect(engine="streaming").to_series()
     numbers = [c for c in others if rows.schema[c].is_numeric() and rows[c].null_count() < rows.height]
     labels = [c for c in others if rows.schema[c] == pl.String]
-    newest = clock.max()
-    if not isinstance(newest, datetime):
+    if clock.is_empty():
         layout.refuse(f"{path} holds no rows.", remedy="give a file with rows.")
-    return _Table(rows.with_columns(clock), time, tuple(numbers), tuple(labels), newest)
+    return _Table(rows.with_columns(clock), time, tuple(numbers), tuple(labels))
 
 
 def _time(head: pl.DataFrame, layout: Layout) -> str:
@@ -209,14 +210,44 @@ def _series(table: _Table, layout: Layout) -> str | None:
     return found
 
 
-def _roles(table: _Table, series: str | None, layout: Layout) -> tuple[str, list[str]]:
-    """The target and the past covariates: the other numbers that vary and are no row number."""
-    numbers = [c for c in table.numbers if c != series and c.lower() not in _INDEXES]
+def _numbers(table: _Table, series: str | None) -> list[str]:
+    """The columns that may be a target or a covariate: numbers that are no id and no row number."""
+    return [column for column in table.numbers if column != series and column.lower() not in _INDEXES]
+
+
+def _target(table: _Table, series: str | None, layout: Layout) -> str:
+    """The number to forecast."""
+    numbers = _numbers(table, series)
     if not numbers:
         layout.refuse("No column holds numbers.", remedy="give a file with a number to forecast.")
-    target = min(numbers, key=lambda column: _rank(column, _TARGETS))
-    others = [column for column in numbers if column != target]
-    return target, [column for column in others if table.rows[column].n_unique() > 1]
+    return min(numbers, key=lambda column: _rank(column, _TARGETS))
+
+
+def _columns(table: _Table, series: str | None, target: str, newest: datetime) -> dict[str, Role]:
+    """The roles of the other columns that vary.
+
+    What never varies within a series is static, if it is a number or a category of several series. A number
+    that has values after the target's newest is a future covariate, any other a past one.
+    """
+    rows = table.rows
+    ahead = rows.filter(pl.col("time") > newest)
+    numbers = [column for column in _numbers(table, series) if column != target]
+    roles: dict[str, Role] = {}
+    for column in (*numbers, *table.texts):
+        kinds = rows[column].drop_nulls().n_unique()
+        if column == series or kinds < 2:
+            continue
+        if series is not None and _is_static(rows, series, column):
+            if column in numbers or kinds < rows[series].n_unique():
+                roles[column] = "static"
+        elif column in numbers:
+            roles[column] = "future" if ahead[column].count() else "past"
+    return roles
+
+
+def _is_static(rows: pl.DataFrame, series: str, column: str) -> bool:
+    """True where no series has two values."""
+    return bool(rows.group_by(series).agg(pl.col(column).drop_nulls().n_unique())[column].max() <= 1)  # type: ignore[operator]
 
 
 def _frequency(rows: pl.DataFrame, series: str | None) -> tuple[str, bool]:

@@ -20,6 +20,9 @@ class Layout:
         target: the target column.
         covariates: the past covariates.
         time_zone: the zone of times that carry no offset (IANA).
+        future: the future covariates.
+        static: the static features, one value a series.
+        holidays: whose holidays the calendar knows (`data.holidays`).
     """
 
     data_set: str
@@ -28,16 +31,19 @@ class Layout:
     target: str
     covariates: tuple[str, ...]
     time_zone: str
+    future: tuple[str, ...] = ()
+    static: tuple[str, ...] = ()
+    holidays: str | None = None
 
     @property
     def values(self) -> tuple[str, ...]:
-        """The numeric columns, the target first."""
-        return (self.target, *self.covariates)
+        """The columns with a number a row: target, past and future covariates."""
+        return (self.target, *self.covariates, *self.future)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Every declared column."""
-        return (self.time, *([self.series] if self.series else []), *self.values)
+        return (self.time, *([self.series] if self.series else []), *self.values, *self.static)
 
     def refuse(
         self,
@@ -63,4 +69,7 @@ def layout_of(data_set: DataSet) -> Layout:
         target=data_set.target,
         covariates=data_set.covariates,
         time_zone=data_set.time_zone,
+        future=data_set.future,
+        static=data_set.static,
+        holidays=data_set.holidays,
     )

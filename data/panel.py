@@ -1,12 +1,13 @@
 """A panel: several series on one time grid, as flat rows. No torch, no frames.
 
-Axes: N rows over all series, C columns (the target first), S series, T grid steps.
+Axes: N rows over all series, C columns (the target first), S series, T grid steps, A steps ahead of the
+last one, K future covariates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ Times = NDArray[np.datetime64]
 class Panel:
     """Checked data on one grid. Series may start late (ragged starts); all end at the last step.
 
+    Only future covariates reach beyond that step: they are known ahead of it.
+
     Rows of series ``s`` are ``offsets[s]:offsets[s + 1]`` and stand for the grid steps
     ``first_steps[s] .. n_steps - 1``, one row a step.
 
@@ -31,12 +34,16 @@ class Panel:
         data_set: the catalog name.
         frequency: the grid's step and time zone.
         target: the name of column 0.
-        covariates: the names of the past covariates, columns 1 to C - 1.
+        covariates: the names of the past covariates, the columns after the target.
         series: the ids; ``("",)`` for a data set without a series column.
         start: the UTC time of grid step 0 (``datetime64[us]``).
         first_steps: (S,) the grid step of each series' first row.
         offsets: (S + 1,) the first row of each series, then N.
         values: (N, C) in the data's own units; NaN where nothing was observed.
+        future: the names of the future covariates, the last K columns.
+        ahead: (S, A, K) their values in the steps after the last; NaN where they are not given.
+        static: static features by name, a number or a category for each of the S series.
+        holidays: whose holidays the calendar knows (`data.holidays`).
 
     Raises:
         ValueError: the arrays do not fit together.
@@ -51,6 +58,10 @@ class Panel:
     first_steps: Integers
     offsets: Integers
     values: Floats
+    future: tuple[str, ...] = ()
+    ahead: Floats = field(default_factory=lambda: np.empty((0, 0, 0)))
+    static: Mapping[str, tuple[float | str, ...]] = field(default_factory=dict)
+    holidays: str | None = None
 
     def __post_init__(self) -> None:
         lengths = np.diff(self.offsets)
@@ -62,16 +73,27 @@ class Panel:
             )
         if (lengths < 1).any() or np.unique(self.first_steps + lengths).size != 1:
             raise ValueError("every series needs a row, and its last row at the panel's last step")
+        if self.ahead.size and self.ahead.shape[::2] != (len(self.series), len(self.future)):
+            raise ValueError(
+                f"values ahead {self.ahead.shape} do not fit {len(self.future)} future covariates"
+            )
+        if any(len(values) != len(self.series) for values in self.static.values()):
+            raise ValueError("a static feature needs a value for each series")
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Column names, the target first."""
-        return (self.target, *self.covariates)
+        """Column names: target, past covariates, future covariates."""
+        return (self.target, *self.covariates, *self.future)
 
     @property
     def observed(self) -> Booleans:
         """(N, C) True where a value was observed."""
         return ~np.isnan(self.values)
+
+    @property
+    def n_ahead(self) -> int:
+        """A: steps after the last one for which future covariates may be given."""
+        return int(self.ahead.shape[1])
 
     @property
     def n_steps(self) -> int:
@@ -109,10 +131,11 @@ class Panel:
             ValueError: an unknown series, or none.
         """
         numbers = [self.series.index(name) for name in names]
-        return self._of([self.values[self.rows(number)] for number in numbers], numbers)
+        selected = self._of([self.values[self.rows(number)] for number in numbers], numbers)
+        return replace(selected, ahead=self.ahead[numbers]) if self.ahead.size else selected
 
     def until(self, step: int) -> Panel:
-        """The panel cut after a grid step; series that have not begun by then are left out.
+        """The panel cut after a grid step, with nothing ahead; series that have not begun are left out.
 
         Raises:
             ValueError: no series has begun.
@@ -133,4 +156,8 @@ class Panel:
             first_steps=self.first_steps[list(numbers)],
             offsets=np.cumsum(lengths, dtype=np.int64),
             values=np.concatenate([np.empty((0, len(self.columns))), *parts]),
+            ahead=np.empty((0, 0, 0)),
+            static={
+                name: tuple(values[number] for number in numbers) for name, values in self.static.items()
+            },
         )

@@ -19,7 +19,7 @@ from data.errors import NightcastError
 from data.files import replacing
 from data.panel import Panel
 
-FORMAT = 1
+FORMAT = 2
 _KEY = "nightcast"
 _REMEDY = "Remedy: delete the file; the next night writes it again"
 
@@ -30,12 +30,12 @@ class SnapshotError(NightcastError):
 
 def digest(panel: Panel) -> str:
     """64 hexadecimal digits; equal for panels that hold the same data, and for those alone."""
-    observed = panel.observed
-    # Adding zero turns -0.0 into 0.0; every missing value counts as 0, whatever its NaN's bits are.
-    values = np.where(observed, panel.values, 0.0) + 0.0
     total = hashlib.sha256(json.dumps(_header(panel), sort_keys=True).encode())
-    total.update(values.astype("<f8").tobytes())
-    total.update(np.packbits(observed).tobytes())
+    for values in (panel.values, panel.ahead):
+        observed = ~np.isnan(values)
+        # Adding zero turns -0.0 into 0.0; every missing value counts as 0, whatever its NaN's bits are.
+        total.update((np.where(observed, values, 0.0) + 0.0).astype("<f8").tobytes())
+        total.update(np.packbits(observed).tobytes())
     return total.hexdigest()
 
 
@@ -61,7 +61,9 @@ def save(panel: Panel, folder: Path) -> Path:
         nan_to_null=True,
     )
     with replacing(path) as temporary:
-        frame.write_parquet(temporary, metadata={_KEY: json.dumps(_header(panel))})
+        pl.concat([frame, _ahead(panel)], how="diagonal").write_parquet(
+            temporary, metadata={_KEY: json.dumps(_header(panel))}
+        )
     return path
 
 
@@ -77,8 +79,7 @@ def load(path: Path) -> Panel:
             raise SnapshotError(
                 f"{path}: snapshot format {header['format']}, this version reads {FORMAT}. {_REMEDY}"
             )
-        frame = pl.read_parquet(path, columns=[header["target"], *header["covariates"]])
-        panel = _panel(header, frame)
+        panel = _panel(header, pl.read_parquet(path))
     except (OSError, pl.exceptions.PolarsError, KeyError, TypeError, ValueError) as error:
         raise SnapshotError(f"{path}: not a readable snapshot ({error}). {_REMEDY}") from error
     if digest(panel) != path.stem:
@@ -97,8 +98,23 @@ def _holds_its_name(path: Path) -> bool:
     return True
 
 
+def _ahead(panel: Panel) -> pl.DataFrame:
+    """The rows after the last step: future covariates, series by series."""
+    times = panel.frequency.times(panel.frequency.shift(panel.as_of, 1), panel.n_ahead)
+    ahead = panel.ahead.reshape(len(panel.series) * panel.n_ahead, len(panel.future))
+    return pl.DataFrame(
+        {
+            "series": np.repeat(np.array(panel.series, dtype=object), panel.n_ahead),
+            "time": pl.Series(np.tile(times, len(panel.series)), dtype=pl.Datetime("us", "UTC")),
+            **{name: ahead[:, column] for column, name in enumerate(panel.future)},
+        },
+        schema_overrides={"series": pl.String},
+        nan_to_null=True,
+    )
+
+
 def _header(panel: Panel) -> dict[str, Any]:
-    """Schema, ids and times: everything of a panel but its values."""
+    """Schema, ids, times and static features: everything of a panel but its values."""
     return {
         "format": FORMAT,
         "data_set": panel.data_set,
@@ -106,6 +122,10 @@ def _header(panel: Panel) -> dict[str, Any]:
         "time_zone": panel.frequency.time_zone,
         "target": panel.target,
         "covariates": list(panel.covariates),
+        "future": list(panel.future),
+        "ahead": panel.n_ahead,
+        "static": {name: list(values) for name, values in panel.static.items()},
+        "holidays": panel.holidays,
         "series": list(panel.series),
         "start": str(panel.start.astype("datetime64[us]")),
         "first_steps": panel.first_steps.tolist(),
@@ -114,8 +134,12 @@ def _header(panel: Panel) -> dict[str, Any]:
 
 
 def _panel(header: dict[str, Any], frame: pl.DataFrame) -> Panel:
-    """The panel of a header and its value columns, the target first."""
-    names = [header["target"], *header["covariates"]]
+    """The panel of a header and its rows; what is known ahead comes last."""
+    names = [header["target"], *header["covariates"], *header["future"]]
+    rows = frame.select(pl.col(names).fill_null(float("nan"))).to_numpy(order="c").astype(np.float64)
+    count = header["offsets"][-1]
+    future = len(header["future"])
+    ahead = rows[count:, len(names) - future :]
     return Panel(
         data_set=header["data_set"],
         frequency=Frequency(header["frequency"], header["time_zone"]),
@@ -125,5 +149,9 @@ def _panel(header: dict[str, Any], frame: pl.DataFrame) -> Panel:
         start=np.datetime64(header["start"], "us"),
         first_steps=np.array(header["first_steps"], dtype=np.int64),
         offsets=np.array(header["offsets"], dtype=np.int64),
-        values=frame.select(pl.col(names).fill_null(float("nan"))).to_numpy(order="c").astype(np.float64),
+        values=rows[:count],
+        future=tuple(header["future"]),
+        ahead=ahead.reshape(len(header["series"]), header["ahead"], future),
+        static={name: tuple(values) for name, values in header["static"].items()},
+        holidays=header["holidays"],
     )

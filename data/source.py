@@ -22,6 +22,7 @@ from data.catalog import Aggregate, DataSet, Query
 from data.findings import Finding
 from data.frame import kind, layout_of, normalise
 from data.layout import Layout
+from data.static import static_values
 
 _GLOB = "*?["
 
@@ -34,11 +35,13 @@ class Reading:
         frame: columns `series` (String), `time` (Datetime, microseconds, UTC), then target and
             covariates (Float64, null where missing): in file order, or sorted by series and time
             where the data set aggregates.
+        static: one row a series: `series`, then its static features (Float64 or String).
         findings: what was fixed while reading.
         columns: every column of the source and what it holds (number, text, time, boolean, empty).
     """
 
     frame: pl.DataFrame
+    static: pl.DataFrame
     findings: tuple[Finding, ...]
     columns: dict[str, str]
 
@@ -55,7 +58,8 @@ def read(data_set: DataSet, until: np.datetime64 | None = None) -> Reading:
 
     Args:
         data_set: the catalog entry.
-        until: the newest time to return (UTC); with `aggregate`, the newest grid step.
+        until: the newest time to return (UTC); with `aggregate`, the newest grid step. Only future covariates
+            are returned beyond it, for the horizon.
 
     Raises:
         DataRefused: the source is missing, empty, truncated or unreadable, or a column is not what
@@ -64,9 +68,13 @@ def read(data_set: DataSet, until: np.datetime64 | None = None) -> Reading:
     layout = layout_of(data_set)
     with _opened(data_set, layout) as opened:
         frame = normalise(opened.frame, layout, opened.findings)
+        past = frame
         if until is not None:
-            limit = data_set.grid.shift(until, 1) if data_set.aggregate else until + np.timedelta64(1, "us")
-            frame = frame.filter(pl.col("time") < _utc(limit))
+            is_past = pl.col("time") < _utc(_after(data_set, until))
+            past = frame.filter(is_past)
+            frame = _with_future(frame, data_set, until, is_past) if layout.future else past
+        static = static_values(past, layout)
+        frame = frame.drop(layout.static)
         if data_set.aggregate:
             frame = _aggregate(frame, layout, data_set.grid, data_set.aggregate)
         rows = frame.collect(engine="streaming")
@@ -79,11 +87,11 @@ def read(data_set: DataSet, until: np.datetime64 | None = None) -> Reading:
         layout.refuse(
             f"The source holds no rows{when}.", remedy="check the source; is the last export whole?"
         )
-    return Reading(rows, tuple(opened.findings), opened.columns)
+    return Reading(rows, static, tuple(opened.findings), opened.columns)
 
 
 def newest_time(data_set: DataSet, before: np.datetime64 | None = None) -> np.datetime64:
-    """The newest row's time (UTC, microseconds).
+    """The newest row's time (UTC, microseconds); with future covariates, of the rows that have a target.
 
     Args:
         data_set: the catalog entry.
@@ -95,6 +103,8 @@ def newest_time(data_set: DataSet, before: np.datetime64 | None = None) -> np.da
     layout = layout_of(data_set)
     with _opened(data_set, layout) as opened:
         frame = normalise(opened.frame, layout)
+        if layout.future:
+            frame = frame.filter(pl.col(layout.target).is_not_null())
         if before is not None:
             frame = frame.filter(pl.col("time") < _utc(before))
         time = frame.select(pl.col("time").max()).collect(engine="streaming").to_series()
@@ -104,6 +114,23 @@ def newest_time(data_set: DataSet, before: np.datetime64 | None = None) -> np.da
             f"The source holds no rows{when}.", remedy="check the source; is the last export whole?"
         )
     return np.datetime64(time.to_numpy()[0], "us")
+
+
+def _after(data_set: DataSet, until: np.datetime64) -> np.datetime64:
+    """Rows before this time are not later than `until`."""
+    return data_set.grid.shift(until, 1) if data_set.aggregate else until + np.timedelta64(1, "us")
+
+
+def _with_future(
+    frame: pl.LazyFrame, data_set: DataSet, until: np.datetime64, is_past: pl.Expr
+) -> pl.LazyFrame:
+    """The rows up to the end of the horizon; after `until` they hold what is known ahead and nothing else."""
+    layout = layout_of(data_set)
+    end = _after(data_set, data_set.grid.shift(until, data_set.retrain.horizon))
+    unknown = (layout.target, *layout.covariates)
+    return frame.filter(pl.col("time") < _utc(end)).with_columns(
+        pl.when(is_past).then(pl.col(name)).alias(name) for name in unknown
+    )
 
 
 def _utc(time: np.datetime64) -> pl.Expr:
@@ -182,7 +209,7 @@ def _open(data_set: DataSet, layout: Layout, folder: Path) -> _Opened:
     if layout.series in names:
         text = pl.col(layout.series).str.strip_chars()
         frame = frame.with_columns(pl.when(text != "").then(text).alias(layout.series))
-    present = [column for column in layout.values if column in names]
+    present = [column for column in (*layout.values, *layout.static) if column in names]
     frame = delimited.numbers(frame, present, layout, findings)
     return _Opened(frame, findings, _columns([file.kinds for file in files], layout))
 
@@ -197,6 +224,7 @@ def _columns(files: list[dict[str, str]], layout: Layout) -> dict[str, str]:
     """Every column of any file; declared ones as what they are declared to be."""
     merged = {column: held for file in files for column, held in file.items()}
     roles = {layout.time: "time", **dict.fromkeys(layout.values, "number")}
+    roles |= dict.fromkeys(layout.static, "static")
     roles |= {layout.series: "text"} if layout.series else {}
     return {column: roles.get(column, held) for column, held in merged.items()}
 

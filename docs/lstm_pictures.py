@@ -59,7 +59,7 @@ def main(folder: Path) -> None:
     assert gates is not None
     learned = windows(panel, splits.train, model.lookback, model.horizon)
     gradients = compare_cells(scaled, learned, model.lookback, training.gradient_clip)
-    found = importance(model, trained.state, scaled, judged, panel.columns, features, data_set.seasons[0])
+    found = importance(model, trained.state, panel, scaled, judged, data_set.seasons[0])
     pictures = {
         "gates": diagnosis.gate_picture(panel, window, model.lookback, gates),
         "gradients": diagnosis.gradient_picture(gradients, data_set.name),

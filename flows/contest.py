@@ -223,9 +223,13 @@ def _candidate(bundle: Bundle) -> Candidate:
 def _unfit(night: Night, bundle: Bundle) -> str | None:
     """Why a champion cannot be judged on tonight's windows; None where it can."""
     data_set = night.data_set
+    layout = layout_of(data_set)
     remedy = f"Remedy: nightcast retire {data_set.name}, if the change is meant."
     now_then = (
-        ("columns", (data_set.target, *data_set.covariates), bundle.judged.scaler.columns),
+        ("columns", layout.values, bundle.layout.values),
+        ("future covariates", layout.future, bundle.layout.future),
+        ("static features", layout.static, bundle.layout.static),
+        ("holidays", layout.holidays, bundle.layout.holidays),
         ("horizon", data_set.retrain.horizon, bundle.recipe.model.horizon),
         ("quantiles", data_set.retrain.quantiles, bundle.quantiles),
         ("frequency", data_set.grid, bundle.frequency),

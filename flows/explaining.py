@@ -17,7 +17,6 @@ from data.panel import Panel
 from data.splits import Splits, split
 from flows.forecasting import known_series, load_champion
 from flows.night import grid_step
-from lstm.features import feature_names
 from lstm.promotion.ledger import Ledger
 from lstm.settings import Settings
 from lstm.tracking import diagnosis
@@ -163,7 +162,7 @@ def diagnose(
     Raises:
         DataRefused: the panel has other columns than the training, or no window to train on.
     """
-    model, frequency = recipe.model, panel.frequency
+    model = recipe.model
     scaled = judged.scaler.scale(panel, model.horizon)
     learned = windows(panel, splits.train, model.lookback, model.horizon)
     if not len(learned):
@@ -176,8 +175,7 @@ def diagnose(
     judge = windows(panel, splits.judge, model.lookback, model.horizon)
     found = None
     if len(judge) > 1:
-        names, season = feature_names(frequency), data_set.seasons[0]
-        found = importance(model, judged.state, scaled, judge, panel.columns, names, season)
+        found = importance(model, judged.state, panel, scaled, judge, data_set.seasons[0])
     return Diagnosis(
         panel,
         model.lookback,

@@ -17,6 +17,12 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+ASKED_TO_END = 128 + signal.SIGTERM
+"""Exit status of a child that was asked to end before its work was done."""
+
+GRACE_SECONDS = 8.0
+"""Seconds that a child that was asked gives its epoch to end."""
+
 
 def start(
     module: str,
@@ -62,6 +68,25 @@ def tail(log: Path, lines: int = 15) -> str:
     """The last lines of a child's output, under the file's name."""
     text = log.read_text(errors="replace").strip().splitlines()
     return "\n".join([f"{log}:", *text[-lines:]])
+
+
+def asked_to_end() -> threading.Event:
+    """Set when this process is asked to end; where its epoch is long it then ends soon, whatever it does.
+
+    An exception out of a signal handler could interrupt a transaction and keep the database locked. What a
+    sudden end leaves running is cleaned up by the night, or by the next one.
+    """
+    asked = threading.Event()
+
+    def end(number: int, _: object) -> None:
+        if not asked.is_set():
+            asked.set()
+            sudden = threading.Timer(GRACE_SECONDS, os._exit, (128 + number,))
+            sudden.daemon = True
+            sudden.start()
+
+    signal.signal(signal.SIGTERM, end)
+    return asked
 
 
 def _obey() -> None:

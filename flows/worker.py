@@ -7,10 +7,7 @@ another machine.
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +17,7 @@ from data.catalog import DataSet
 from data.panel import Panel
 from data.snapshot import load
 from data.splits import split
+from flows.leash import ASKED_TO_END, asked_to_end
 from lstm.search.lanes import work_in_lanes
 from lstm.search.objective import SearchTask
 from lstm.search.worker import work
@@ -27,12 +25,6 @@ from lstm.settings import Settings, load_settings, silence_telemetry
 from lstm.tracking.runs import Tracker, TrialRecorder
 
 JOB_FILE = "night.json"
-
-ASKED_TO_END = 128 + signal.SIGTERM
-"""Exit status of a worker that was asked to end before the budget was spent."""
-
-GRACE_SECONDS = 8.0
-"""Seconds that a worker gives its epoch to end."""
 
 
 class Job(BaseModel):
@@ -87,22 +79,9 @@ def snapshot(tracker: Tracker, night_run: str, digest: str, folder: Path) -> Pan
 
 
 def main(night_run: str) -> None:
-    """A local worker process. Asked to end, it does so after the epoch, or soon if the epoch is long.
-
-    An exception out of a signal handler could interrupt a transaction and keep the database locked. What a
-    sudden end leaves running is cleaned up by the night, or by the next one.
-    """
+    """A local worker process. Asked to end, it does so after the epoch."""
     silence_telemetry()
-    asked = threading.Event()
-
-    def end(number: int, _: object) -> None:
-        if not asked.is_set():
-            asked.set()
-            sudden = threading.Timer(GRACE_SECONDS, os._exit, (128 + number,))
-            sudden.daemon = True
-            sudden.start()
-
-    signal.signal(signal.SIGTERM, end)
+    asked = asked_to_end()
     run_worker(night_run, load_settings(), asked.is_set)
     if asked.is_set():
         sys.exit(ASKED_TO_END)

@@ -25,7 +25,7 @@ from prefect.states import Cancelling
 
 from data.errors import NightcastError
 from flows import leash
-from flows.worker import ASKED_TO_END
+from flows.leash import ASKED_TO_END
 
 PATIENCE = 20.0
 """Seconds that a worker gets to end its trial before it is killed."""

@@ -8,6 +8,7 @@ Axes: R runs, U times of day, D local days, F features.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from math import gcd
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from data.calendar import Frequency
 from data.panel import Integers
-from lstm.features import DAY, day_features, time_features
+from lstm.features import CYCLES, DAY, day_features, holiday_feature, time_features
 
 # Steps whose local times are computed at once: each costs memory in between.
 _PIECE = 65_536
@@ -53,8 +54,19 @@ class Calendar:
         return self.n_steps, self.time_UF.shape[1]
 
 
-def calendar(frequency: Frequency, start: np.datetime64, n_steps: int) -> Calendar:
-    """The calendar of `n_steps` steps, at least one, of a grid from `start` (UTC) on."""
+def calendar(
+    frequency: Frequency,
+    start: np.datetime64,
+    n_steps: int,
+    holidays: str | None = None,
+    cycles: Collection[str] = CYCLES,
+) -> Calendar:
+    """The calendar of `n_steps` steps, at least one, of a grid from `start` (UTC) on.
+
+    Args:
+        holidays: whose public holidays are its last feature (`data.holidays`); unset for none.
+        cycles: the features of others are 0.
+    """
     seconds = frequency.seconds
     first_R, base_R = _runs(frequency, start, n_steps)
     last_R = np.append(first_R[1:], n_steps) - 1
@@ -62,13 +74,19 @@ def calendar(frequency: Frequency, start: np.datetime64, n_steps: int) -> Calend
     last_day = int((base_R + seconds * last_R).max()) // DAY
     base_R -= first_day * DAY
     unit = gcd(DAY, seconds, *base_R.tolist())
+    time_UF = time_features(frequency, np.arange(0, DAY, unit), cycles)
+    days = np.arange(first_day, last_day + 1)
+    day_DF = day_features(frequency, days, cycles)
+    if holidays is not None:
+        time_UF = np.pad(time_UF, ((0, 0), (0, 1)))
+        day_DF = np.concatenate([day_DF, holiday_feature(frequency, days, holidays)], axis=1)
     return Calendar(
         n_steps=n_steps,
         first_R=first_R,
         base_R=base_R // unit,
         advance=seconds // unit,
-        time_UF=time_features(frequency, np.arange(0, DAY, unit)),
-        day_DF=day_features(frequency, np.arange(first_day, last_day + 1)),
+        time_UF=time_UF,
+        day_DF=day_DF,
     )
 
 

@@ -1,12 +1,13 @@
 """Standardisation a series and column, and the panel a model reads: float32, filled from the past.
 
-Axes: N rows, C columns (the target first), S series, W windows.
+Axes: N rows, C columns (the target first), S series, W windows, K future covariates, A steps ahead of the
+panel's last one, D numbers of the static features.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from typing import Any
 
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from data.errors import DataRefused
 from data.panel import Booleans, Floats, Integers, Panel
 from lstm.clock import Calendar, calendar
+from lstm.features import cycles_seen
+from lstm.static import StaticEncoder, embedding_size
 
 # A column varies when its spread is more than rounding noise of its level.
 _ROUNDING = 1e-12
@@ -29,9 +32,12 @@ class ScaledPanel:
     """A panel in standardised units, ready to be gathered from.
 
     Args:
-        values: (N, C) float32; a missing value holds the newest one before it, or 0 (the mean) where
-            there is none.
+        values: (N, C) float32, target and past covariates; a missing value holds the newest one before it,
+            or 0 (the mean) where there is none.
         observed: (N, C) True where a value was observed.
+        future: (N + S * A, K) float32, future covariates, filled alike: each series has A rows more.
+        static: (S, D) float32, static features.
+        numbers: (S,) int64, by which the network knows each series.
         calendar: features of every grid step and of the horizon after the last.
         first_steps: (S,) the grid step of each series' first row.
         offsets: (S + 1,) the first row of each series, then N.
@@ -39,9 +45,34 @@ class ScaledPanel:
 
     values: NDArray[np.float32]
     observed: Booleans
+    future: NDArray[np.float32]
+    static: NDArray[np.float32]
+    numbers: Integers
     calendar: Calendar
     first_steps: Integers
     offsets: Integers
+
+    @property
+    def n_ahead(self) -> int:
+        """A."""
+        return (len(self.future) - len(self.values)) // len(self.numbers)
+
+    @property
+    def n_steps(self) -> int:
+        """Grid steps of the panel."""
+        return int(self.first_steps[0] + self.offsets[1])
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What of a network's configuration follows from the panel that it is trained on."""
+        return {
+            "columns": self.values.shape[1],
+            "calendar_features": self.calendar.shape[1],
+            "future_covariates": self.future.shape[1],
+            "static_features": self.static.shape[1],
+            "series": len(self.numbers),
+            "series_embedding": embedding_size(len(self.numbers)),
+        }
 
 
 @dataclass(frozen=True)
@@ -50,13 +81,19 @@ class Scaler:
 
     Args:
         series: the ids, in the order of the rows.
-        columns: the names, in the order of the columns.
+        columns: the names, in the order of the columns: target, past and future covariates.
+        numbers: (S,) the place of each series among those fitted, by which the network knows it.
+        static: encodes static features.
+        cycles: of the calendar, that were seen (`lstm.features.cycles_seen`); the others' features are 0.
         loc_SC: (S, C) in the data's own units.
         scale_SC: (S, C) in the data's own units, above 0.
     """
 
     series: tuple[str, ...]
     columns: tuple[str, ...]
+    numbers: Integers
+    static: StaticEncoder
+    cycles: tuple[str, ...]
     loc_SC: Floats
     scale_SC: Floats
 
@@ -64,7 +101,8 @@ class Scaler:
     def fit(cls, panel: Panel, last_step: int, first_step: int = 0) -> Scaler:
         """Mean and standard deviation of what was observed between two grid steps, both included.
 
-        A constant column gets scale 1; one with nothing observed gets location 0 and scale 1.
+        A constant column gets scale 1; one with nothing observed gets location 0 and scale 1. Cycles of the
+        calendar count as seen that this span holds twice.
         """
         count = len(panel.series)
         loc, scale = np.zeros((count, len(panel.columns))), np.ones((count, len(panel.columns)))
@@ -76,7 +114,9 @@ class Scaler:
                 mean, spread = _mean_and_deviation(values[:, column])
                 loc[number, column] = mean
                 scale[number, column] = spread if spread > _ROUNDING * abs(mean) else 1.0
-        return cls(panel.series, panel.columns, loc, scale)
+        cycles = cycles_seen(panel.frequency, min(last_step, panel.n_steps - 1) + 1 - first_step)
+        static = StaticEncoder.fit(panel)
+        return cls(panel.series, panel.columns, np.arange(count), static, cycles, loc, scale)
 
     def select(self, panel: Panel) -> Scaler:
         """The scaler of a panel's series, in the panel's order, so that series indices agree.
@@ -100,7 +140,13 @@ class Scaler:
                 remedy="leave the series out, or retrain.",
             )
         rows = [row[name] for name in panel.series]
-        return Scaler(panel.series, self.columns, self.loc_SC[rows], self.scale_SC[rows])
+        return replace(
+            self,
+            series=panel.series,
+            numbers=self.numbers[rows],
+            loc_SC=self.loc_SC[rows],
+            scale_SC=self.scale_SC[rows],
+        )
 
     def scale(self, panel: Panel, horizon: int) -> ScaledPanel:
         """The panel in standardised units, with the calendar of `horizon` more steps.
@@ -109,18 +155,31 @@ class Scaler:
             DataRefused: the panel has other columns, or a series that was not fitted.
         """
         own = self.select(panel)
-        values_NC = np.empty(panel.values.shape, dtype=np.float32)
+        # Columns that are observed, up to the future covariates, which are known.
+        count, end = len(panel.columns) - len(panel.future), int(panel.offsets[-1])
+        values_NC = np.empty((end, count), dtype=np.float32)
+        future_NK = np.empty((end + len(panel.series) * panel.n_ahead, len(panel.future)), dtype=np.float32)
         for number, (loc_C, scale_C) in enumerate(zip(own.loc_SC, own.scale_SC, strict=True)):
-            rows = panel.rows(number)
+            rows, behind = panel.rows(number), number * panel.n_ahead
             newest_C = np.zeros_like(loc_C)
             for first in range(rows.start, rows.stop, _PIECE):
-                piece = slice(first, min(first + _PIECE, rows.stop))
-                filled_NC = _fill((panel.values[piece] - loc_C) / scale_C, newest_C)
-                values_NC[piece], newest_C = filled_NC, filled_NC[-1]
+                last = min(first + _PIECE, rows.stop)
+                filled_NC = _fill((panel.values[first:last] - loc_C) / scale_C, newest_C)
+                values_NC[first:last], newest_C = filled_NC[:, :count], filled_NC[-1]
+                future_NK[first + behind : last + behind] = filled_NC[:, count:]
+            if panel.n_ahead:
+                ahead_AK = (panel.ahead[number] - loc_C[count:]) / scale_C[count:]
+                first = rows.stop + behind
+                future_NK[first : first + panel.n_ahead] = _fill(ahead_AK, newest_C[count:])
         return ScaledPanel(
             values=values_NC,
-            observed=panel.observed,
-            calendar=calendar(panel.frequency, panel.start, panel.n_steps + horizon),
+            observed=~np.isnan(panel.values[:, :count]),
+            future=future_NK,
+            static=own.static.encode(panel),
+            numbers=own.numbers,
+            calendar=calendar(
+                panel.frequency, panel.start, panel.n_steps + horizon, panel.holidays, own.cycles
+            ),
             first_steps=panel.first_steps,
             offsets=panel.offsets,
         )
@@ -140,10 +199,12 @@ class Scaler:
         return y_W.astype(np.float64) * scale_W + loc_W
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-safe; `from_dict` gives back the same floats to the last bit."""
+        """Of a fitted one, JSON-safe; `from_dict` gives back the same floats to the last bit."""
         return {
             "series": list(self.series),
             "columns": list(self.columns),
+            "static": self.static.to_dict(),
+            "cycles": list(self.cycles),
             "loc": self.loc_SC.tolist(),
             "scale": self.scale_SC.tolist(),
         }
@@ -153,7 +214,16 @@ class Scaler:
         """The inverse of `to_dict`."""
         shape = (len(raw["series"]), len(raw["columns"]))
         loc, scale = (np.array(raw[key], dtype=np.float64).reshape(shape) for key in ("loc", "scale"))
-        return cls(tuple(raw["series"]), tuple(raw["columns"]), loc, scale)
+        static = StaticEncoder.from_dict(raw["static"])
+        return cls(
+            series=tuple(raw["series"]),
+            columns=tuple(raw["columns"]),
+            numbers=np.arange(shape[0]),
+            static=static,
+            cycles=tuple(raw["cycles"]),
+            loc_SC=loc,
+            scale_SC=scale,
+        )
 
 
 def _mean_and_deviation(values_N: Floats) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 
 import numpy as np
 
@@ -115,6 +115,14 @@ def windows(
     return Windows(origin_R, series_R, step_R, count_R, stride)
 
 
+def shared_windows(panel: Panel, span: Span, lookbacks: Sequence[int], horizon: int) -> Windows:
+    """The windows of a span at origins that make one for each of these lookbacks: who reads less is compared
+    with who reads more on the same targets."""
+    each = [windows(panel, span, lookback, horizon) for lookback in lookbacks]
+    origins = reduce(np.intersect1d, [one.origins for one in each])
+    return each[0].select(np.flatnonzero(np.isin(each[0].origins, origins)))
+
+
 def newest(panel: Panel, lookback: int) -> Windows:
     """One window a series, whose origin is the as-of step; its targets lie ahead of the data.
 
@@ -128,7 +136,8 @@ def newest(panel: Panel, lookback: int) -> Windows:
             f"{lengths[short]} steps up to {panel.frequency.format(panel.as_of)}; a forecast reads {lookback}"
             " of them.",
             data_set=panel.data_set,
-            series=panel.series[short],
+            series=panel.series[short] or None,
+            column=panel.target,
             remedy=f"give at least {lookback} steps, or exclude the series.",
         )
     number = np.arange(len(panel.series), dtype=np.int64)

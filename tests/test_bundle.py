@@ -267,7 +267,7 @@ def test_what_cannot_be_forecast_from(panel: Panel) -> None:
         ask(rows.head(0))
     with pytest.raises(DataRefused, match="column warmth"):
         ask(rows.drop(columns="warmth"))
-    with pytest.raises(DataRefused, match=r"made, series a: .*a forecast reads 48"):
+    with pytest.raises(DataRefused, match=r"made, series a, column load: .*a forecast reads 48"):
         ask(rows.groupby("id").tail(10))
     with pytest.raises(DataRefused, match="series zz: the model was not trained on this series"):
         ask(rows.assign(id=rows["id"].replace("a", "zz")))

@@ -38,6 +38,9 @@ def looked_up(frequency: Frequency, start: np.datetime64, count: int) -> np.ndar
     panel = ScaledPanel(
         values=zeros.astype(np.float32),
         observed=zeros.astype(np.bool_),
+        future=np.empty((count, 0), dtype=np.float32),
+        static=np.empty((1, 0), dtype=np.float32),
+        numbers=np.array([0]),
         calendar=calendar(frequency, start, count),
         first_steps=np.array([0]),
         offsets=np.array([0, count]),

@@ -63,7 +63,9 @@ def test_a_series_too_short_to_train_on_waits(declare: Declare) -> None:
     declared = declare(without(frame, HOURS, HOURS + 54), series="site")
     checked = check(declared, AS_OF)
     assert checked.panel.series == ("old",)
-    assert problems(checked) == ["series too short to train on, left out until it is longer (series new)"]
+    assert problems(checked) == [
+        "too short to train on: 65 steps, and it takes 66; left out until then (series new, column load)"
+    ]
     assert checked.seen.series == ("new", "old")
     assert check(declare(without(frame, HOURS, HOURS + 53), series="site"), AS_OF).panel.series == (
         "new",

@@ -85,7 +85,7 @@ def test_deploying_again_changes_what_the_catalog_changed_alone(up: Up) -> None:
     (paused,) = [one["id"] for one in up.get(NIGHTLY)["schedules"] if one["slug"] == "one"]
     up.request("PATCH", f"/deployments/{up.get(NIGHTLY)['id']}/schedules/{paused}", {"active": False})
     assert deploy("--search-pool", "gpu") == [
-        *("retrain/nightly", "forecast/hourly", "search/worker", "search/worker-gpu")
+        *("retrain/nightly", "forecast/hourly", "compare/on-demand", "search/worker", "search/worker-gpu")
     ]
     again, same = schedules(up, NIGHTLY)
     assert again == {
@@ -95,6 +95,6 @@ def test_deploying_again_changes_what_the_catalog_changed_alone(up: Up) -> None:
     assert same < ids
     worker = up.get("/deployments/name/search/worker-gpu")
     assert (worker["work_pool_name"], worker["entrypoint"]) == ("gpu", "flows.search.search")
-    assert len(up.post("/deployments/filter", {})) == 4
+    assert len(up.post("/deployments/filter", {})) == 5
     up.pause()
     assert len(up.post("/automations/filter", {"automations": {"name": {"any_": [LOST]}}})) == 1

@@ -180,7 +180,9 @@ def test_gradients_vanish_explode_and_are_clipped(make_panel: MakePanel) -> None
 
 def inputs_of(windows_: int = 30, columns: int = 3, features: int = 2) -> Inputs:
     shapes = ((LOOKBACK, columns), (LOOKBACK, columns), (HORIZON, features))
-    return Inputs(*(torch.randn(windows_, *shape) for shape in shapes))
+    x_BLC, observed_BLC, future_BHF = (torch.randn(windows_, *shape) for shape in shapes)
+    known_BLK, static_BD = torch.zeros(windows_, LOOKBACK, 0), torch.randn(windows_, 2)
+    return Inputs(x_BLC, observed_BLC, future_BHF, known_BLK, static_BD, torch.arange(windows_))
 
 
 @settings(max_examples=20, deadline=None)
@@ -194,10 +196,10 @@ def test_what_a_model_ignores_has_importance_0(ignored: int, used: int, seed: in
 
     every = slice(None)
     groups = {
-        "ignored": [Part("x_BLC", every, [ignored])],
-        "older": [Part("x_BLC", slice(0, LOOKBACK - 1), [0, 1, 2])],
-        "newest": [Part("x_BLC", slice(LOOKBACK - 1, LOOKBACK), [0, 1, 2])],
-        "calendar": [Part("future_BHF", every, [0, 1])],
+        "ignored": [Part("x_BLC", (every, [ignored]))],
+        "older": [Part("x_BLC", (slice(0, LOOKBACK - 1),))],
+        "newest": [Part("x_BLC", (slice(LOOKBACK - 1, LOOKBACK),))],
+        "calendar": [Part("future_BHF", (every, [0, 1]))],
     }
     before = [tensor.clone() for tensor in inputs]
     found = increases(error, inputs, groups, np.random.default_rng(seed))
@@ -216,7 +218,7 @@ def test_parts_of_a_group_are_exchanged_together() -> None:
     def error(given: Inputs) -> float:
         return float((given.x_BLC - given.observed_BLC).abs().max())
 
-    together = [Part(name, slice(3, 9), [0, 2]) for name in ("x_BLC", "observed_BLC")]
+    together = [Part(name, (slice(3, 9), [0, 2])) for name in ("x_BLC", "observed_BLC")]
     found = increases(error, inputs, {"both": together, "one": together[:1]}, np.random.default_rng(0))
     assert (found["both"] == 0).all()
     assert (found["one"] > 0).all()
@@ -229,8 +231,7 @@ def test_importance_of_a_forecaster_that_ignores_a_covariate(make_panel: MakePan
     # Values of all columns come first, then their masks.
     state["encoder.layers.0.weight_ih_l0"][:, [1, 1 + 3]] = 0
     some = windows(panel, Span(100, 299), LOOKBACK, HORIZON)
-    names = feature_names(panel.frequency)
-    found = importance(config, state, scaled_of(panel), some, panel.columns, names, 24)
+    found = importance(config, state, panel, scaled_of(panel), some, 24)
     assert list(found.columns_R) == ["load", "wind", "rain", "hour_of_day", "day_of_week", "day_of_year"]
     assert (found.columns_R["wind"] == 0).all()
     assert (found.columns_R["rain"] != 0).all()
@@ -244,10 +245,10 @@ def test_importance_of_a_forecaster_that_ignores_a_covariate(make_panel: MakePan
 def test_lags_go_by_season_where_that_can_be_read(make_panel: MakePanel) -> None:
     panel = make_panel(steps=300)
     config = config_of(panel, lookback=60)
-    some, names = windows(panel, Span(200, 299), 60, HORIZON), feature_names(panel.frequency)
+    some = windows(panel, Span(200, 299), 60, HORIZON)
     state = weights_of(config)
-    by_season = importance(config, state, scaled_of(panel), some, panel.columns, names, season=8)
+    by_season = importance(config, state, panel, scaled_of(panel), some, season=8)
     assert [*by_season.lags_R][:2] == [(0, 7), (8, 15)]
     assert [*by_season.lags_R][-1] == (56, 59)
     with pytest.raises(ValueError, match="nothing can be exchanged"):
-        importance(config, state, scaled_of(panel), some.select(np.array([0])), panel.columns, names, 8)
+        importance(config, state, panel, scaled_of(panel), some.select(np.array([0])), 8)

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from data.calendar import Frequency
-from lstm.features import DAY, day_features, feature_names, time_features
+from lstm.features import (
+    CYCLES,
+    DAY,
+    cycles_seen,
+    day_features,
+    feature_names,
+    holiday_feature,
+    time_features,
+)
 
 
 def features(frequency: Frequency, *times: str) -> np.ndarray:
@@ -60,3 +70,54 @@ def test_seven_days_and_twentyfour_hours_are_told_apart() -> None:
     hours = np.datetime64("2024-01-01", "h") + np.arange(168)
     rounded = np.round(features(Frequency("h"), *hours.astype(str))[:, :14], 3)
     assert len(np.unique(rounded, axis=0)) == 168
+
+
+@pytest.mark.parametrize(
+    ("frequency", "days", "expected"),
+    [
+        ("h", ["2024-05-01", "2024-05-02"], [1, 0]),
+        ("D", ["2024-05-01", "2024-05-02"], [1, 0]),
+        ("W-MON", ["2024-05-06", "2024-05-13", "2024-05-20"], [2 / 7, 0, 1 / 7]),
+        ("MS", ["2024-05-01", "2024-06-01", "2024-07-01"], [4 / 31, 0, 1 / 31]),
+    ],
+)
+def test_a_step_counts_the_holidays_of_its_days(
+    frequency: str, days: list[str], expected: list[float]
+) -> None:
+    """In France, May 2024 has Labour Day, Victory Day, Ascension Day and Whit Monday."""
+    begins = np.array(days, dtype="datetime64[D]").astype(np.int64)
+    share = holiday_feature(Frequency(frequency, "Europe/Paris"), begins, "FR")
+    np.testing.assert_allclose(share[:, 0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("frequency", "steps", "seen"),
+    [
+        ("h", 47, ()),
+        ("h", 48, ("hour_of_day",)),
+        ("h", 2 * 168, ("hour_of_day", "day_of_week")),
+        ("15min", 2 * 672 - 1, ("hour_of_day",)),
+        ("D", 730, ("hour_of_day", "day_of_week")),
+        ("D", 731, CYCLES),
+        ("W", 105, CYCLES),
+    ],
+)
+def test_a_cycle_is_seen_when_it_came_twice(frequency, steps, seen):
+    assert cycles_seen(Frequency(frequency), steps) == seen
+
+
+@given(
+    cycles=st.sets(st.sampled_from(CYCLES)),
+    frequency=st.sampled_from(["15min", "h", "D"]),
+    day=st.integers(0, 9999),
+)
+def test_cycles_that_are_left_out_are_zero_and_the_others_as_ever(cycles, frequency, day):
+    grid, days, seconds = Frequency(frequency), np.arange(day, day + 5), np.arange(0, DAY, 900)
+    for whole, some in (
+        (day_features(grid, days), day_features(grid, days, cycles)),
+        (time_features(grid, seconds), time_features(grid, seconds, cycles)),
+    ):
+        left_out = [not any(cycle in name for cycle in cycles) for name in feature_names(grid)]
+        assert not some[:, left_out].any()
+        kept = np.logical_not(left_out)
+        np.testing.assert_array_equal(some[:, kept], whole[:, kept])

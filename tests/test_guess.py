@@ -7,10 +7,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
 from data.catalog import load_catalog
+from data.contract import resolve_as_of
 from data.errors import CatalogError, DataRefused
 from data.guess import add, guess
 from data.source import read
@@ -208,3 +210,29 @@ def test_a_name_that_the_catalog_cannot_hold_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match="name"):
         add(tmp_path / "catalog.yaml", path, "Not A Name")
     assert not (tmp_path / "catalog.yaml").exists()
+
+
+def test_what_is_known_ahead_and_what_never_varies(tmp_path: Path) -> None:
+    """Rows without a target at the end give future covariates; now is where the target ends."""
+    hours = [datetime(2024, 1, 1, tzinfo=UTC) + timedelta(hours=hour) for hour in range(60)]
+    frame = pl.concat(
+        pl.DataFrame(
+            {
+                "time": hours,
+                "shop": [shop] * 60,
+                "sales": [float(hour) if hour < 48 else None for hour in range(60)],
+                "price": [float(hour % 7) for hour in range(60)],
+                "visitors": [float(hour % 5) if hour < 48 else None for hour in range(60)],
+                "area": [area] * 60,
+                "kind": [kind] * 60,
+                "address": [f"street {shop}"] * 60,
+            }
+        )
+        for shop, area, kind in (("a", 80.5, "kiosk"), ("b", 200.0, "hall"), ("c", 90.0, "kiosk"))
+    )
+    frame.write_csv(tmp_path / "shops.csv")
+    _, entry = guess(tmp_path / "shops.csv")
+    assert entry["columns"] == {"price": "future", "visitors": "past", "area": "static", "kind": "static"}
+    assert (entry["series"], entry["target"], entry["clock"]) == ("shop", "sales", "data")
+    data_set = add(tmp_path / "catalog.yaml", tmp_path / "shops.csv")
+    assert resolve_as_of(data_set) == np.datetime64("2024-01-02T23:00", "us")

@@ -33,12 +33,24 @@ CONFIG = ForecasterConfig(
 )
 
 
-def batch(config: ForecasterConfig = CONFIG, size: int = 6) -> tuple[Tensor, Tensor, Tensor]:
+KNOWN = {"future_covariates": 2, "static_features": 3, "series": 6, "series_embedding": 4}
+
+
+def batch(config: ForecasterConfig = CONFIG, size: int = 6) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(1)
-    return (
+    features = config.calendar_features + config.future_covariates
+    plain = (
         torch.randn(size, config.lookback, config.columns, generator=generator),
         torch.ones(size, config.lookback, config.columns),
-        torch.randn(size, config.horizon, config.calendar_features, generator=generator),
+        torch.randn(size, config.horizon, features, generator=generator),
+    )
+    if not config.known:
+        return plain
+    return (
+        *plain,
+        torch.randn(size, config.lookback, config.future_covariates, generator=generator),
+        torch.randn(size, config.static_features, generator=generator),
+        torch.arange(size),
     )
 
 
@@ -60,6 +72,9 @@ def made(config: ForecasterConfig) -> nn.Module:
         {"pooling": "attention", "channels": "independent", "normalisation": "last_value"},
         {"bidirectional": True, "num_layers": 2, "head": "segments"},
         {"bidirectional": True, "pooling": "attention", "positions": "sinusoidal"},
+        KNOWN,
+        {**KNOWN, "head": "segments", "channels": "independent"},
+        {**KNOWN, "head": "linear", "static_features": 0},
     ],
 )
 def test_shape_and_gradient_of_every_parameter(cell: Any, changes: dict[str, Any]) -> None:
@@ -195,16 +210,20 @@ def test_sinusoids_tell_segments_apart() -> None:
 
 
 def test_forecast_depends_on_every_input_and_a_step_only_on_its_own_future_calendar() -> None:
-    model = made(CONFIG)
-    inputs = batch()
+    config = replace(CONFIG, **KNOWN)
+    model = made(config)
+    inputs = batch(config)
     y_BHQ = model(*inputs)
     for number, tensor in enumerate(inputs):
         changed = list(inputs)
-        changed[number] = tensor + torch.linspace(-1, 1, tensor.shape[1])[:, None]
+        if tensor.dim() == 3:
+            changed[number] = tensor + torch.linspace(-1, 1, tensor.shape[1])[:, None]
+        else:
+            changed[number] = tensor.flip(0)
         assert not torch.allclose(model(*changed), y_BHQ, atol=1e-3), f"input {number} is not read"
     future = inputs[2].clone()
     future[:, 2] += 1
-    moved = (model(*inputs[:2], future) - y_BHQ).abs().amax(dim=(0, 2)) > 1e-6
+    moved = (model(*inputs[:2], future, *inputs[3:]) - y_BHQ).abs().amax(dim=(0, 2)) > 1e-6
     assert moved.tolist() == [False, False, True, False, False]
 
 

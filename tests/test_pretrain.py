@@ -61,26 +61,25 @@ def test_it_learns_to_fill_in_and_changes_the_encoder_alone(case: Case, changes:
     assert losses[-1] < 0.8 * losses[0]
     moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert moved
-    assert all(name.startswith("encoder.") for name in moved)
+    assert all(name.startswith(("encoder.", "identity.")) for name in moved)
 
 
 def test_a_hidden_segment_is_not_seen_and_a_seen_one_is_not_scored(case: Case) -> None:
     torch.manual_seed(0)
     masked = MaskedSegments(build(replace(CONFIG, normalisation="none"))).eval()
-    x_BLC, observed_BLC, _ = case.batches.inputs(torch.arange(8))
+    inputs = case.batches.inputs(torch.arange(8))
     hidden_BG = torch.zeros(8, 8, dtype=torch.bool)
-    assert masked(x_BLC, observed_BLC, hidden_BG) == 0
+    assert masked(inputs, hidden_BG) == 0
     hidden_BG[:, -1] = True
     restored: list[Tensor] = []
     masked.restore.register_forward_hook(lambda _module, _inputs, output: restored.append(output))
-    loss = masked(x_BLC, observed_BLC, hidden_BG)
-    other = x_BLC.clone()
-    other[:, -6:] += 5
-    assert masked(other, observed_BLC, hidden_BG) != loss
+    loss = masked(inputs, hidden_BG)
+    other = inputs._replace(x_BLC=inputs.x_BLC.clone())
+    other.x_BLC[:, -6:] += 5
+    assert masked(other, hidden_BG) != loss
     assert torch.equal(*restored)
-    unobserved = observed_BLC.clone()
-    unobserved[:, -6:, 0] = 0
-    assert masked(other, unobserved, hidden_BG) == 0
+    other.observed_BLC[:, -6:, 0] = 0
+    assert masked(other, hidden_BG) == 0
 
 
 def test_it_can_be_had_again_and_resumed_from_after_it(case: Case, tmp_path: Path) -> None:

@@ -72,12 +72,12 @@ def test_windows_shown_do_not_overlap(make_panel: MakePanel) -> None:
     panel = make_panel(steps=300, series=("a", "b"))
     some = windows(panel, Span(150, 299), 24, 12)
     some = some.select(np.random.default_rng(0).permutation(len(some)))
-    chosen = report._apart(some, 1, 12)
+    chosen = report.apart(some, 1, 12)
     assert len(chosen) == 7
     assert set(some.series[chosen]) == {1}
     assert some.steps[chosen[-1]] == 299 - 12
     assert (np.diff(some.steps[chosen]) == 12).all()
-    assert report._apart(some, 1, 100) == chosen[-1:] or len(report._apart(some, 1, 100)) == 2
+    assert report.apart(some, 1, 100) == chosen[-1:] or len(report.apart(some, 1, 100)) == 2
 
 
 @pytest.mark.parametrize("horizon", [1, 24])

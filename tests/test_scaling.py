@@ -140,6 +140,17 @@ def test_the_calendar_covers_the_horizon(make_panel: MakePanel) -> None:
     np.testing.assert_array_equal(scaled.first_steps, panel.first_steps)
 
 
+def test_the_calendar_shows_cycles_that_the_fit_saw_twice(make_panel: MakePanel) -> None:
+    panel = make_panel(steps=400)
+    names = feature_names(panel.frequency)
+    for last, first, seen in ((399, 0, ("hour", "week")), (399, 100, ("hour",)), (335, 0, ("hour", "week"))):
+        scaler = Scaler.fit(panel, last, first)
+        scaler = Scaler.from_dict(json.loads(json.dumps(scaler.to_dict())))
+        calendar = scaler.scale(panel, 0).calendar
+        shown = np.concatenate([calendar.time_UF, calendar.day_DF]).any(axis=0)
+        assert shown.tolist() == [any(cycle in name for cycle in seen) for name in names]
+
+
 def test_series_are_matched_by_name(make_panel: MakePanel) -> None:
     panel = make_panel(steps=30, series=("a", "b", "c"))
     scaler = Scaler.fit(panel, 29)

@@ -115,13 +115,14 @@ def test_threads() -> None:
 
 def test_batches_hold_the_window_and_what_follows(make_panel: MakePanel) -> None:
     panel = make_panel(steps=60, series=("a", "b"), covariates=("wind",), first_steps=(0, 7), missing=0.2)
-    scaled = Scaler.fit(panel, 59).scale(panel, 4)
+    scaler = Scaler.fit(panel, 59)
+    scaled = scaler.scale(panel, 4)
     found = windows(panel, Span(30, 59), 6, 4)
     batches = Batches(scaled, found, 6, 4, CPU)
     hours = np.arange(24 * 3 + 4)
-    calendar_TF = time_features(panel.frequency, hours % 24 * 3600)
+    calendar_TF = time_features(panel.frequency, hours % 24 * 3600, scaler.cycles)
     # The first day of 2024.
-    calendar_TF += day_features(panel.frequency, 19723 + hours // 24)
+    calendar_TF += day_features(panel.frequency, 19723 + hours // 24, scaler.cycles)
     chosen = torch.tensor([len(found) - 1, 0])
     inputs = batches.inputs(chosen)
     target_BH, observed_BH = batches.targets(chosen)

@@ -163,5 +163,5 @@ def test_newest_ends_at_the_as_of_step_of_every_series(make_panel: MakePanel) ->
 
 def test_newest_refuses_a_series_shorter_than_the_lookback(make_panel: MakePanel) -> None:
     panel = make_panel(steps=50, series=("a", "b"), first_steps=(0, 41))
-    with pytest.raises(DataRefused, match=r"made, series b: 9 steps up to .* reads 10"):
+    with pytest.raises(DataRefused, match=r"made, series b, column load: 9 steps up to .* reads 10"):
         newest(panel, lookback=10)

@@ -119,6 +119,9 @@ def add(
     for key in ("time", "target", "series", "frequency", "time_zone", "clock"):
         rows.add_row(key, escape(str(getattr(data_set, key) or "none")))
     rows.add_row("past covariates", escape(", ".join(data_set.covariates) or "none"))
+    for role, columns in (("future covariates", data_set.future), ("static features", data_set.static)):
+        if columns:
+            rows.add_row(role, escape(", ".join(columns)))
     rows.add_row("seasons", ", ".join(map(str, data_set.seasons)))
     rows.add_row("horizon", str(data_set.retrain.horizon))
     console.print(rows)

@@ -74,7 +74,7 @@ def retrain(
     from data.catalog import load_catalog
 
     data_set = load_catalog(settings.catalog).get(name)
-    moment, budget = moment_of(as_of, "--as-of"), _budget(data_set.retrain.budget, trials, minutes)
+    moment, budget = moment_of(as_of), _budget(data_set.retrain.budget, trials, minutes)
     _show(settings, _run(settings, name, moment, budget, workers, pool), as_json)
 
 
@@ -241,8 +241,8 @@ def _budget(declared: Budget, trials: str, minutes: str) -> Budget | None:
         ) from error
 
 
-def moment_of(text: str, option: str) -> datetime | None:
-    """The moment that an option names; None for the newest.
+def moment_of(text: str, option: str = "--as-of") -> datetime | None:
+    """The time that an option names; None for the newest.
 
     Raises:
         typer.BadParameter: it is no time.

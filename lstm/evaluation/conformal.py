@@ -114,10 +114,11 @@ def calibrate(
         levels: (Q,) rising quantile levels, .5 among them.
     """
     median = list(levels).index(0.5)
-    forecast_WHQ = forecast_WHQ.astype(np.float64)
     made = {
         exponent: Calibration(
-            _factors(y_WH, forecast_WHQ, spread_W**exponent, levels, median), exponent, len(y_WH)
+            _factors(y_WH, forecast_WHQ.astype(np.float64), spread_W**exponent, levels, median),
+            exponent,
+            len(y_WH),
         )
         for exponent in sorted(exponents, key=lambda exponent: (abs(exponent), exponent))
     }
@@ -139,7 +140,8 @@ def spread(target_N: NDArray[np.floating[Any]], origins: Integers, lookback: int
     past_L = np.arange(1 - lookback, 1)
     pieces = (origins[first : first + _PIECE] for first in range(0, len(origins), _PIECE))
     spreads = [np.std(target_N[piece[:, np.newaxis] + past_L], axis=1, dtype=np.float64) for piece in pieces]
-    return np.maximum(np.concatenate([np.empty(0), *spreads]), _LEAST_SPREAD)
+    spread_W: Floats = np.concatenate([np.empty(0), *spreads])
+    return np.maximum(spread_W, _LEAST_SPREAD)
 
 
 def _factors(

@@ -1,7 +1,8 @@
 """The forecaster: a configuration, and the network it describes.
 
-Axes: B batch, L lookback steps, H horizon steps, C columns (the target first), F calendar features,
-Q quantiles.
+Axes: B batch, L lookback steps, H horizon steps, C columns (the target first), K future covariates, F
+features of a horizon step (calendar and future covariates), D numbers of static features, E size of a series
+embedding, Q quantiles.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class ForecasterConfig:
         horizon: H, steps out.
         quantiles: Q rising levels, .5 among them.
         columns: C, the target and its past covariates.
-        calendar_features: F.
+        calendar_features: F without the future covariates.
         normalisation: what is taken off each window and put back on its forecast, column by column:
             ``none``; ``last_value``, the value at the origin; ``instance``, the window's mean and
             spread (RevIN without its affine part: Kim et al. 2022).
@@ -48,6 +49,10 @@ class ForecasterConfig:
         bidirectional: the recurrence reads the window backwards too.
         channels: ``joint`` reads the past covariates beside the target; ``independent``, the target alone.
         positions: how the transformer tells segments apart: ``learned`` or ``sinusoidal``.
+        future_covariates: K.
+        static_features: D.
+        series: how many there are.
+        series_embedding: E, how much is learned of each series; 0 for nothing.
 
     Raises:
         ValueError: two of these do not go together.
@@ -70,6 +75,10 @@ class ForecasterConfig:
     bidirectional: bool = False
     channels: Channels = "joint"
     positions: Positions = "learned"
+    future_covariates: int = 0
+    static_features: int = 0
+    series: int = 1
+    series_embedding: int = 0
 
     def __post_init__(self) -> None:
         check_network(self.cell, self.hidden_size, self.lookback, self.segment_length)
@@ -79,6 +88,11 @@ class ForecasterConfig:
     def channels_read(self) -> int:
         """Of the `columns`, how many the encoder reads."""
         return 1 if self.channels == "independent" else self.columns
+
+    @property
+    def known(self) -> int:
+        """What encoder and head both know of a step: its future covariates, and whose step it is."""
+        return self.future_covariates + self.series_embedding
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe."""
@@ -101,6 +115,7 @@ class Forecaster(nn.Module):
         super().__init__()
         self.config = config
         self.median = median_index(config.quantiles)
+        self.identity = SeriesEmbedding(config) if config.series_embedding else None
         self.encoder = _encoder(config)
         self.head = _head(config)
         self.shortcut = nn.Linear(config.lookback, config.horizon) if config.linear else None
@@ -108,7 +123,15 @@ class Forecaster(nn.Module):
             nn.init.zeros_(self.shortcut.weight)
             nn.init.zeros_(self.shortcut.bias)
 
-    def forward(self, x_BLC: Tensor, observed_BLC: Tensor, future_BHF: Tensor) -> Tensor:
+    def forward(
+        self,
+        x_BLC: Tensor,
+        observed_BLC: Tensor,
+        future_BHF: Tensor,
+        known_BLK: Tensor | None = None,
+        static_BD: Tensor | None = None,
+        series_B: Tensor | None = None,
+    ) -> Tensor:
         """(B, H, Q) rising quantiles in the units of x.
 
         With ``instance`` normalisation a window without variation is forecast to stay as it is.
@@ -116,27 +139,49 @@ class Forecaster(nn.Module):
         Args:
             x_BLC: standardised values, missing ones filled from the past.
             observed_BLC: 1 where observed, else 0; the type of x.
-            future_BHF: calendar features of the horizon's steps. The head alone reads the calendar: the
-                encoder sees what happened, the head when it is asked for.
+            future_BHF: features of the horizon's steps, the future covariates last. The head alone reads the
+                calendar: the encoder sees what happened, the head when it is asked for.
+            known_BLK: future covariates of the lookback's steps; needed where there are any.
+            static_BD: static features of each window's series; needed where there are any.
+            series_B: numbers of the series, from 0; needed where they have an embedding.
         """
-        x_BLD, loc_B1, scale_B1 = self.encoder_inputs(x_BLC, observed_BLC)
+        identity_BE = None if self.identity is None else self.identity(static_BD, series_B)
+        x_BLD, loc_B1, scale_B1 = self.encoder_inputs(x_BLC, observed_BLC, known_BLK, identity_BE)
+        if identity_BE is not None:
+            future_BHF = torch.cat([future_BHF, _at_every_step(identity_BE, future_BHF)], dim=-1)
         raw_BHQ = self.head(self.encoder(x_BLD), future_BHF)
         y_BHQ = rising(raw_BHQ, self.median)
         if self.shortcut is not None:
             y_BHQ = y_BHQ + self.shortcut(x_BLD[..., 0])[..., None]
         return y_BHQ * scale_B1[..., None] + loc_B1[..., None]
 
-    def encoder_inputs(self, x_BLC: Tensor, observed_BLC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def encoder_inputs(
+        self,
+        x_BLC: Tensor,
+        observed_BLC: Tensor,
+        known_BLK: Tensor | None = None,
+        identity_BE: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """What the encoder reads of windows, and the location and scale that were taken off their target.
 
+        Args:
+            x_BLC, observed_BLC, known_BLK: as of `forward`.
+            identity_BE: embeddings of the windows' series.
+
         Returns:
-            (B, L, D) normalised columns, the target first, then their masks; (B, 1) and (B, 1).
+            What it reads of each step of the lookback: normalised columns, the target's first, then their
+            masks, then what is known; (B, 1) and (B, 1).
         """
         count = self.config.channels_read
         x_BLC, observed_BLC = x_BLC[..., :count], observed_BLC[..., :count]
         loc_B1C, scale_B1C = self._location_and_scale(x_BLC)
         x_BLC = (x_BLC - loc_B1C) / scale_B1C.clamp_min(_LEAST_DIVISOR)
-        return torch.cat([x_BLC, observed_BLC], dim=-1), loc_B1C[..., 0], scale_B1C[..., 0]
+        read = [x_BLC, observed_BLC]
+        if known_BLK is not None:
+            read.append(known_BLK)
+        if identity_BE is not None:
+            read.append(_at_every_step(identity_BE, x_BLC))
+        return torch.cat(read, dim=-1), loc_B1C[..., 0], scale_B1C[..., 0]
 
     def _location_and_scale(self, x_BLC: Tensor) -> tuple[Tensor, Tensor]:
         one_B1C = torch.ones_like(x_BLC[:, :1])
@@ -147,13 +192,35 @@ class Forecaster(nn.Module):
         return x_BLC.mean(dim=1, keepdim=True), x_BLC.std(dim=1, keepdim=True, unbiased=False)
 
 
+class SeriesEmbedding(nn.Module):
+    """What is learned of a series: of itself, and of what its static features share with others."""
+
+    def __init__(self, config: ForecasterConfig) -> None:
+        super().__init__()
+        self.own = nn.Embedding(config.series, config.series_embedding)
+        # Small, so that at first all series are alike: what they share is learned first.
+        nn.init.normal_(self.own.weight, std=0.1)
+        features = config.static_features
+        self.shared = nn.Linear(features, config.series_embedding, bias=False) if features else None
+
+    def forward(self, static_BD: Tensor, series_B: Tensor) -> Tensor:
+        """(B, E)."""
+        own_BE: Tensor = self.own(series_B)
+        return own_BE if self.shared is None else own_BE + self.shared(static_BD)
+
+
 def build(config: ForecasterConfig) -> Forecaster:
     """The network of a configuration; its weights come from torch's current seed."""
     return Forecaster(config)
 
 
+def _at_every_step(identity_BE: Tensor, like_BTF: Tensor) -> Tensor:
+    """(B, T, E) the identity at each of so many steps."""
+    return identity_BE[:, None].expand(-1, like_BTF.shape[1], -1).to(like_BTF.dtype)
+
+
 def _encoder(config: ForecasterConfig) -> RecurrentEncoder | TransformerEncoder:
-    inputs = 2 * config.channels_read
+    inputs = 2 * config.channels_read + config.known
     sizes = inputs, config.hidden_size, config.num_layers, config.dropout, config.segment_length
     if config.cell == "transformer":
         segments = config.lookback // config.segment_length
@@ -162,7 +229,7 @@ def _encoder(config: ForecasterConfig) -> RecurrentEncoder | TransformerEncoder:
 
 
 def _head(config: ForecasterConfig) -> CalendarHead | SegmentHead | LinearHead:
-    size, horizon, features = config.hidden_size, config.horizon, config.calendar_features
+    size, horizon, features = config.hidden_size, config.horizon, config.calendar_features + config.known
     dropout, outputs = config.dropout, len(config.quantiles)
     if config.head == "calendar":
         return CalendarHead(size, horizon, features, dropout, outputs)

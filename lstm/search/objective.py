@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property, reduce
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from lstm.training.checkpoint import EpochLoss
 from lstm.training.device import Wanted, choose_device
 from lstm.training.fit import Fit, OnEpoch, fit
 from lstm.training.recipe import Recipe
-from lstm.windows import Windows, windows
+from lstm.windows import Windows, shared_windows, windows
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class SearchTask:
         study_name: the study, created before.
         checkpoints: a folder of this study's own, shared by its workers where they share a file system.
         device: ``auto``, ``cpu`` or ``cuda``.
+        rivals: lookbacks of other studies, whose trials are to be compared with this one's.
     """
 
     data_set: DataSet
@@ -46,6 +47,7 @@ class SearchTask:
     study_name: str
     checkpoints: Path
     device: Wanted = "auto"
+    rivals: tuple[int, ...] = ()
 
     @cached_property
     def scaled(self) -> ScaledPanel:
@@ -62,9 +64,9 @@ class SearchTask:
     def validation_origins(self) -> Integers:
         """Origins that make a window for every lookback of the space, so that all trials are compared on
         the same targets."""
-        lookbacks = self.data_set.retrain.search_space.lookback
-        each = [self.windows(self.splits.validation, lookback).origins for lookback in lookbacks]
-        return reduce(np.intersect1d, each)
+        retrain = self.data_set.retrain
+        lookbacks = (*retrain.search_space.lookback, *self.rivals)
+        return shared_windows(self.panel, self.splits.validation, lookbacks, retrain.horizon).origins
 
     def validation(self, lookback: int) -> Windows:
         """The validation windows for one lookback, at the shared origins."""
@@ -106,7 +108,7 @@ def train_trial(
         TrainingDiverged: the loss is not finite.
     """
     number = places.place(trial.study.get_trials(deepcopy=False)[trial.number])
-    model, training = suggest(trial, task.data_set, len(task.panel.columns), task.scaled.calendar.shape[1])
+    model, training = suggest(trial, task.data_set, **task.scaled.sizes)
     training = replace(training, seed=training.seed + number)
     started()
     losses: list[float] = []

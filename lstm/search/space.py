@@ -11,6 +11,7 @@ import optuna
 from data.catalog import DataSet
 from data.retrain import Interval, SearchSpace
 from lstm.models.forecaster import ForecasterConfig
+from lstm.scaling import ScaledPanel
 from lstm.training.recipe import Recipe, TrainingConfig
 
 CHOICES = (
@@ -31,13 +32,20 @@ RANGES = ("dropout", "learning_rate")
 
 
 def suggest(
-    trial: optuna.Trial, data_set: DataSet, columns: int, calendar_features: int
+    trial: optuna.trial.BaseTrial,
+    data_set: DataSet,
+    columns: int,
+    calendar_features: int,
+    future_covariates: int = 0,
+    static_features: int = 0,
+    series: int = 1,
+    series_embedding: int = 0,
 ) -> tuple[ForecasterConfig, TrainingConfig]:
     """Draw a configuration.
 
     Args:
-        columns: C, the target and its past covariates.
-        calendar_features: F, as `lstm.features` makes them.
+        columns, calendar_features, future_covariates, static_features, series, series_embedding: as
+            `lstm.scaling.ScaledPanel.sizes` has them.
 
     Returns:
         The network and its training. The training's seed is the data set's; the caller gives each trial
@@ -61,6 +69,10 @@ def suggest(
         quantiles=retrain.quantiles,
         columns=columns,
         calendar_features=calendar_features,
+        future_covariates=future_covariates,
+        static_features=static_features,
+        series=series,
+        series_embedding=series_embedding,
     )
     return model, training
 
@@ -76,6 +88,12 @@ def centre(space: SearchSpace) -> dict[str, Any]:
         low, high = interval.low, interval.high
         middle[name] = math.sqrt(low * high) if low > 0 else (low + high) / 2
     return middle
+
+
+def at_centre(data_set: DataSet, scaled: ScaledPanel) -> tuple[ForecasterConfig, TrainingConfig]:
+    """The configuration in the middle of the data set's space."""
+    trial = optuna.trial.FixedTrial(centre(data_set.retrain.search_space))
+    return suggest(trial, data_set, **scaled.sizes)
 
 
 def params_of(recipe: Recipe) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from data.calendar import Frequency
+from data.checks import check_ahead
 from data.errors import NightcastError
 from data.files import write_atomically
 from data.layout import Layout
@@ -36,6 +37,7 @@ from lstm.windows import Windows, newest
 
 FORMAT = 3
 MANIFEST = "bundle.json"
+_ROLES = ("covariates", "future", "static")
 _TWINS: tuple[Weights, Weights] = ("judged", "served")
 
 
@@ -126,8 +128,10 @@ class Bundle:
         """The horizon after the panel's last step, by the weights that serve.
 
         Raises:
-            DataRefused: as of `forecast_windows`, or a series is shorter than the lookback.
+            DataRefused: as of `forecast_windows`, or a series is shorter than the lookback, or a future
+                covariate is missing in the horizon.
         """
+        check_ahead(panel, self.recipe.model.horizon)
         return Forecast(
             data_set=self.data_set,
             version=version,
@@ -233,7 +237,7 @@ def _from_dict(raw: Mapping[str, Any], weights: Mapping[Weights, dict[str, Tenso
         raise ValueError(f"calibration of {calibration.factor_HQ.shape} steps and levels")
     layout = raw["layout"]
     return Bundle(
-        layout=Layout(**{**layout, "covariates": tuple(layout["covariates"])}),
+        layout=Layout(**{**layout, **{role: tuple(layout[role]) for role in _ROLES}}),
         frequency=Frequency(**raw["frequency"]),
         seasons=tuple(raw["seasons"]),
         non_negative=raw["non_negative"],

@@ -6,6 +6,7 @@ Axes: S series, H horizon steps, Q quantiles.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from data.frame import normalise
 from data.layout import Layout
 from data.panel import Floats, Panel
 from data.rows import tidy
+from data.static import static_values
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,10 @@ def quantile_columns(quantiles: tuple[float, ...]) -> list[str]:
 
 
 def panel_of(frame: pd.DataFrame, layout: Layout, frequency: Frequency) -> Panel:
-    """The panel of some newest rows, under the source's own column names; it ends at the newest time.
+    """The panel of some newest rows, under the source's own column names.
+
+    It ends at the newest time; where there are future covariates, at the newest with a target: later rows
+    give what is known ahead.
 
     Args:
         frame: one row a series and grid step; times as ISO texts or datetimes, local where they carry
@@ -76,28 +81,49 @@ def panel_of(frame: pd.DataFrame, layout: Layout, frequency: Frequency) -> Panel
             data_set=layout.data_set,
             remedy="give the newest rows, at least as many as the model reads.",
         )
-    rows = normalise(pl.from_pandas(frame).lazy(), layout).collect()
-    tidied, _ = tidy(rows, layout, frequency)
-    newest = tidied["time"].dt.replace_time_zone(None).to_numpy().max()
-    return build_panel(layout, frequency, tidied, newest)
+    rows = normalise(pl.from_pandas(frame).lazy(), layout)
+    static = static_values(rows, layout)
+    tidied, _ = tidy(rows.drop(layout.static).collect(), layout, frequency)
+    has_target = pl.col(layout.target).is_not_null()
+    past = tidied.filter(has_target) if layout.future else tidied
+    if past.is_empty():
+        layout.refuse("No row has a target.", column=layout.target, remedy="give the newest observed rows.")
+    newest = past["time"].max()
+    assert isinstance(newest, datetime)
+    late = tidied.filter(pl.col("time").min().over("series") > newest)
+    if not late.is_empty():
+        layout.refuse(
+            "The series has no row at or before the newest with a target.",
+            series=late["series"][0],
+            column=layout.target,
+            remedy="give its newest observed rows, or leave it out.",
+        )
+    return build_panel(layout, frequency, tidied, np.datetime64(newest.replace(tzinfo=None), "us"), static)
 
 
 def rows_of(panel: Panel, layout: Layout, lookback: int) -> pd.DataFrame:
-    """The newest rows under the source's own column names: the inverse of `panel_of`.
+    """The newest rows, and those ahead, under the source's own column names: the inverse of `panel_of`.
 
     A forecast fills a missing value from the newest one before it, so the rows of each series begin where
     every column was observed, at or before the lookback: they give the same forecast as the whole panel.
     Times are ISO texts, local with their offset; NaN where nothing was observed.
     """
-    texts = np.array([panel.frequency.format(time).replace(" ", "T") for time in panel.times()])
+    times = panel.frequency.times(panel.start, panel.n_steps + panel.n_ahead)
+    texts = np.array([panel.frequency.format(time).replace(" ", "T") for time in times])
     frames = []
     for number, name in enumerate(panel.series):
         first, end = int(panel.offsets[number]), int(panel.offsets[number + 1])
         complete = np.flatnonzero(panel.observed[first : max(first, end - lookback) + 1].all(axis=1))
         start = first + int(complete[-1]) if len(complete) else first
-        frame = pd.DataFrame(panel.values[start:end], columns=list(panel.columns))
+        values = np.full((end - start + panel.n_ahead, len(panel.columns)), np.nan)
+        values[: end - start] = panel.values[start:end]
+        if panel.n_ahead:
+            values[end - start :, len(panel.columns) - len(panel.future) :] = panel.ahead[number]
+        frame = pd.DataFrame(values, columns=list(panel.columns))
         frame.insert(0, layout.time, texts[len(texts) - len(frame) :])
         if layout.series:
             frame.insert(1, layout.series, name)
+        for feature, of_series in panel.static.items():
+            frame[feature] = of_series[number]
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)

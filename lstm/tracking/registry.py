@@ -211,10 +211,14 @@ def save_model(bundle: Bundle, digest: str, files: Path, example: Panel, folder:
             artifacts={"bundle": str(files)},
             model_config={"digest": digest},
             code_paths=[str(path) for path in _code(Path(temporary))],
-            pip_requirements=[f"{name}=={installed(name).split('+')[0]}" for name in _REQUIREMENTS],
+            pip_requirements=[f"{name}=={installed(name).split('+')[0]}" for name in _requirements(bundle)],
             signature=signature(bundle),
             input_example=_example(bundle, example),
         )
+
+
+def _requirements(bundle: Bundle) -> tuple[str, ...]:
+    return (*_REQUIREMENTS, "holidays") if bundle.layout.holidays else _REQUIREMENTS
 
 
 def signature(bundle: Bundle) -> ModelSignature:
@@ -222,6 +226,10 @@ def signature(bundle: Bundle) -> ModelSignature:
     layout = bundle.layout
     keys = {layout.time: AnyType(), **({layout.series: DataType.string} if layout.series else {})}  # type: ignore[no-untyped-call]
     inputs = keys | dict.fromkeys(layout.values, DataType.double)
+    encoder = bundle.judged.scaler.static
+    inputs |= {
+        name: DataType.string if encoder.is_category(name) else DataType.double for name in layout.static
+    }
     outputs = dict.fromkeys(("series", "time"), DataType.string)
     outputs |= dict.fromkeys(quantile_columns(bundle.quantiles), DataType.double)
     return ModelSignature(_schema(inputs), _schema(outputs))

@@ -75,7 +75,7 @@ def judge_windows(
     shown = list(dict.fromkeys(windows.series.tolist()))[:_MOST_SERIES]
     figure, axes = drawing.rows(max(len(shown), 1))
     for axis, series in zip(axes, shown, strict=False):
-        chosen = _apart(windows, series, horizon)
+        chosen = apart(windows, series, horizon)
         for window in chosen:
             times = _times(panel, int(windows.steps[window]) + 1, horizon)
             _fan(axis, panel.frequency, times, forecast_WHQ[window], quantiles, COLOURS.get(name, BLUE))
@@ -225,7 +225,7 @@ def _by_step(axis: Axes, values: Mapping[str, Sequence[float]]) -> None:
     axis.set_xlabel("steps ahead", color=FAINT)
 
 
-def _apart(windows: Windows, series: int, horizon: int, most: int = 7) -> list[int]:
+def apart(windows: Windows, series: int, horizon: int, most: int = 7) -> list[int]:
     """The newest windows of a series, at least a horizon apart, in the order of time."""
     chosen: list[int] = []
     own = np.flatnonzero(windows.series == series)

@@ -48,13 +48,20 @@ class Tracker:
 
     def start_night(self, identity: Identity, tags: Mapping[str, str] | None = None) -> str:
         """The night's run, running: a new one, or the one that an earlier attempt left."""
+        return self._start(identity, "night", tags or {})
+
+    def start_comparison(self, identity: Identity) -> str:
+        """The run of a comparison, which has its identity from the same parts; as `start_night`."""
+        return self._start(identity, "comparison", {})
+
+    def _start(self, identity: Identity, kind: str, tags: Mapping[str, str]) -> str:
         experiment = self._experiment(identity.data_set)
-        tags = {**environment(), **(tags or {}), **_own(identity.key, "night")}
-        wanted = f"tags.`{NIGHT_TAG}` = '{identity.key}' and tags.`{KIND_TAG}` = 'night'"
+        tags = {**environment(), **tags, **_own(identity.key, kind)}
+        wanted = f"tags.`{NIGHT_TAG}` = '{identity.key}' and tags.`{KIND_TAG}` = '{kind}'"
         with answering(self.uri):
             found = self._client.search_runs([experiment], wanted, max_results=1)
             if not found:
-                name = f"night of {identity.as_of}"
+                name = f"{kind} of {identity.as_of}"
                 return str(self._client.create_run(experiment, tags=tags, run_name=name).info.run_id)
             run_id = str(found[0].info.run_id)
             self._client.update_run(run_id, status="RUNNING")

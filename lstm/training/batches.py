@@ -1,7 +1,8 @@
 """Batches, gathered by index from a panel that lies on the training device.
 
-Axes: B batch, L lookback steps, H horizon steps, C columns, F calendar features, N rows of the panel,
-R runs of windows or of steps, U times of day, D days.
+Axes: B batch, L lookback steps, H horizon steps, C columns, K future covariates, F features of a horizon step
+(calendar and future covariates), D numbers of static features, S series, N rows of the panel, M those and the
+rows ahead, R runs of windows or of steps, U times of day.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ class Inputs(NamedTuple):
     x_BLC: Tensor
     observed_BLC: Tensor
     future_BHF: Tensor
+    known_BLK: Tensor
+    static_BD: Tensor
+    series_B: Tensor
 
 
 class Batches:
@@ -38,7 +42,8 @@ class Batches:
         device: where they lie.
 
     Raises:
-        ValueError: the panel's calendar is too short for the horizon at a window's origin.
+        ValueError: the panel's calendar, or what is known ahead, is too short for the horizon at a window's
+            origin.
     """
 
     def __init__(
@@ -47,14 +52,22 @@ class Batches:
         calendar = panel.calendar
         if len(windows) and windows.last_step + horizon >= calendar.n_steps:
             raise ValueError(f"the panel was scaled for a shorter horizon than {horizon}")
+        has_future = panel.future.shape[1] > 0
+        if has_future and len(windows) and windows.last_step + horizon >= panel.n_steps + panel.n_ahead:
+            raise ValueError(f"future covariates are not known for a horizon of {horizon}")
         self._values_NC = send(panel.values, device)
         self._observed_NC = send(panel.observed, device)
+        self._future_MK = send(panel.future, device)
+        self._n_ahead = panel.n_ahead
+        self._static_SD = send(panel.static, device)
+        self._number_S = send(panel.numbers, device)
         self._count, self._stride = len(windows), windows.stride
         # Where a run's origins would begin if it went back to the first window.
         behind_R = windows.stride * windows.begins
         self._begin_R = send(windows.begins, device)
         self._origin_R = send(windows.origin_R - behind_R, device)
         self._step_R = send(windows.step_R - behind_R, device)
+        self._series_R = send(windows.series_R, device)
         self._advance = calendar.advance
         self._first_R = send(calendar.advance * calendar.first_R, device)
         self._base_R = send(calendar.base_R, device)
@@ -70,18 +83,28 @@ class Batches:
 
     def inputs(self, chosen_B: Tensor) -> Inputs:
         """The inputs of these windows (indices)."""
-        rows_BL = self._places(self._origin_R, chosen_B)[..., None] + self._past_L
-        steps_B1 = self._places(self._step_R, chosen_B)[..., None]
+        run_B = _run(self._begin_R, chosen_B)
+        after_B = self._stride * chosen_B
+        origin_B1 = (self._origin_R[run_B] + after_B)[..., None]
+        steps_B1 = (self._step_R[run_B] + after_B)[..., None]
+        series_B = self._series_R[run_B]
+        # Each series before has as many rows more as are known ahead.
+        known_B1 = origin_B1 + self._n_ahead * series_B[..., None]
+        rows_BL = origin_B1 + self._past_L
         is_observed_BLC = self._gather("is observed", self._observed_NC, rows_BL)
         return Inputs(
             self._gather("x", self._values_NC, rows_BL),
             self._room("observed", self._values_NC, is_observed_BLC.shape).copy_(is_observed_BLC),
-            self._features("future", steps_B1, self._ahead_H),
+            self._ahead(steps_B1, known_B1),
+            self._gather("known", self._future_MK, known_B1 + self._past_L),
+            self._gather("static", self._static_SD, series_B),
+            self._gather("series", self._number_S, series_B),
         )
 
     def targets(self, chosen_B: Tensor) -> tuple[Tensor, Tensor]:
         """(B, H) the targets of these windows (indices), and whether each was observed."""
-        rows_BH = self._places(self._origin_R, chosen_B)[..., None] + self._ahead_H
+        origin_B = self._origin_R[_run(self._begin_R, chosen_B)] + self._stride * chosen_B
+        rows_BH = origin_B[..., None] + self._ahead_H
         return (
             self._gather("target", self._values_NC[:, 0], rows_BH),
             self._gather("target is observed", self._observed_NC[:, 0], rows_BH),
@@ -96,9 +119,15 @@ class Batches:
         if order.size:
             yield from torch.split(send(order, self.device), batch_size, dim=-1)
 
-    def _places(self, first_R: Tensor, chosen_B: Tensor) -> Tensor:
-        """Rows or steps of the origins of these windows."""
-        return first_R[_run(self._begin_R, chosen_B)] + self._stride * chosen_B
+    def _ahead(self, steps_B1: Tensor, rows_B1: Tensor) -> Tensor:
+        """Calendar features and future covariates of the horizon after these grid steps and their rows."""
+        features = self._features("calendar", steps_B1, self._ahead_H)
+        if not self._future_MK.shape[1]:
+            return features
+        covariates = self._gather("covariates", self._future_MK, rows_B1 + self._ahead_H)
+        size = features.shape[-1] + covariates.shape[-1]
+        room = self._room("future", features, (*features.shape[:-1], size))
+        return torch.cat([features, covariates], dim=-1, out=room)
 
     def _features(self, name: str, steps_B1: Tensor, apart: Tensor) -> Tensor:
         """Calendar features of the grid steps so far apart from these: those of the day plus those of the

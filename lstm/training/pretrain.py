@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lstm.models.dropout import set_key
 from lstm.models.forecaster import Forecaster
-from lstm.training.batches import Batches
+from lstm.training.batches import Batches, Inputs
 from lstm.training.device import send
 from lstm.training.optimizer import adamw, descend
 from lstm.training.recipe import TrainingConfig
@@ -45,10 +45,11 @@ class MaskedSegments(nn.Module):
         self.token_K = nn.Parameter(torch.zeros(config.hidden_size))
         self.restore = nn.Linear(config.hidden_size, config.segment_length)
 
-    def forward(self, x_BLC: Tensor, observed_BLC: Tensor, hidden_BG: Tensor) -> Tensor:
+    def forward(self, inputs: Inputs, hidden_BG: Tensor) -> Tensor:
         """A scalar: the mean squared error of the target's normalised values, hidden and observed ones."""
         model, count = self.model, self.model.config.channels_read
-        x_BLD, _, _ = model.encoder_inputs(x_BLC, observed_BLC)
+        identity_BE = None if model.identity is None else model.identity(inputs.static_BD, inputs.series_B)
+        x_BLD, _, _ = model.encoder_inputs(inputs.x_BLC, inputs.observed_BLC, inputs.known_BLK, identity_BE)
         h_BGK = torch.where(hidden_BG[..., None], self.token_K, model.encoder.segments(x_BLD))
         restored_BGP = self.restore(model.encoder.states(h_BGK))
         error_BGP = restored_BGP - x_BLD[..., 0].view_as(restored_BGP)
@@ -85,8 +86,7 @@ def pretrain(model: Forecaster, training: TrainingConfig, batches: Batches) -> l
         for number, chosen_B in enumerate(batches.split(order, training.batch_size)):
             hidden_BG = generator.random((len(chosen_B), config.lookback // config.segment_length)) < SHARE
             set_key(model, keys_S[number])
-            inputs = batches.inputs(chosen_B)
-            loss = masked(inputs.x_BLC, inputs.observed_BLC, send(hidden_BG, device))
+            loss = masked(batches.inputs(chosen_B), send(hidden_BG, device))
             rate = learning_rate(
                 epoch * steps + number, training.pretrain_epochs * steps, training.learning_rate
             )

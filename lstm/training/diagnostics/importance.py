@@ -18,6 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from data.panel import Panel
+from lstm.features import feature_names
 from lstm.models.forecaster import ForecasterConfig
 from lstm.scaling import ScaledPanel
 from lstm.training.batches import Batches, Inputs
@@ -37,11 +39,10 @@ _MOST_BLOCKS = 12
 
 
 class Part(NamedTuple):
-    """A piece of one input: all windows, these steps, these columns."""
+    """A piece of one input: all windows, and what an index takes of the axes after them; all of it without."""
 
     field: str
-    steps: slice
-    columns: list[int]
+    index: tuple[slice | list[int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class Importance:
     Args:
         mae: with all of them: the mean absolute error of the median, in standard deviations of the target.
         windows: how many windows were forecast.
-        columns_R: the increase of the MAE in each repeat, by column (the target first) and by cycle of the
-            horizon's calendar.
+        columns_R: the increase of the MAE in each repeat, by column (the target first), by cycle of the
+            horizon's calendar, and for which series it is, ``series``, where there are several.
         lags_R: the same by the steps of the lookback, as (nearest, farthest) lag from 0, the newest step;
             all columns together.
     """
@@ -71,19 +72,17 @@ class Importance:
 def importance(
     config: ForecasterConfig,
     state: Mapping[str, Tensor],
-    panel: ScaledPanel,
+    panel: Panel,
+    scaled: ScaledPanel,
     windows: Windows,
-    columns: Sequence[str],
-    features: Sequence[str],
     season: int,
     seed: int = 0,
 ) -> Importance:
     """Permutation importance on windows that the weights were not trained on.
 
     Args:
+        panel: what `scaled` was made from; its names.
         windows: some of them, spread evenly, are used: as many as take a few seconds at most.
-        columns: C names, the target first.
-        features: F names of the calendar's features, as `lstm.features.feature_names` gives them.
         season: steps; lags are taken together by seasons where that makes a readable number of them.
 
     Raises:
@@ -93,7 +92,7 @@ def importance(
         raise ValueError(f"{len(windows)} windows: nothing can be exchanged among them")
     count = min(max(_STEPS_READ // config.lookback, _LEAST_WINDOWS), _MOST_WINDOWS, len(windows))
     chosen = np.linspace(0, len(windows) - 1, count).astype(np.int64)
-    batches = Batches(panel, windows.select(chosen), config.lookback, config.horizon, torch.device("cpu"))
+    batches = Batches(scaled, windows.select(chosen), config.lookback, config.horizon, torch.device("cpu"))
     [every_W] = batches.in_order(count)
     inputs, (y_WH, observed_WH) = batches.inputs(every_W), batches.targets(every_W)
     model, median = network(config, state), config.quantiles.index(0.5)
@@ -103,11 +102,11 @@ def importance(
             missed_WH = (y_WH - model(*given)[..., median]).abs()
         return float((missed_WH * observed_WH).sum() / observed_WH.sum().clamp_min(1))
 
-    by_lag = {lag: _steps(lag, config.lookback, len(columns)) for lag in _lags(config.lookback, season)}
+    by_lag = {lag: _steps(panel, lag, config.lookback) for lag in _lags(config.lookback, season)}
     return Importance(
         mae=error(inputs),
         windows=count,
-        columns_R=increases(error, inputs, _columns(columns, features), np.random.default_rng(seed)),
+        columns_R=increases(error, inputs, _columns(panel), np.random.default_rng(seed)),
         lags_R=increases(error, inputs, by_lag, np.random.default_rng(seed)),
     )
 
@@ -130,23 +129,29 @@ def increases(
 
 def _exchanged(inputs: Inputs, parts: Sequence[Part], order_W: Tensor) -> Inputs:
     changed = {field: getattr(inputs, field).clone() for field in {part.field for part in parts}}
-    for field, steps, columns in parts:
-        changed[field][:, steps, columns] = getattr(inputs, field)[order_W][:, steps, columns]
+    for field, index in parts:
+        place = (slice(None), *index)
+        changed[field][place] = getattr(inputs, field)[order_W][place]
     return inputs._replace(**changed)
 
 
-def _columns(columns: Sequence[str], features: Sequence[str]) -> dict[str, list[Part]]:
-    """Each column with its mask, and each cycle of the horizon's calendar."""
+def _columns(panel: Panel) -> dict[str, list[Part]]:
+    """Each observed column with its mask; each future covariate, before and after the origin; each cycle of the
+    horizon's calendar; and which series it is."""
     every = slice(None)
     groups = {
-        name: [Part("x_BLC", every, [place]), Part("observed_BLC", every, [place])]
-        for place, name in enumerate(columns)
+        name: [Part("x_BLC", (every, [place])), Part("observed_BLC", (every, [place]))]
+        for place, name in enumerate((panel.target, *panel.covariates))
     }
-    cycles: dict[str, list[int]] = {}
-    for place, name in enumerate(features):
-        cycles.setdefault(_cycle(name), []).append(place)
-    for name, places in cycles.items():
-        groups[name] = [Part("future_BHF", every, places)]
+    calendar = [*feature_names(panel.frequency), *(["holiday"] if panel.holidays else [])]
+    for place, name in enumerate(panel.future):
+        ahead = Part("future_BHF", (every, [len(calendar) + place]))
+        groups[name] = [Part("known_BLK", (every, [place])), ahead]
+    for cycle in dict.fromkeys(map(_cycle, calendar)):
+        places = [place for place, name in enumerate(calendar) if _cycle(name) == cycle]
+        groups[cycle] = [Part("future_BHF", (every, places))]
+    if len(panel.series) > 1:
+        groups["series"] = [Part("static_BD"), Part("series_B")]
     return groups
 
 
@@ -163,7 +168,10 @@ def _lags(lookback: int, season: int) -> list[tuple[int, int]]:
     return [(first, min(first + size, lookback) - 1) for first in range(0, lookback, size)]
 
 
-def _steps(lag: tuple[int, int], lookback: int, columns: int) -> list[Part]:
+def _steps(panel: Panel, lag: tuple[int, int], lookback: int) -> list[Part]:
+    """All that is read of these steps."""
     nearest, farthest = lag
-    steps, every = slice(lookback - 1 - farthest, lookback - nearest), list(range(columns))
-    return [Part("x_BLC", steps, every), Part("observed_BLC", steps, every)]
+    steps = slice(lookback - 1 - farthest, lookback - nearest)
+    return [
+        Part(field, (steps,)) for field in ("x_BLC", "observed_BLC", *(["known_BLK"] if panel.future else []))
+    ]

@@ -1,0 +1,162 @@
+"""The windows that all contenders are judged on, and what the baselines forecast for them.
+
+Axes: W windows, H horizon steps, Q quantiles.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.catalog import DataSet
+from data.errors import DataRefused
+from data.panel import Floats, Panel
+from data.splits import Span, Splits
+from lstm.evaluation import metrics
+from lstm.evaluation.baselines import (
+    fit_linear,
+    naive_scale,
+    residual_quantiles,
+    seasonal_naive,
+    with_quantiles,
+)
+from lstm.promotion.judge import Bench
+from lstm.scaling import Scaler
+from lstm.windows import Windows, shared_windows, targets, windows
+
+# Forecasts of so many windows, for each contender and seed, are kept on disk.
+_MOST_WINDOWS = 5_000
+
+Point = Callable[[Windows], Floats]
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What a comparison stands on.
+
+    Args:
+        data_set: as `lstm.comparison.contenders.compared` made it.
+    """
+
+    data_set: DataSet
+    panel: Panel
+    splits: Splits
+
+    @property
+    def learned(self) -> Span:
+        """Train and validation: what the contenders have learned from when they are judged."""
+        return Span(self.splits.train.first, self.splits.validation.last)
+
+    def shared(self, span: Span) -> Windows:
+        """The windows of a span that every lookback can make, or some of them where they are many.
+
+        Those are drawn by chance: every n-th origin could be the same hour of each day.
+        """
+        retrain = self.data_set.retrain
+        every = shared_windows(self.panel, span, retrain.search_space.lookback, retrain.horizon)
+        if len(every) <= _MOST_WINDOWS:
+            return every
+        generator = np.random.default_rng(0)
+        return every.select(np.sort(generator.choice(len(every), _MOST_WINDOWS, replace=False)))
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A forecaster that needs no search.
+
+    Args:
+        network: ``linear`` or ``seasonal_naive``.
+        lookback: the steps that it reads.
+        forecast_WHQ: for the judge windows.
+        validation_mae: standardised, of a fit on the training span alone.
+        seconds: of its last fit.
+        parameters: that it has learned.
+    """
+
+    network: str
+    lookback: int
+    forecast_WHQ: Floats
+    validation_mae: float
+    seconds: float
+    parameters: int
+
+
+def make_bench(ground: Ground) -> Bench:
+    """The judge windows, the same for all, in units of what was learned from.
+
+    Raises:
+        DataRefused: there is none.
+    """
+    panel, data_set, splits = ground.panel, ground.data_set, ground.splits
+    chosen = ground.shared(splits.judge)
+    if not len(chosen):
+        raise DataRefused(
+            f"no window of {data_set.retrain.horizon} steps can be judged at every lookback.",
+            data_set=panel.data_set,
+            column=panel.target,
+            time=panel.frequency.format(panel.frequency.shift(panel.start, splits.judge.first)),
+            remedy="compare shorter lookbacks, or lengthen retrain.judge in the catalog.",
+        )
+    loc_W, scale_W = scaler_of(ground).target(chosen.series)
+    return Bench(
+        windows=chosen,
+        y_WH=targets(panel, chosen, data_set.retrain.horizon),
+        levels=data_set.retrain.quantiles,
+        loc_W=loc_W,
+        scale_W=scale_W,
+        naive_scale_W=naive_scale(panel, data_set.seasons[0], splits.validation.last)[chosen.series],
+    )
+
+
+def scaler_of(ground: Ground) -> Scaler:
+    """The units in which all are judged."""
+    return Scaler.fit(ground.panel, ground.learned.last, ground.learned.first)
+
+
+def baselines(ground: Ground, bench: Bench) -> list[Baseline]:
+    """Seasonal naive, and a linear model for each lookback, with quantiles from residuals on validation."""
+    horizon, season = ground.data_set.retrain.horizon, ground.data_set.seasons[0]
+    made = [_baseline(ground, bench, ("seasonal_naive", season), _naive(ground, season), 0)]
+    for lookback in ground.data_set.retrain.search_space.lookback:
+        fit, weights = _linear(ground, lookback), (lookback + 1) * horizon
+        made.append(_baseline(ground, bench, ("linear", lookback), fit, weights))
+    return made
+
+
+def _naive(ground: Ground, season: int) -> Callable[[Span], Point]:
+    horizon = ground.data_set.retrain.horizon
+    return lambda _: lambda some: seasonal_naive(ground.panel, some, horizon, season)
+
+
+def _linear(ground: Ground, lookback: int) -> Callable[[Span], Point]:
+    panel, horizon = ground.panel, ground.data_set.retrain.horizon
+
+    def fit(span: Span) -> Point:
+        fitted = fit_linear(panel, windows(panel, span, lookback, horizon), lookback, horizon)
+        return lambda some: fitted.forecast(panel, some)
+
+    return fit
+
+
+def _baseline(
+    ground: Ground, bench: Bench, who: tuple[str, int], fit: Callable[[Span], Point], parameters: int
+) -> Baseline:
+    """Fitted twice, as the networks are: on train for what validation shows, then on both for the judge."""
+    scaler = scaler_of(ground)
+    validation = ground.shared(ground.splits.validation)
+    seen_WH = targets(ground.panel, validation, bench.y_WH.shape[1])
+    z_WH, point_WH = (
+        scaler.scale_target(y_WH, validation.series)
+        for y_WH in (seen_WH, fit(ground.splits.train)(validation))
+    )
+    began = time.process_time()
+    point = fit(ground.learned)
+    seconds = time.process_time() - began
+    residuals_HQ = residual_quantiles(z_WH, point_WH, bench.levels)
+    forecast_WHQ = with_quantiles(point(bench.windows), residuals_HQ, bench.scale_W)
+    if ground.data_set.non_negative:
+        forecast_WHQ = np.maximum(forecast_WHQ, 0.0)
+    return Baseline(*who, forecast_WHQ, metrics.mae(z_WH, point_WH), seconds, parameters)

@@ -1,0 +1,86 @@
+"""Who is compared: every network at every lookback, each searched in the data set's own space."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+from pydantic import ValidationError
+
+from data.catalog import DataSet
+from data.errors import NightcastError
+from data.panel import Panel
+from data.retrain import Budget, Encoder, SearchSpace
+from data.splits import split
+
+NETWORKS: tuple[Encoder, ...] = get_args(Encoder)
+
+
+class WrongComparison(NightcastError):
+    """A comparison that was asked for cannot be made."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One network at one lookback."""
+
+    network: Encoder
+    lookback: int
+
+    @property
+    def name(self) -> str:
+        """For files and studies: ``lstm-168``."""
+        return f"{self.network}-{self.lookback}"
+
+
+def lookbacks_of(data_set: DataSet, panel: Panel) -> tuple[int, ...]:
+    """A quarter of the catalog's longest lookback, that one, and its double, in whole segments.
+
+    Without the double where a panel is too short to train on it: a quarter of the training span or more.
+    """
+    space = data_set.retrain.search_space
+    longest, unit = max(space.lookback), math.lcm(*space.segment_length)
+    short = max(unit * -(-longest // (4 * unit)), 2)
+    train = split(panel, data_set.retrain).train
+    double = [2 * longest] if 8 * longest <= len(train) else []
+    return tuple(dict.fromkeys([short, longest, *double]))
+
+
+def compared(
+    data_set: DataSet, networks: Sequence[Encoder], lookbacks: Sequence[int], budget: Budget
+) -> DataSet:
+    """The data set with these networks, lookbacks and budget a contender in its search space.
+
+    Raises:
+        WrongComparison: no network or lookback, or one that the space does not allow.
+    """
+    retrain = data_set.retrain
+    keys = {"cell": tuple(dict.fromkeys(networks)), "lookback": tuple(sorted(set(lookbacks)))}
+    try:
+        space = SearchSpace.model_validate(retrain.search_space.with_keys(keys))
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)
+        )
+        raise WrongComparison(
+            f"{data_set.name}: {problems}. Remedy: name networks of {', '.join(NETWORKS)}, and lookbacks of "
+            "two steps or more that its segment lengths divide"
+        ) from error
+    changed = retrain.model_copy(update={"search_space": space, "budget": budget})
+    return data_set.model_copy(update={"retrain": changed})
+
+
+def contenders(data_set: DataSet) -> tuple[Contender, ...]:
+    """The contenders of a data set that `compared` made, the quick ones first."""
+    space = data_set.retrain.search_space
+    return tuple(Contender(cell, lookback) for lookback in space.lookback for cell in space.cell)
+
+
+def only(data_set: DataSet, contender: Contender) -> DataSet:
+    """The data set whose search is that of one contender."""
+    retrain = data_set.retrain
+    keys = {"cell": (contender.network,), "lookback": (contender.lookback,)}
+    changed = retrain.model_copy(update={"search_space": retrain.search_space.model_copy(update=keys)})
+    return data_set.model_copy(update={"retrain": changed})

@@ -1,0 +1,101 @@
+"""A night of shops whose promotions are known ahead: from a CSV file to a model that serves."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from nights import START, Command, House, entry
+
+from lstm.tracking.server import global_store
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+HOURS, HORIZON = 40 * 24, 6
+KINDS = {"a": "hall", "b": "kiosk", "c": "hall"}
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> House:
+    made = House(tmp_path_factory.mktemp("shops"))
+    declared = entry("shops", max_epochs=12, budget={"trials": 1, "minutes": 5})
+    declared |= {"series": "shop", "holidays": "DE-BY"}
+    declared["columns"] = {"promotion": "future", "visitors": "past", "kind": "static", "area": "static"}
+    made.entries["shops"] = declared
+    made.catalog.write_text(yaml.safe_dump(made.entries))
+    write(made, HOURS + HORIZON)
+    return made
+
+
+def write(house: House, hours: int) -> None:
+    """Sales follow promotions, which come at random; after `HOURS` only promotions are known."""
+    generator = np.random.default_rng(0)
+    frames = []
+    for number, (shop, kind) in enumerate(KINDS.items()):
+        promotion = generator.random(HOURS + HORIZON) < 0.3
+        sales = (
+            10 * (number + 1)
+            + (8 if kind == "hall" else 3) * promotion
+            + generator.normal(0, 0.3, promotion.size)
+        )
+        visitors = generator.normal(5, 1, promotion.size)
+        frame = pd.DataFrame(
+            {
+                "time": [f"{START + timedelta(hours=hour):%Y-%m-%d %H:%M}" for hour in range(promotion.size)],
+                "shop": shop,
+                "load": sales.round(3),
+                "promotion": promotion.astype(int),
+                "visitors": visitors.round(3),
+                "kind": kind,
+                "area": 100.5 + number,
+            }
+        )
+        frame.loc[HOURS:, ["load", "visitors"]] = np.nan
+        frames.append(frame[:hours])
+    pd.concat(frames).to_csv(house.folder / "shops.csv", index=False)
+
+
+def run(house: House, *arguments: str) -> dict[str, Any]:
+    command = Command(house, *arguments, "--json")
+    assert command.end(600) == 0, command.text
+    result: dict[str, Any] = command.result()
+    return result
+
+
+def test_a_night_learns_what_is_known_ahead(house: House, tmp_path: Path) -> None:
+    night = run(house, "retrain", "shops")
+    assert night["ending"] == "promoted", night["reason"]
+    scores = night["scores"]
+    # Who does not know the promotions of the horizon cannot come near.
+    assert scores["challenger"]["mae"] < 0.6 * scores["linear"]["mae"]
+    forecast = run(house, "forecast", "shops", "--request", str(tmp_path / "request.json"))
+    assert len(forecast["forecast"]) == 3 * HORIZON
+    body = json.loads((tmp_path / "request.json").read_text())["dataframe_split"]
+    rows = pd.DataFrame(body["data"], columns=body["columns"])
+    with global_store(house.settings.mlflow_uri):
+        model = mlflow.pyfunc.load_model("models:/shops@champion")
+    rows = rows.astype({"load": float, "promotion": float, "visitors": float, "area": float})
+    served = model.predict(rows)
+    made = pd.DataFrame(forecast["forecast"])
+    np.testing.assert_allclose(served["q0.5"], made["q0.5"], rtol=1e-6)
+    ahead = rows[rows["load"].isna()].reset_index()
+    promoted = made["q0.5"][ahead["promotion"] == 1].groupby(made["series"]).mean()
+    plain = made["q0.5"][ahead["promotion"] == 0].groupby(made["series"]).mean()
+    assert (promoted > plain).all()
+
+
+def test_a_night_without_the_horizon_is_refused(house: House) -> None:
+    write(house, HOURS + HORIZON - 1)
+    command = Command(house, "retrain", "shops", "--json")
+    assert command.end(600) != 0
+    result = command.result()
+    assert result["ending"] == "refused"
+    assert "series a, column promotion, first at 2024-02-10 05:00+00:00" in result["reason"]
+    assert "Remedy: give it in rows of these times, whose target stays empty" in result["reason"]
