@@ -40,7 +40,7 @@ _RIDGE_LOOKBACK = 168
 _PATIENCE = 20.0
 
 
-def main(arguments: Sequence[str]) -> None:
+def measure(arguments: Sequence[str]) -> None:
     """Measure, print the table, write the JSON.
 
     Raises:
@@ -214,14 +214,14 @@ def _count(text: str) -> int:
     return number
 
 
-def command() -> None:
+def main(*arguments: str) -> None:
     """As a program: errors as text, and an end by SIGTERM that loses no trial."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        main(sys.argv[1:])
+        measure(arguments)
     except NightcastError as error:
         sys.exit(str(error))
 
 
 if __name__ == "__main__":
-    command()
+    main(*sys.argv[1:])

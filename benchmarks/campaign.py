@@ -199,7 +199,7 @@ class Campaign:
             return study.best(self._url, task.study_name).recipe
         trial = optuna.trial.FixedTrial(centre(self._space(horizon)))
         features = task.scaled.calendar.shape[1]
-        model, training = suggest(trial, task.data_set, len(task.panel.columns), features)  # type: ignore[arg-type]
+        model, training = suggest(trial, task.data_set, len(task.panel.columns), features)
         return Recipe(model, training, training.max_epochs)
 
     def _task(self, horizon: int, case: Case) -> SearchTask:

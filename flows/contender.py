@@ -161,7 +161,3 @@ def main(folder: str, name: str, seed: str) -> None:
     run(Path(folder), name, int(seed), load_settings(), asked)
     if asked.is_set():
         sys.exit(ASKED_TO_END)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import os
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from data.errors import NightcastError
 from flows import leash
+from flows.imports import importing
 from flows.loopback import HOST, answers
 
 START_SECONDS = 120.0
@@ -94,12 +94,13 @@ def start(home: Path) -> Server | Elsewhere:
     return made
 
 
-def main(descriptor: int) -> None:
+def main(descriptor: str) -> None:
     """The server's process: it listens on a socket that its parent opened."""
-    import uvicorn
-    from filelock import FileLock
-    from prefect.server.api.server import create_app
-    from prefect.settings import PREFECT_HOME
+    with importing():
+        import uvicorn
+        from filelock import FileLock
+        from prefect.server.api.server import create_app
+        from prefect.settings import PREFECT_HOME
 
     folder = PREFECT_HOME.value()
     folder.mkdir(parents=True, exist_ok=True)
@@ -112,9 +113,5 @@ def main(descriptor: int) -> None:
                 await super().startup(sockets)
 
     app = create_app(ephemeral=True, final=True)
-    with socket.socket(fileno=descriptor) as listener:
+    with socket.socket(fileno=int(descriptor)) as listener:
         OneAtATime(uvicorn.Config(app, log_level="error")).run(sockets=[listener])
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))

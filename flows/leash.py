@@ -8,14 +8,16 @@ children in order.
 from __future__ import annotations
 
 import os
-import runpy
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
+
+from flows.imports import importing
 
 ASKED_TO_END = 128 + signal.SIGTERM
 """Exit status of a child that was asked to end before its work was done."""
@@ -31,7 +33,7 @@ def start(
     environment: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
-    """Run a module as a child. Its output is added to `log`.
+    """Run the `main` of a module as a child. Its output is added to `log`.
 
     Args:
         environment: added to this process's own.
@@ -100,8 +102,9 @@ def _obey() -> None:
 def main() -> None:
     """The child's process: on the leash before the module that it runs imports what takes long."""
     threading.Thread(target=_obey, name="leash", daemon=True).start()
-    sys.argv = sys.argv[1:]
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    with importing():
+        module = import_module(sys.argv[1])
+    module.main(*sys.argv[2:])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """One search worker: trains trials of a night's study until the budget is spent. Knows no prefect.
 
 The night's MLflow run holds all that a worker needs (`Job` and the snapshot), so the same code runs in a
-local process (``python -m flows.worker RUN_ID``) and in a run of the deployment ``search/worker`` on
+local process (`flows.leash` starts it) and in a run of the deployment ``search/worker`` on
 another machine.
 """
 
@@ -85,7 +85,3 @@ def main(night_run: str) -> None:
     run_worker(night_run, load_settings(), asked.is_set)
     if asked.is_set():
         sys.exit(ASKED_TO_END)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

@@ -4,25 +4,41 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from data.calendar import Frequency
 from data.panel import Panel
+from flows.imports import importing
 
 if TYPE_CHECKING:
     from servers import Up
 
+# How long an example takes says how loaded the machine is.
+settings.register_profile("nightcast", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("nightcast")
 
 STACK = ("test_deploy.py", "test_mlproject.py", "test_postgres_night.py", "test_servers.py", "test_stack.py")
 """Files whose tests share one `nightcast up`."""
 
-LONGEST = (*STACK, "test_signals.py", "test_the_tutorial_runs", "test_night.py", "test_tracking_server.py")
+LONGEST = (
+    *STACK,
+    "test_signals.py",
+    "test_the_tutorial_runs",
+    "test_a_night_and_the_day_after",
+    "test_kernel_sanitizers.py",
+    "test_night.py",
+    "test_search_workers.py",
+    "test_study.py",
+    "test_ledger.py",
+    "test_tracking_server.py",
+)
 """Files and tests that take the longest, in the order in which they start: short ones even out the ends."""
 
 
@@ -31,6 +47,13 @@ class Groups(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         return _group(nodeid)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Called once in each process, which imports everything now."""
+    with importing():
+        return (yield)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -25,6 +25,8 @@ from lstm.settings import Settings
 
 BIN = Path(sys.executable).parent
 START = datetime(2024, 1, 1, tzinfo=UTC)
+LOOK_SECONDS = 0.25
+"""Seconds between two looks at a tree of processes: a look reads about every process of the machine."""
 
 SPACE = {
     "cell": ["gru"],
@@ -153,6 +155,7 @@ class Command:
                 },
             )
         self.seen: set[psutil.Process] = {psutil.Process(self.process.pid)}
+        self._looked = 0.0
 
     @property
     def text(self):
@@ -165,17 +168,25 @@ class Command:
                 self.seen.update(one.children(recursive=True))
             except psutil.NoSuchProcess:
                 continue
+        self._looked = time.monotonic()
         return self.seen
+
+    def _look(self):
+        """See who is new in the tree, now and then."""
+        if time.monotonic() - self._looked >= LOOK_SECONDS:
+            self.tree()
 
     def until(self, condition, seconds=120, pause=0.05):
         """Wait until something is so, looking at the tree meanwhile."""
         deadline = time.monotonic() + seconds
         while not condition():
             if pause >= 0.05:
-                self.tree()
+                self._look()
             assert self.process.poll() is None, f"ended with {self.process.returncode}\n{self.text}"
             assert time.monotonic() < deadline, f"waited too long\n{self.text}"
             time.sleep(pause)
+        if pause >= 0.05:
+            self.tree()
 
     def until_says(self, word, seconds=120):
         """Wait until a stage's line is there: it is printed when the stage is over."""
@@ -185,7 +196,7 @@ class Command:
         """Wait for its end; the exit status."""
         deadline = time.monotonic() + seconds
         while self.process.poll() is None:
-            self.tree()
+            self._look()
             assert time.monotonic() < deadline, f"did not end\n{self.text}"
             time.sleep(0.05)
         return self.process.returncode

@@ -237,4 +237,4 @@ def wait(condition, seconds, explain=lambda: ""):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"waited {seconds} s\n{explain()}"
-        time.sleep(0.3)
+        time.sleep(0.5)

@@ -244,7 +244,7 @@ def test_the_json_has_a_value_a_seed_the_configuration_and_the_seconds(
     path = write(tmp_path / "made.csv")
     out, work = tmp_path / "out.json", tmp_path / "work"
     options = [str(path), *OPTIONS, "--processes", "1", "--work", str(work), "--json", str(out)]
-    accuracy.main(options)
+    accuracy.measure(options)
     found = json.loads(out.read_text())
     assert set(found) == {"horizons", "config", "seconds"}
     assert list(found["horizons"]) == ["6", "12"]
@@ -255,7 +255,7 @@ def test_the_json_has_a_value_a_seed_the_configuration_and_the_seconds(
     printed = capsys.readouterr().out
     assert "Nightcast, searched" in printed
     assert "seasonal naive" in printed
-    accuracy.main(options)
+    accuracy.measure(options)
     assert capsys.readouterr().out == printed
     assert json.loads(out.read_text()) == found
 
@@ -266,7 +266,9 @@ def test_a_target_is_forecast_from_all_columns_beside_ridge(
     path = tmp_path / "made.parquet"
     pl.read_csv(write(tmp_path / "made.csv", 2_000), try_parse_dates=True).write_parquet(path)
     options = f"{path} --target OT --horizons 6 --lookback 24 --seeds 1 --no-search --epochs 1 --processes 1"
-    accuracy.main([*options.split(), "--work", str(tmp_path / "work"), "--json", str(tmp_path / "out.json")])
+    accuracy.measure(
+        [*options.split(), "--work", str(tmp_path / "work"), "--json", str(tmp_path / "out.json")]
+    )
     printed = capsys.readouterr().out
     assert "mse / mae / pinball" in printed
     assert "ridge, residual quantiles" in printed
@@ -294,7 +296,7 @@ def test_what_cannot_be_measured_is_refused_with_a_remedy(
     (tmp_path / "dateless.csv").write_text("a,b\n1,2\n3,4\n")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(NightcastError, match=message):
-        accuracy.main([*options, "--processes", "1"])
+        accuracy.measure([*options, "--processes", "1"])
     assert not (tmp_path / ".nightcast").exists()
 
 
@@ -383,7 +385,7 @@ def test_a_collection_is_measured_by_the_command(tmp_path: Path, capsys: pytest.
     train, test = collection(tmp_path)
     options = f"--m4 {train} {test} --season 12 --seeds 1 --no-search --epochs 1 --processes 1"
     out = tmp_path / "out.json"
-    accuracy.main([*options.split(), "--work", str(tmp_path / "work"), "--json", str(out)])
+    accuracy.measure([*options.split(), "--work", str(tmp_path / "work"), "--json", str(out)])
     printed = capsys.readouterr().out
     assert "smape / mase / owa" in printed
     assert "Naive2" in printed

@@ -252,3 +252,21 @@ def test_lags_go_by_season_where_that_can_be_read(make_panel: MakePanel) -> None
     assert [*by_season.lags_R][-1] == (56, 59)
     with pytest.raises(ValueError, match="nothing can be exchanged"):
         importance(config, state, panel, scaled_of(panel), some.select(np.array([0])), 8)
+
+
+def test_importance_of_what_is_known_ahead_and_of_the_series(make_panel: MakePanel) -> None:
+    panel = make_panel(steps=200, series=("a", "b"), covariates=("wind", "price"))
+    ahead = np.random.default_rng(0).normal(size=(2, HORIZON, 1))
+    static = {"rooms": (3.0, 5.0)}
+    panel = replace(panel, covariates=("wind",), future=("price",), ahead=ahead, static=static, holidays="DE")
+    scaled = scaled_of(panel)
+    config = config_of(panel, **scaled.sizes)
+    state = weights_of(config)
+    some = windows(panel, Span(100, 199), LOOKBACK, HORIZON)
+    found = importance(config, state, panel, scaled, some, 24)
+    cycles = ["hour_of_day", "day_of_week", "day_of_year", "holiday"]
+    assert list(found.columns_R) == ["load", "wind", "price", *cycles, "series"]
+    assert (found.columns_R["price"] != 0).all()
+    assert (found.columns_R["series"] != 0).all()
+    window = newest(panel, LOOKBACK).select(np.array([1]))
+    assert trace_gates(config, state, scaled, window) is not None

@@ -238,7 +238,6 @@ def test_the_pictures_of_the_page_on_the_lstm_are_made(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_the_tutorial_runs(tmp_path: Path) -> None:
     """Every command of the tutorial, in order, in one shell's folder; what it states is what comes out."""
     parts = BLOCK.findall((ROOT / "docs" / "tutorial.md").read_text())

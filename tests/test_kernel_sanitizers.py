@@ -130,7 +130,7 @@ def test_no_bad_access_and_no_undefined_behaviour(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not native.widths(), reason="no native code for this processor")
 def test_no_data_race(tmp_path: Path) -> None:
-    program = build("gcc", tmp_path, "-fsanitize=thread")
+    program = build("gcc", tmp_path, "-O0", "-fsanitize=thread")
     # Some kernels place memory where ThreadSanitizer does not expect it.
     without_layout = ["setarch", "-R"] if shutil.which("setarch") else []
     run([*without_layout, program], cases(native.widths(), 30), {"TSAN_OPTIONS": "exitcode=66"})

@@ -321,10 +321,10 @@ def test_a_trial_that_runs_over_time_is_pruned_if_another_finished(make_task):
     task = make_task(trials=50, minutes=10)
     work(task, seen := Recorder(), should_stop=lambda: bool(seen.of("ended")))
     spent = progress(task).seconds
-    study.create(task.storage_url, NAME, Budget(trials=50, minutes=(spent + 0.3) / 60), 0)
+    study.create(task.storage_url, NAME, Budget(trials=50, minutes=(spent + 1.5) / 60), 0)
 
     def slow(number, epoch):
-        time.sleep(0.4)
+        time.sleep(1.6)
 
     assert work(task, Recorder(slow)) == 1
     assert rows(task)[-1].reason == "the search's time was over at epoch 1"

@@ -281,11 +281,11 @@ def test_clean_leaves_the_living_alone(lite):
 
 def test_a_silent_heartbeat_is_found_from_any_host(url, monkeypatch):
     study.create(url, NAME, Budget(trials=2), 0)
-    monkeypatch.setattr("lstm.search.storage.GRACE_SECONDS", 1)
     with study.loaded(url, NAME) as own:
         trial = take(own, **{places.CLAIM: {"process": "elsewhere:1:1.00", "time": time.time()}})
         own._storage.record_heartbeat(trial._trial_id)
         assert study.clean(url, NAME) == 0
+        monkeypatch.setattr("lstm.search.storage.GRACE_SECONDS", 1)
         time.sleep(2.5)
     assert study.clean(url, NAME) == 1
     after = study.progress(url, NAME)
@@ -479,9 +479,11 @@ def test_two_cleaners_queue_a_dead_trial_once(url):
 
 @pytest.mark.slow
 def test_several_processes_may_prepare_a_fresh_database(url):
-    code = f"import sys; from lstm.search.storage import prepare; sys.stdin.readline(); prepare({url!r})"
-    children = [subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) for _ in range(4)]
-    time.sleep(4)
+    code = f"from lstm.search.storage import prepare; print(flush=True); input(); prepare({url!r})"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    children = [subprocess.Popen([sys.executable, "-c", code], **pipes) for _ in range(4)]
+    for child in children:
+        assert child.stdout.readline() == b"\n"
     for child in children:
         child.stdin.write(b"\n")
         child.stdin.flush()

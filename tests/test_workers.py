@@ -73,7 +73,7 @@ def test_workers_end_with_the_block(tmp_path):
 
 def test_a_leash_ends_a_child_whose_parent_was_killed(tmp_path):
     script = tmp_path / "dog.py"
-    script.write_text("print('up', flush=True)\nimport time\ntime.sleep(60)\n")
+    script.write_text("import time\n\ndef main():\n    print('up', flush=True)\n    time.sleep(60)\n")
     owner = (
         "import sys, time; from pathlib import Path; from flows import leash; "
         f"sys.path.insert(0, {str(tmp_path)!r}); "

@@ -41,7 +41,10 @@ def explain(
     settings = prepare()
     when = moment_of(at, "--at")
     known(settings, name)
-    from flows.explaining import explain as explain_champion
+    from flows.imports import importing
+
+    with importing():
+        from flows.explaining import explain as explain_champion
 
     found = explain_champion(settings, name, series, when, output or settings.root / "explanations" / name)
     if as_json:

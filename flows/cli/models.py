@@ -34,7 +34,10 @@ def forecast(
     """
     settings = prepare()
     known(settings, name)
-    from flows.forecasting import make_forecast, write_picture, write_request
+    from flows.imports import importing
+
+    with importing():
+        from flows.forecasting import make_forecast, write_picture, write_request
 
     made = make_forecast(settings, name)
     path = write_picture(made, picture or settings.forecasts / name / "newest.png")

@@ -153,6 +153,7 @@ def _run(
     from dataclasses import replace
 
     from flows import embedded
+    from flows.imports import importing
     from flows.progress import Terminal, watched_by
 
     # Prefect's own server makes its folder, but not the one above it.
@@ -160,9 +161,10 @@ def _run(
     server = embedded.start(settings.root)
     with Terminal(stderr) as terminal, watched_by(terminal):
         terminal.begin("start")
-        from flows.night import NightLost, Outcome
-        from flows.retrain import retrain as flow
-        from flows.sweep import signed
+        with importing():
+            from flows.night import NightLost, Outcome
+            from flows.retrain import retrain as flow
+            from flows.sweep import signed
 
         with server.used(), signed():
             state: State[Any] = flow(

@@ -39,7 +39,7 @@ _MOST_BLOCKS = 12
 
 
 class Part(NamedTuple):
-    """A piece of one input: all windows, and what an index takes of the axes after them; all of it without."""
+    """A piece of one input, for all windows: what an index takes of the axes after theirs."""
 
     field: str
     index: tuple[slice | list[int], ...] = ()
@@ -136,8 +136,8 @@ def _exchanged(inputs: Inputs, parts: Sequence[Part], order_W: Tensor) -> Inputs
 
 
 def _columns(panel: Panel) -> dict[str, list[Part]]:
-    """Each observed column with its mask; each future covariate, before and after the origin; each cycle of the
-    horizon's calendar; and which series it is."""
+    """Each observed column with its mask; each future covariate, before and after the origin; each cycle of
+    the horizon's calendar; and which series it is."""
     every = slice(None)
     groups = {
         name: [Part("x_BLC", (every, [place])), Part("observed_BLC", (every, [place]))]
@@ -172,6 +172,5 @@ def _steps(panel: Panel, lag: tuple[int, int], lookback: int) -> list[Part]:
     """All that is read of these steps."""
     nearest, farthest = lag
     steps = slice(lookback - 1 - farthest, lookback - nearest)
-    return [
-        Part(field, (steps,)) for field in ("x_BLC", "observed_BLC", *(["known_BLK"] if panel.future else []))
-    ]
+    fields = ["x_BLC", "observed_BLC", *(["known_BLK"] if panel.future else [])]
+    return [Part(field, (steps,)) for field in fields]
