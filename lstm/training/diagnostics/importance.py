@@ -39,10 +39,10 @@ _MOST_BLOCKS = 12
 
 
 class Part(NamedTuple):
-    """A piece of one input, for all windows: what an index takes of the axes after theirs."""
+    """A piece of one input, for all windows: what is taken of the axes after theirs."""
 
     field: str
-    index: tuple[slice | list[int], ...] = ()
+    place: tuple[slice | list[int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -129,9 +129,9 @@ def increases(
 
 def _exchanged(inputs: Inputs, parts: Sequence[Part], order_W: Tensor) -> Inputs:
     changed = {field: getattr(inputs, field).clone() for field in {part.field for part in parts}}
-    for field, index in parts:
-        place = (slice(None), *index)
-        changed[field][place] = getattr(inputs, field)[order_W][place]
+    for part in parts:
+        place = (slice(None), *part.place)
+        changed[part.field][place] = getattr(inputs, part.field)[order_W][place]
     return inputs._replace(**changed)
 
 
