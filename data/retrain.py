@@ -81,19 +81,19 @@ class SearchSpace(Settings):
     """What the search may choose. Lists are choices; low and high are a range."""
 
     cell: tuple[Encoder, ...] = Field(("lstm", "gru"), min_length=1)
-    hidden_size: tuple[Annotated[int, Field(ge=1)], ...] = Field((32, 64), min_length=1)
+    hidden_size: tuple[Annotated[int, Field(ge=1)], ...] = Field((32, 64, 128), min_length=1)
     num_layers: tuple[Annotated[int, Field(ge=1, le=8)], ...] = Field((1, 2), min_length=1)
-    dropout: Interval = Interval(low=0.0, high=0.4)
+    dropout: Interval = Interval(low=0.1, high=0.6)
     segment_length: tuple[Annotated[int, Field(ge=1)], ...] = Field((1,), min_length=1)
     lookback: tuple[Annotated[int, Field(ge=2)], ...] = Field((168,), min_length=1)
-    normalisation: tuple[Normalisation, ...] = Field(("instance",), min_length=1)
-    head: tuple[Head, ...] = Field(("calendar",), min_length=1)
+    normalisation: tuple[Normalisation, ...] = Field(("instance", "last_value", "none"), min_length=1)
+    head: tuple[Head, ...] = Field(("segments", "calendar"), min_length=1)
     pooling: tuple[Pooling, ...] = Field(("last",), min_length=1)
     bidirectional: tuple[bool, ...] = Field((False,), min_length=1)
     channels: tuple[Channels, ...] = Field(("joint",), min_length=1)
     positions: tuple[Positions, ...] = Field(("learned",), min_length=1)
-    learning_rate: Interval = Interval(low=1e-3, high=5e-3)
-    batch_size: tuple[Annotated[int, Field(ge=1)], ...] = Field((128, 256), min_length=1)
+    learning_rate: Interval = Interval(low=1e-3, high=4e-3)
+    batch_size: tuple[Annotated[int, Field(ge=1)], ...] = Field((256,), min_length=1)
 
     @model_validator(mode="after")
     def _sensible(self) -> Self:
@@ -162,7 +162,9 @@ def defaults(frequency: Frequency) -> dict[str, Any]:
         # A quarter of a day, or the next smaller part that days are a multiple of.
         quarter = next(steps for steps in range(max(day // 4, 1), 0, -1) if day % steps == 0)
         segments = (day,) if day <= 48 else (quarter, day)
-        space = SearchSpace(segment_length=segments, lookback=(7 * day, 14 * day))
+        space = SearchSpace(
+            hidden_size=(64, 128, 192), segment_length=segments, lookback=(7 * day, 14 * day)
+        )
         return {"horizon": day, "validation": "4w", "judge": "4w", "search_space": space}
     if frequency.text == "D":
         space = SearchSpace(segment_length=(1, 7), lookback=(28, 56), batch_size=(32, 64))

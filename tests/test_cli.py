@@ -156,7 +156,19 @@ def test_help_imports_nothing_that_takes_long() -> None:
 
 def test_every_command_is_known() -> None:
     assert {" ".join(path) for path in COMMANDS} == {
-        *("demo", "retrain", "forecast", "explain", "compare", "history", "rollback", "retire", "up", "deploy", "doctor"),
+        *(
+            "demo",
+            "retrain",
+            "forecast",
+            "explain",
+            "compare",
+            "history",
+            "rollback",
+            "retire",
+            "up",
+            "deploy",
+            "doctor",
+        ),
         *("data add", "data check", "data list"),
     }
 

@@ -37,7 +37,7 @@ def compare(
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
-    """LSTM, GRU, RNN and Transformer on your data: which one, and why, as a page.
+    """LSTM, GRU, RNN, Transformer on your data: which one, and why.
 
     Example: nightcast compare household_power --minutes 6
     """
