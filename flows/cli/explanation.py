@@ -34,7 +34,7 @@ def explain(
     output: Annotated[Path | None, typer.Option(help="Folder for the pictures (PNG).")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What the champion does with its inputs: gates, gradients, importance.
+    """What the champion does with its inputs, as pictures.
 
     Example: nightcast explain household_power --at 2010-11-19T20:00+01:00
     """
