@@ -75,23 +75,44 @@ def forecast_panel(
     Raises:
         NoChampion, DataRefused, BundleError, RegistryError: as of `make_forecast`.
     """
+    version, bundle = load_champion(settings, data_set, ledger, registry)
+    panel = known_series(bundle, version, panel)
+    forecast = bundle.forecast(panel, version)
+    return Made(forecast, bundle, panel, store(settings.forecasts, forecast))
+
+
+def load_champion(
+    settings: Settings, data_set: DataSet, ledger: Ledger, registry: Registry
+) -> tuple[str, Bundle]:
+    """The champion's version and bundle.
+
+    Raises:
+        NoChampion: no night has promoted one yet.
+        BundleError, RegistryError: it cannot be loaded.
+    """
     champion = ledger.champion(data_set.name)
     if champion is None:
         raise NoChampion(
             f"{data_set.name}: there is no champion yet in {settings.root}. "
             f"Remedy: nightcast retrain {data_set.name}"
         )
-    bundle = registry.load(data_set.name, champion.version)
+    return champion.version, registry.load(data_set.name, champion.version)
+
+
+def known_series(bundle: Bundle, version: str, panel: Panel) -> Panel:
+    """The panel of the series that a version was trained on.
+
+    Raises:
+        DataRefused: there is none.
+    """
     known = [name for name in panel.series if name in bundle.twin(bundle.serves).scaler.series]
     if not known:
         raise DataRefused(
-            f"version {champion.version} was trained on none of today's series.",
-            data_set=data_set.name,
-            remedy=f"nightcast retrain {data_set.name}",
+            f"version {version} was trained on none of today's series.",
+            data_set=panel.data_set,
+            remedy=f"nightcast retrain {panel.data_set}",
         )
-    panel = panel.select(known)
-    forecast = bundle.forecast(panel, champion.version)
-    return Made(forecast, bundle, panel, store(settings.forecasts, forecast))
+    return panel.select(known)
 
 
 def store(folder: Path, forecast: Forecast) -> Path:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 from prefect.artifacts import create_markdown_artifact
 
 from data.panel import Panel
 from flows.contest import Challenger
+from flows.explaining import diagnose
 from flows.forecasting import forecast_panel
 from flows.night import Night, Outcome, begin
 from flows.preparation import Prepared
@@ -25,7 +27,8 @@ def store_forecast(night: Night, panel: Panel) -> None:
 
 
 def draw(night: Night, prepared: Prepared, challenger: Challenger, verdict: Verdict) -> None:
-    """Pictures on the night's run: judge windows, error and coverage by step, the study, loss curves."""
+    """Pictures on the night's run: judge windows, error and coverage by step, study, loss curves; and what
+    the challenger does with its inputs, with the gates over the newest judge window of the first series."""
     name, bench = night.data_set.name, verdict.bench
     url, study_name = night.settings.study_url, night.study
     trials = study.trials(url, study_name)
@@ -41,6 +44,17 @@ def draw(night: Night, prepared: Prepared, challenger: Challenger, verdict: Verd
         "study.png": report.study_history(trials, study.importance(url, study_name), name),
         "loss_curves.png": report.loss_curves(trials, challenger.best.number, name),
     }
+    newest = np.flatnonzero(bench.windows.series == bench.windows.series[0])[-1:]
+    found = diagnose(
+        night.data_set,
+        challenger.recipe,
+        challenger.judged,
+        challenger.judged,
+        prepared.panel,
+        prepared.splits,
+        bench.windows.select(newest),
+    )
+    pictures |= {f"{kind}.png": picture for kind, picture in found.pictures("challenger").items()}
     run = begin(night)
     for file, picture in pictures.items():
         night.tracker.log_picture(run, picture, f"pictures/{file}")

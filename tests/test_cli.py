@@ -160,6 +160,7 @@ def test_every_command_is_known() -> None:
             "demo",
             "retrain",
             "forecast",
+            "explain",
             "compare",
             "history",
             "rollback",
@@ -329,7 +330,7 @@ def test_a_night_and_the_day_after(shell: Shell) -> None:
     assert night.returncode == 0, night.stderr
     _is_a_night(json.loads(night.stdout))
     stages = {line.split()[0]: float(line.split()[1]) for line in night.stderr.splitlines() if " s" in line}
-    assert " ".join(stages) == "start check record search train judge refit register report"
+    assert " ".join(stages) == "start check record search train coverage judge refit register report"
     assert stages["start"] > 1
     for chatter in ("INFO", "mlflow.", "prefect.", "http://"):
         assert chatter not in night.stderr
@@ -340,9 +341,27 @@ def test_a_night_and_the_day_after(shell: Shell) -> None:
     assert "dataframe_split" in json.loads(request.read_text())
     assert picture.read_bytes().startswith(b"\x89PNG")
 
+    folder = shell.folder / "inside"
+    inside = shell.here(0, "explain", DEMO, "--output", str(folder), "--at", "2024-02-05T12:30")
+    assert (inside["version"], inside["cell"], inside["at"]) == ("1", "gru", "2024-02-05 12:00+00:00")
+    assert set(inside["gates"]) == {"reset_gate", "update_gate"}
+    assert set(inside["importance"]["columns"]) == {"load", "hour_of_day", "day_of_week", "day_of_year"}
+    assert sorted(path.name for path in folder.iterdir()) == ["gates.png", "gradients.png", "importance.png"]
+    assert all(Path(path).read_bytes().startswith(b"\x89PNG") for path in inside["pictures"].values())
+    told = shell.invoke("explain", DEMO, "--output", str(folder)).stdout
+    assert f"{DEMO}, champion version 1 (GRU), 24 steps up to 2024-02-" in told
+    for part in ("update gate", "half forgotten after", "LSTM", "hour of day", "gates.png"):
+        assert part in told
+    assert (
+        "a time from 2024-01-01 23:00+00:00 to"
+        in shell.here(1, "explain", DEMO, "--at", "2020-01-01")["error"]
+    )
+    assert "no series 'x'" in shell.here(1, "explain", DEMO, "--series", "x")["error"]
+
     assert "no previous version" in shell.here(1, "rollback", DEMO)["error"]
     assert shell.here(0, "retire", DEMO, "--reason", "a [test]")["champion"] is None
     assert "there is no champion" in shell.here(1, "forecast", DEMO)["error"]
+    assert "there is no champion" in shell.here(1, "explain", DEMO)["error"]
     assert shell.here(0, "rollback", DEMO)["champion"] == made["version"]
 
     kinds = [entry["kind"] for entry in shell.here(0, "history")["decisions"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import os
 import re
 import shlex
@@ -15,6 +16,7 @@ from typing import Any, get_args
 from urllib.parse import urlsplit
 
 import pytest
+import torch
 import typer
 import yaml
 
@@ -22,6 +24,7 @@ from data.calendar import Frequency
 from data.catalog import DataSet, Files, Gaps, Query, default_seasons, load_catalog
 from data.retrain import Budget, Interval, Margins, Retrain, SearchSpace, defaults
 from flows.cli import app
+from lstm.kernels import reference
 from lstm.promotion.records import Ending
 from lstm.settings import TELEMETRY_OFF, Settings
 
@@ -201,6 +204,37 @@ def test_the_readme_says_what_is_where() -> None:
     top = {file.split("/")[0] for file in files} - {"README.md"}
     text = (ROOT / "README.md").read_text()
     assert [name for name in sorted(top) if f"]({name})" not in text] == []
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name
+)
+def test_python_runs_as_it_is_written(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Block after block, as in one session in the checkout; what a page asserts is so."""
+    monkeypatch.chdir(ROOT)
+    names: dict[str, Any] = {}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for number, block in enumerate(blocks(page, "python")):
+            exec(compile(block, f"{page.name}, block {number + 1}", "exec"), names)
+
+
+def test_the_page_on_the_lstm_shows_the_reference_cell() -> None:
+    [shown] = [block for block in blocks(ROOT / "docs" / "lstm.md", "python") if "def lstm_step" in block]
+    own = inspect.getsource(reference.lstm_step)
+    lines = shown.partition("def lstm_step")[2].splitlines()[1:-1]
+    assert len(lines) == 6
+    for line in lines:
+        assert line.replace(" linear(", " _linear(") in own
+
+
+@pytest.mark.slow
+def test_the_pictures_of_the_page_on_the_lstm_are_made(tmp_path: Path) -> None:
+    command = [sys.executable, ROOT / "docs" / "lstm_pictures.py", tmp_path]
+    subprocess.run(command, cwd=ROOT, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    made = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert set(made) == {path.name for path in (ROOT / "docs" / "images").glob("lstm-*.png")}
+    assert all(picture.startswith(b"\x89PNG") for picture in made.values())
 
 
 @pytest.mark.slow

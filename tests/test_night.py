@@ -263,7 +263,8 @@ def test_the_run_of_a_night_says_it_all(teller, first):
     assert run.data.metrics["seconds/search"] == first.result["seconds"]["search"]
     held = artifacts(house, run.info.run_id)
     assert {"night.json", f"{digest}.parquet", "pictures", "forecast"} <= held
-    names = ("coverage_by_step", "error_by_step", "judge_windows", "loss_curves", "study")
+    names = {"coverage_by_step", "error_by_step", "judge_windows", "loss_curves", "study"}
+    names |= {"gates", "gradients", "importance"}
     assert artifacts(house, run.info.run_id, "pictures") == {f"pictures/{name}.png" for name in names}
     assert "forecast/newest.png" in artifacts(house, run.info.run_id, "forecast")
 

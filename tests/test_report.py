@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from matplotlib.image import imread
+from pictures import holds, pixels
 
 from data.panel import Panel
 from data.splits import Span
@@ -20,19 +19,6 @@ from lstm.windows import targets, windows
 MakePanel = Callable[..., Panel]
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 SPREAD = np.array([-1.0, -0.4, 0.0, 0.4, 1.0])
-
-
-def pixels(picture: bytes) -> np.ndarray:
-    """(height, width, 3) of a PNG that is not blank."""
-    image = imread(io.BytesIO(picture))[..., :3]
-    assert image.std() > 0.01
-    return image
-
-
-def holds(picture: bytes, colour: str) -> bool:
-    """True where some pixels have exactly this colour."""
-    wanted = np.array([int(colour[place : place + 2], 16) for place in (1, 3, 5)]) / 255
-    return bool((np.abs(pixels(picture) - wanted) < 0.003).all(axis=-1).sum() > 20)
 
 
 def forecast_of(panel: Panel, horizon: int = 24, version: str | None = "3") -> Forecast:

@@ -13,6 +13,7 @@ import typer
 
 from flows.cli.comparisons import compare
 from flows.cli.data_sets import app as data_sets
+from flows.cli.explanation import explain
 from flows.cli.models import forecast, retire, rollback
 from flows.cli.nights import demo, history, retrain
 from flows.cli.output import Commands, keep_stdout_for_answers
@@ -29,7 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (demo, retrain, forecast, compare, history, rollback, retire, up, deploy, doctor):
+for command in (demo, retrain, forecast, explain, compare, history, rollback, retire, up, deploy, doctor):
     app.command()(command)
 app.add_typer(data_sets, name="data")
 

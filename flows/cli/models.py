@@ -33,7 +33,7 @@ def forecast(
     Example: nightcast forecast household_power
     """
     settings = prepare()
-    _known(settings, name)
+    known(settings, name)
     from flows.imports import importing
 
     with importing():
@@ -66,7 +66,7 @@ def rollback(
     Example: nightcast rollback household_power --reason "forecasts too low since Monday"
     """
     settings = prepare()
-    _known(settings, name)
+    known(settings, name)
     ledger, registry = _stores(settings)
     registry.sync(name, ledger)
     champion = ledger.rollback(name, reason)
@@ -87,7 +87,7 @@ def retire(
     Example: nightcast retire household_power --reason "the horizon is 48 hours now"
     """
     settings = prepare()
-    _known(settings, name)
+    known(settings, name)
     ledger, registry = _stores(settings)
     registry.sync(name, ledger)
     ledger.retire(name, reason)
@@ -98,7 +98,7 @@ def retire(
     console.print(f"[bold]{name}[/] has no champion now.", highlight=False)
 
 
-def _known(settings: Settings, name: str) -> None:
+def known(settings: Settings, name: str) -> None:
     """Check the name before anything that takes long is imported.
 
     Raises:

@@ -243,13 +243,17 @@ def _budget(declared: Budget, trials: str, minutes: str) -> Budget | None:
         ) from error
 
 
-def moment_of(text: str) -> datetime | None:
-    """The time that ``--as-of`` names; None for the newest."""
+def moment_of(text: str, option: str = "--as-of") -> datetime | None:
+    """The time that an option names; None for the newest.
+
+    Raises:
+        typer.BadParameter: it is no time.
+    """
     if text == NEWEST:
         return None
     try:
         return datetime.fromisoformat(text)
     except ValueError as error:
         raise typer.BadParameter(
-            f"{text!r} is not a time; write it as 2010-11-19T20:00+01:00", param_hint="--as-of"
+            f"{text!r} is not a time; write it as 2010-11-19T20:00+01:00", param_hint=option
         ) from error

@@ -31,6 +31,7 @@ Layer = Callable[
 
 class _Forced(threading.local):
     kernel: Kernel | None = None
+    layer_of: Callable[[nn.RNNBase], Layer] | None = None
 
 
 _forced = _Forced()
@@ -50,6 +51,19 @@ def using(kernel: Kernel) -> Iterator[None]:
         yield
     finally:
         _forced.kernel = before
+
+
+@contextmanager
+def layers_from(layer_of: Callable[[nn.RNNBase], Layer]) -> Iterator[None]:
+    """Inside the block, this thread's modules run on what `layer_of` gives for each forward pass.
+
+    Packed sequences and projections are left to torch all the same.
+    """
+    before, _forced.layer_of = _forced.layer_of, layer_of
+    try:
+        yield
+    finally:
+        _forced.layer_of = before
 
 
 def wanted() -> Kernel:
@@ -86,8 +100,12 @@ def choose(module: nn.RNNBase, x: Tensor | PackedSequence) -> Layer | None:
     The native kernel takes float32 on the CPU. ``auto`` leaves to torch what torch was measured to do faster
     (`benchmarks/sweep.py`).
     """
+    if isinstance(x, PackedSequence) or module.proj_size:
+        return None
+    if _forced.layer_of is not None:
+        return _forced.layer_of(module)
     kernel = wanted()
-    if isinstance(x, PackedSequence) or module.proj_size or kernel == "torch":
+    if kernel == "torch":
         return None
     if kernel == "reference":
         return reference.layer

@@ -15,7 +15,8 @@ from data.panel import Floats
 from lstm.comparison.recommendation import spoken
 from lstm.comparison.results import Comparison, Result
 from lstm.evaluation.significance import Estimate
-from lstm.tracking.report import AMBER, BLUE, GREY, TEAL, apart
+from lstm.tracking.drawing import AMBER, BLUE, GREY, TEAL
+from lstm.tracking.report import apart
 
 SKY, PINK, MUTED = "#56b4e9", "#cc79a7", "#8b929e"
 COLOURS = {

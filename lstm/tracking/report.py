@@ -1,24 +1,22 @@
-"""Pictures of a night, as PNG: forecasts, errors, the search. Object API only, so any thread may draw.
+"""Pictures of a night, as PNG: forecasts, errors, the search.
 
 Axes: W windows, S series, H horizon steps, Q quantiles.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from data.calendar import Frequency, Times
 from data.panel import Floats, Panel
+from lstm.tracking import drawing
+from lstm.tracking.drawing import AMBER, BLUE, FAINT, GREY, GRID, INK, RED, TEAL
 from lstm.tracking.forecast import Forecast
 from lstm.windows import Windows
 
@@ -26,13 +24,9 @@ if TYPE_CHECKING:
     # For its type only: drawing a forecast need not wait for Optuna.
     from lstm.search.study import TrialRow
 
-INK, FAINT, GRID = "#1f2430", "#6b7280", "#e5e7eb"
-BLUE, AMBER, TEAL, GREY, RED = "#2563eb", "#d97706", "#0d9488", "#9ca3af", "#dc2626"
 COLOURS = {"challenger": BLUE, "champion": AMBER, "linear": TEAL, "seasonal_naive": GREY}
 STATES = {"finished": BLUE, "pruned": GREY, "failed": RED}
 
-_TITLE: dict[str, Any] = {"ha": "left", "fontsize": 13, "fontweight": "bold", "color": INK}
-_DPI = 150
 _MOST_SERIES = 4
 
 
@@ -40,26 +34,26 @@ def newest_forecast(panel: Panel, forecast: Forecast) -> bytes:
     """The forecast as a fan behind the newest observations, one row for each of the first series."""
     shown = forecast.series[:_MOST_SERIES]
     horizon = len(forecast.times)
-    figure, axes = _rows(len(shown))
+    figure, axes = drawing.rows(len(shown))
     for number, (axis, name) in enumerate(zip(axes, shown, strict=True)):
         index = panel.series.index(name)
         first, end = int(panel.offsets[index]), int(panel.offsets[index + 1])
         rows = slice(max(first, end - 4 * horizon), end)
         times = panel.times()[rows.start - rows.stop :]
         past = panel.values[rows, 0]
-        _observed(axis, panel.frequency, times, past)
+        drawing.observed(axis, panel.frequency, times, past)
         _fan(axis, panel.frequency, forecast.times, forecast.values_SHQ[number], forecast.quantiles, BLUE)
         axis.axvline(
-            _local(panel.frequency, times[-1:])[0], color=FAINT, linewidth=0.8, linestyle=(0, (4, 3))
+            drawing.local(panel.frequency, times[-1:])[0], color=FAINT, linewidth=0.8, linestyle=(0, (4, 3))
         )
-        _label(axis, panel.target, name)
+        drawing.date_axis(axis, panel.target, name)
     left_out = len(forecast.series) - len(shown)
     more = f", and {left_out} more series" if left_out else ""
     as_of = panel.frequency.format(panel.as_of)
     version = f"version {forecast.version}, " if forecast.version else ""
-    _title(figure, f"{forecast.data_set}: the next {horizon} steps{more}", f"{version}as of {as_of}")
-    _legend(axes[0], figure)
-    return _png(figure)
+    drawing.title(figure, f"{forecast.data_set}: the next {horizon} steps{more}", f"{version}as of {as_of}")
+    drawing.legend(axes[0], figure)
+    return drawing.png(figure)
 
 
 def judge_windows(
@@ -79,7 +73,7 @@ def judge_windows(
     """
     horizon = forecast_WHQ.shape[1]
     shown = list(dict.fromkeys(windows.series.tolist()))[:_MOST_SERIES]
-    figure, axes = _rows(max(len(shown), 1))
+    figure, axes = drawing.rows(max(len(shown), 1))
     for axis, series in zip(axes, shown, strict=False):
         chosen = apart(windows, series, horizon)
         for window in chosen:
@@ -89,15 +83,15 @@ def judge_windows(
         observed = np.full(int(steps_WH[-1, -1] - steps_WH[0, 0]) + 1, np.nan)
         observed[steps_WH - steps_WH[0, 0]] = y_WH[chosen]
         times = _times(panel, int(steps_WH[0, 0]), len(observed))
-        _observed(axis, panel.frequency, times, observed)
-        _label(axis, panel.target, panel.series[series])
-    _title(
+        drawing.observed(axis, panel.frequency, times, observed)
+        drawing.date_axis(axis, panel.target, panel.series[series])
+    drawing.title(
         figure,
-        f"{panel.data_set}: {_spoken(name)} on the judge windows",
+        f"{panel.data_set}: {drawing.spoken(name)} on the judge windows",
         f"forecasts of {horizon} steps, one after the other, against what happened",
     )
-    _legend(axes[0], figure)
-    return _png(figure)
+    drawing.legend(axes[0], figure)
+    return drawing.png(figure)
 
 
 def error_by_step(maes: Mapping[str, Sequence[float]], data_set: str) -> bytes:
@@ -106,17 +100,17 @@ def error_by_step(maes: Mapping[str, Sequence[float]], data_set: str) -> bytes:
     Args:
         maes: by forecaster (challenger, champion, seasonal_naive, linear), H standardised errors each.
     """
-    figure, (axis,) = _rows(1)
+    figure, (axis,) = drawing.rows(1)
     _by_step(axis, maes)
     axis.set_ylim(bottom=0)
     axis.set_ylabel("MAE, standardised", color=FAINT)
-    _title(
+    drawing.title(
         figure,
         f"{data_set}: error by horizon step",
         "mean absolute error on the judge windows; lower is better",
     )
-    _legend(axis, figure)
-    return _png(figure)
+    drawing.legend(axis, figure)
+    return drawing.png(figure)
 
 
 def coverage_by_step(
@@ -128,7 +122,7 @@ def coverage_by_step(
         coverages: by forecaster, H shares each.
         quantiles: (Q,) rising levels, which say what the share should be.
     """
-    figure, (axis,) = _rows(1)
+    figure, (axis,) = drawing.rows(1)
     nominal = quantiles[-1] - quantiles[0]
     axis.axhspan(nominal - 0.05, nominal + 0.05, color=GRID, linewidth=0, label="within 5 points")
     axis.axhline(nominal, color=INK, linewidth=1, linestyle=(0, (4, 3)), label=f"promised: {nominal:.0%}")
@@ -137,18 +131,18 @@ def coverage_by_step(
     axis.set_ylim(min([nominal - 0.15, *shown]) - 0.02, min(max([nominal + 0.15, *shown]) + 0.02, 1.0))
     axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axis.set_ylabel("coverage", color=FAINT)
-    _title(
+    drawing.title(
         figure,
         f"{data_set}: coverage by horizon step",
         f"share of outcomes on the judge windows within the {nominal:.0%} interval",
     )
-    _legend(axis, figure)
-    return _png(figure)
+    drawing.legend(axis, figure)
+    return drawing.png(figure)
 
 
 def study_history(trials: Sequence[TrialRow], importance: Mapping[str, float], data_set: str) -> bytes:
     """Every trial's best validation loss with the best so far, and which parameters mattered."""
-    figure = _figure(4.4)
+    figure = drawing.figure(4.4)
     axes = figure.subplots(1, 2, width_ratios=(3, 2)) if importance else [figure.subplots()]
     history = axes[0]
     for state, colour in STATES.items():
@@ -170,14 +164,14 @@ def study_history(trials: Sequence[TrialRow], importance: Mapping[str, float], d
     history.xaxis.set_major_locator(MaxNLocator(integer=True))
     history.set_xlabel("trial", color=FAINT)
     history.set_ylabel("validation loss", color=FAINT)
-    _clean(history)
+    drawing.clean(history)
     history.margins(x=0.03)
     if importance:
         _bars(axes[1], importance)
     failed = sum(row.state == "failed" for row in trials)
-    _title(figure, f"{data_set}: the search", f"{len(trials)} trials, {failed} failed")
-    _legend(history, figure)
-    return _png(figure)
+    drawing.title(figure, f"{data_set}: the search", f"{len(trials)} trials, {failed} failed")
+    drawing.legend(history, figure)
+    return drawing.png(figure)
 
 
 def loss_curves(trials: Sequence[TrialRow], best: int, data_set: str) -> bytes:
@@ -186,7 +180,7 @@ def loss_curves(trials: Sequence[TrialRow], best: int, data_set: str) -> bytes:
     Args:
         best: number of the best trial.
     """
-    figure, (axis,) = _rows(1)
+    figure, (axis,) = drawing.rows(1)
     for row in trials:
         epochs = np.arange(1, len(row.curve) + 1)
         if row.number == best:
@@ -212,9 +206,9 @@ def loss_curves(trials: Sequence[TrialRow], best: int, data_set: str) -> bytes:
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel("epoch", color=FAINT)
     axis.set_ylabel("pinball loss, standardised", color=FAINT)
-    _title(figure, f"{data_set}: loss curves", "the best trial, and all the others in grey")
-    _legend(axis, figure)
-    return _png(figure)
+    drawing.title(figure, f"{data_set}: loss curves", "the best trial, and all the others in grey")
+    drawing.legend(axis, figure)
+    return drawing.png(figure)
 
 
 def _by_step(axis: Axes, values: Mapping[str, Sequence[float]]) -> None:
@@ -223,7 +217,7 @@ def _by_step(axis: Axes, values: Mapping[str, Sequence[float]]) -> None:
         wide = 2.4 if name == "challenger" else 1.6
         # A horizon of one step is a point, which a line alone would not show.
         marker = "o" if len(steps) == 1 else None
-        label, colour = _spoken(name), COLOURS.get(name, INK)
+        label, colour = drawing.spoken(name), COLOURS.get(name, INK)
         axis.plot(
             np.arange(1, len(steps) + 1), steps, color=colour, linewidth=wide, marker=marker, label=label
         )
@@ -250,9 +244,11 @@ def _loss(row: TrialRow) -> float:
 
 def _bars(axis: Axes, importance: Mapping[str, float]) -> None:
     names = sorted(importance, key=lambda name: importance[name])
-    axis.barh([_spoken(name) for name in names], [importance[name] for name in names], color=BLUE, height=0.6)
+    axis.barh(
+        [drawing.spoken(name) for name in names], [importance[name] for name in names], color=BLUE, height=0.6
+    )
     axis.set_xlabel("importance for the loss", color=FAINT)
-    _clean(axis)
+    drawing.clean(axis)
     axis.grid(axis="y", visible=False)
     axis.grid(axis="x", color=GRID)
 
@@ -261,7 +257,7 @@ def _fan(
     axis: Axes, frequency: Frequency, times: Times, y_HQ: Floats, quantiles: Sequence[float], colour: str
 ) -> None:
     """Nested bands between mirrored quantiles, the median on top."""
-    moments = _local(frequency, times)
+    moments = drawing.local(frequency, times)
     levels = list(quantiles)
     marker = "o" if len(times) == 1 else None
     for low in range(len(levels) // 2):
@@ -280,18 +276,8 @@ def _tint(colour: str, white: float) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def _observed(axis: Axes, frequency: Frequency, times: Times, values: Floats) -> None:
-    axis.plot(_local(frequency, times), values, color=INK, linewidth=1.2, label="observed")
-
-
 def _times(panel: Panel, first: int, count: int) -> Times:
     return panel.frequency.times(panel.frequency.shift(panel.start, first), count)
-
-
-def _local(frequency: Frequency, times: Times) -> list[Any]:
-    """Wall-clock times as matplotlib takes them."""
-    moments: list[Any] = frequency.local(times).tolist()
-    return moments
 
 
 def _clip(axis: Axes, losses: Sequence[float]) -> None:
@@ -300,66 +286,3 @@ def _clip(axis: Axes, losses: Sequence[float]) -> None:
     if len(finite):
         low, high = finite.min(), np.quantile(finite, 0.95)
         axis.set_ylim(low - 0.08 * (high - low + 1e-9), high + 0.15 * (high - low + 1e-9))
-
-
-def _figure(height: float) -> Figure:
-    figure = Figure(figsize=(9, height), dpi=_DPI, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _rows(count: int) -> tuple[Figure, list[Axes]]:
-    """A figure with `count` axes one below the other, sharing the x axis."""
-    figure = _figure(4.4 if count == 1 else 1.4 + 1.9 * count)
-    axes = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0].tolist()
-    for axis in axes:
-        _clean(axis)
-    return figure, axes
-
-
-def _clean(axis: Axes) -> None:
-    axis.spines[["top", "right", "left"]].set_visible(False)
-    axis.spines["bottom"].set_color(GRID)
-    axis.tick_params(colors=FAINT, labelsize=9, length=0)
-    axis.grid(axis="y", color=GRID, linewidth=0.8)
-    axis.set_axisbelow(True)
-    axis.margins(x=0.01)
-
-
-def _label(axis: Axes, target: str, series: str) -> None:
-    """The y axis' name, and a date axis that says each date once."""
-    axis.set_ylabel(series or _spoken(target), color=FAINT)
-    # matplotlib's date classes have no annotations.
-    locator = AutoDateLocator(minticks=4, maxticks=9)  # type: ignore[no-untyped-call]
-    axis.xaxis.set_major_locator(locator)
-    axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
-
-
-def _title(figure: Figure, title: str, subtitle: str) -> None:
-    figure.suptitle(title, **_TITLE)
-    figure.axes[0].set_title(subtitle, loc="left", fontsize=10, color=FAINT, pad=10)
-
-
-def _legend(axis: Axes, figure: Figure) -> None:
-    """One entry for each label, below the axes."""
-    handles = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
-    if handles:
-        figure.legend(
-            handles.values(), handles.keys(), loc="outside lower center", ncols=min(len(handles), 5),
-            frameon=False, fontsize=9, labelcolor=INK,
-        )  # fmt: skip
-
-
-def _spoken(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def _png(figure: Figure) -> bytes:
-    figure.draw_without_rendering()
-    # Only the layout knows where the axes begin; the title begins there too.
-    if figure.get_suptitle():
-        figure.suptitle(figure.get_suptitle(), x=figure.axes[0].get_position().x0, **_TITLE)
-    buffer = io.BytesIO()
-    # No version in the file: the same picture is the same bytes.
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lstm.models.forecaster import ForecasterConfig, build
+from lstm.models.forecaster import Forecaster, ForecasterConfig, build
 from lstm.scaling import ScaledPanel
 from lstm.training.batches import Batches
 from lstm.windows import Windows
@@ -28,10 +28,7 @@ def predict(
     Raises:
         RuntimeError: the state is not of this configuration.
     """
-    with torch.random.fork_rng(devices=[]):
-        model = build(config).to(device)
-    model.load_state_dict(dict(state))
-    model.eval()
+    model = network(config, state).to(device)
     batches = Batches(panel, windows, config.lookback, config.horizon, device)
     parts = [np.empty((0, config.horizon, len(config.quantiles)), dtype=np.float32)]
     with torch.inference_mode():
@@ -39,3 +36,15 @@ def predict(
             y_BHQ: Tensor = model(*batches.inputs(chosen_B))
             parts.append(y_BHQ.float().cpu().numpy())
     return np.concatenate(parts)
+
+
+def network(config: ForecasterConfig, state: Mapping[str, Tensor]) -> Forecaster:
+    """The trained network, on the CPU, ready to forecast. Torch's stream of random numbers stays as it was.
+
+    Raises:
+        RuntimeError: the state is not of this configuration.
+    """
+    with torch.random.fork_rng(devices=[]):
+        model = build(config)
+    model.load_state_dict(dict(state))
+    return model.eval()
