@@ -162,9 +162,7 @@ def defaults(frequency: Frequency) -> dict[str, Any]:
         # A quarter of a day, or the next smaller part that days are a multiple of.
         quarter = next(steps for steps in range(max(day // 4, 1), 0, -1) if day % steps == 0)
         segments = (day,) if day <= 48 else (quarter, day)
-        space = SearchSpace(
-            hidden_size=(64, 128, 192), segment_length=segments, lookback=(7 * day, 14 * day)
-        )
+        space = SearchSpace(hidden_size=(64, 128, 192), segment_length=segments, lookback=(7 * day, 14 * day))
         return {"horizon": day, "validation": "4w", "judge": "4w", "search_space": space}
     if frequency.text == "D":
         space = SearchSpace(segment_length=(1, 7), lookback=(28, 56), batch_size=(32, 64))
