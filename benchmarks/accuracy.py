@@ -47,8 +47,6 @@ def measure(arguments: Sequence[str]) -> None:
         NightcastError: the data or the options cannot be used, or the search failed; changes nothing else.
     """
     chosen = _parser().parse_args(arguments)
-    # A training that begins again because code or data changed is meant to.
-    logging.getLogger("lstm").setLevel(logging.ERROR)
     set_threads(1)
     case = _case(chosen)
     published = [] if chosen.published is None else read_published(chosen.published, case.name)
@@ -217,6 +215,8 @@ def _count(text: str) -> int:
 def main(*arguments: str) -> None:
     """As a program: errors as text, and an end by SIGTERM that loses no trial."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # A training that begins again because code or data changed is meant to.
+    logging.getLogger("lstm").setLevel(logging.ERROR)
     try:
         measure(arguments)
     except NightcastError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING
 
@@ -94,6 +95,18 @@ def _environment() -> Iterator[None]:
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    """What a night, a search or a benchmark in this process chose for itself is not for the next test."""
+    torch = sys.modules.get("torch")
+    count = torch.get_num_threads() if torch else None
+    yield
+    if native := sys.modules.get("lstm.kernels.native"):
+        native.set_threads(None)
+    if torch and torch.get_num_threads() != count:
+        torch.set_num_threads(count)
 
 
 @pytest.fixture

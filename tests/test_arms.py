@@ -14,7 +14,13 @@ from data.retrain import SearchSpace
 from lstm.search import places
 from lstm.search.arms import SHARED, Arms, arm_of
 
-SPACE = SearchSpace(cell=("lstm", "gru"), num_layers=(1, 2), batch_size=(32, 64))
+SPACE = SearchSpace(
+    cell=("lstm", "gru"),
+    num_layers=(1, 2),
+    batch_size=(32, 64),
+    normalisation=("instance",),
+    head=("calendar",),
+)
 GRU = {
     "cell": "gru",
     "num_layers": 2,

@@ -168,6 +168,7 @@ def test_defaults_by_frequency_are_as_written(frequency: str) -> None:
     expected += [
         space.lookback,
         space.segment_length,
+        space.hidden_size,
         space.batch_size,
         default_seasons(Frequency(frequency)),
     ]

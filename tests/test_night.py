@@ -11,7 +11,6 @@ from datetime import timedelta
 import mlflow
 import numpy as np
 import pytest
-import torch
 from nights import START, House
 from prefect import flow
 from prefect.client.orchestration import get_client
@@ -25,7 +24,6 @@ from flows import embedded
 from flows.night import NightLost, end, open_night
 from flows.retrain import retrain
 from flows.sweep import KEPT_LOGS, TAG
-from lstm import kernels
 from lstm.promotion.identity import Identity
 from lstm.promotion.lease import lease
 from lstm.tracking.registry import Registry
@@ -84,12 +82,8 @@ def teller(tmp_path_factory):
         patch.delenv("PREFECT_API_URL", raising=False)
         patch.setenv("PREFECT_HOME", str(house.home / "prefect"))
         server = embedded.start(house.home)
-        threads = torch.get_num_threads()
         with temporary_settings({PREFECT_HOME: house.home / "prefect"}), server.used():
             yield Teller(house, patch)
-        # What a night chose for its own process is not for the tests that come after it here.
-        torch.set_num_threads(threads)
-        kernels.set_threads(None)
 
 
 @pytest.fixture(scope="module")
