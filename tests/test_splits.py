@@ -23,7 +23,7 @@ def retrain(**changes: object) -> Retrain:
 
 
 @given(
-    steps=st.integers(200, 600),
+    steps=st.integers(202, 600),
     validation=st.integers(24, 60),
     judge=st.integers(24, 60),
     embargo=st.integers(0, 5),
