@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -65,6 +66,19 @@ def both_ways(module: nn.Module, x: Tensor, state: tuple[Tensor, ...], weights: 
     return [*results, *gradients]
 
 
+def is_at_a_kink(module: nn.Module, x: Tensor, state: tuple[Tensor, ...], weights: list[Tensor]) -> bool:
+    """True where rounding may turn a unit of relu on or off: its gradient jumps there, for everybody."""
+    exact = copy.deepcopy(module).double()
+    double = [tensor.double() for tensor in weights]
+    plain = both_ways(exact, x.double(), tuple(part.double() for part in state), double)
+    for _ in range(4):
+        moved = [tensor.double() + 1e-5 * torch.randn(tensor.shape).double() for tensor in (x, *state)]
+        for a, b in zip(both_ways(exact, moved[0], tuple(moved[1:]), double), plain, strict=True):
+            if (a - b).abs().max() > 1e-3 * max(1.0, float(b.detach().abs().max())):
+                return True
+    return False
+
+
 SHAPES = {
     "cell": st.sampled_from(sorted(PAIRS)),
     "batch": st.integers(1, 70),
@@ -84,6 +98,8 @@ SHAPES = {
 @pytest.mark.parametrize("kernel", KERNELS)
 @settings(max_examples=40, deadline=None)
 @given(**SHAPES)
+# One unit of one row within rounding of 0.
+@example("relu", 32, 21, 2, 32, 2, True, False, True, True, 1, 1)
 def test_values_and_gradients_equal_torchs(
     kernel: Any, cell: str, batch: int, steps: int, inputs: int, hidden: int, layers: int, bias: bool,
     batch_first: bool, bidirectional: bool, has_state: bool, threads: int, seed: int,
@@ -97,6 +113,7 @@ def test_values_and_gradients_equal_torchs(
     parts = (2 if cell == "lstm" else 1) if has_state else 0
     state = tuple(torch.randn(count, batch, hidden) for _ in range(parts))
     weights = [torch.randn_like(r) for r in flat(theirs(x))]
+    assume(cell != "relu" or not is_at_a_kink(theirs, x, state, weights))
     with kernels.using(kernel), torch_threads(threads):
         seen = both_ways(ours, x, state, weights)
     for a, b in zip(seen, both_ways(theirs, x, state, weights), strict=True):
