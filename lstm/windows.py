@@ -84,6 +84,16 @@ class Windows:
         after = self.stride * (indices - self.begins[run])
         return Windows.of(self.origin_R[run] + after, self.series_R[run], self.step_R[run] + after)
 
+    def at_most(self, count: int) -> Windows:
+        """All of them, or so many in the same order, drawn by chance and always the same ones.
+
+        Every n-th origin could be the same hour of each day.
+        """
+        if len(self) <= count:
+            return self
+        generator = np.random.default_rng(0)
+        return self.select(np.sort(generator.choice(len(self), count, replace=False)))
+
     @property
     def _after_first(self) -> Integers:
         """(W,) steps from the first origin of the run to each origin."""

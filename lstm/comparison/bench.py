@@ -18,12 +18,11 @@ from data.splits import Span, Splits
 from lstm.evaluation import metrics
 from lstm.evaluation.baselines import (
     fit_linear,
-    naive_scale,
     residual_quantiles,
     seasonal_naive,
     with_quantiles,
 )
-from lstm.promotion.judge import Bench
+from lstm.promotion.judge import Bench, bench_of
 from lstm.scaling import Scaler
 from lstm.windows import Windows, shared_windows, targets, windows
 
@@ -51,16 +50,10 @@ class Ground:
         return Span(self.splits.train.first, self.splits.validation.last)
 
     def shared(self, span: Span) -> Windows:
-        """The windows of a span that every lookback can make, or some of them where they are many.
-
-        Those are drawn by chance: every n-th origin could be the same hour of each day.
-        """
+        """The windows of a span that every lookback can make, or some of them where they are many."""
         retrain = self.data_set.retrain
         every = shared_windows(self.panel, span, retrain.search_space.lookback, retrain.horizon)
-        if len(every) <= _MOST_WINDOWS:
-            return every
-        generator = np.random.default_rng(0)
-        return every.select(np.sort(generator.choice(len(every), _MOST_WINDOWS, replace=False)))
+        return every.at_most(_MOST_WINDOWS)
 
 
 @dataclass(frozen=True)
@@ -100,15 +93,7 @@ def make_bench(ground: Ground) -> Bench:
             time=panel.frequency.format(panel.frequency.shift(panel.start, splits.judge.first)),
             remedy="compare shorter lookbacks, or lengthen retrain.judge in the catalog.",
         )
-    loc_W, scale_W = scaler_of(ground).target(chosen.series)
-    return Bench(
-        windows=chosen,
-        y_WH=targets(panel, chosen, data_set.retrain.horizon),
-        levels=data_set.retrain.quantiles,
-        loc_W=loc_W,
-        scale_W=scale_W,
-        naive_scale_W=naive_scale(panel, data_set.seasons[0], splits.validation.last)[chosen.series],
-    )
+    return bench_of(panel, splits, data_set, chosen, scaler_of(ground))
 
 
 def scaler_of(ground: Ground) -> Scaler:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from data.panel import Panel
@@ -11,7 +10,7 @@ from lstm.evaluation.conformal import Calibration, calibrate, spread
 from lstm.models.forecaster import ForecasterConfig
 from lstm.training.predict import predict
 from lstm.training.refit import Trained
-from lstm.windows import Windows, targets, windows
+from lstm.windows import targets, windows
 
 # More windows than this do not move an order statistic, but cost memory.
 _MOST_WINDOWS = 20_000
@@ -27,7 +26,7 @@ def calibrate_on(
         config: the network, whose horizon and quantiles the calibration has.
         trained: its weights.
     """
-    chosen = _thinned(windows(panel, span, config.lookback, config.horizon))
+    chosen = windows(panel, span, config.lookback, config.horizon).at_most(_MOST_WINDOWS)
     scaled = trained.scaler.scale(panel, config.horizon)
     return calibrate(
         trained.scaler.scale_target(targets(panel, chosen, config.horizon), chosen.series),
@@ -35,11 +34,3 @@ def calibrate_on(
         spread(scaled.values[:, 0], chosen.origins, config.lookback),
         config.quantiles,
     )
-
-
-def _thinned(every: Windows) -> Windows:
-    """All windows, or some drawn by chance: every n-th origin could be the same hour of each day."""
-    if len(every) <= _MOST_WINDOWS:
-        return every
-    generator = np.random.default_rng(0)
-    return every.select(np.sort(generator.choice(len(every), _MOST_WINDOWS, replace=False)))

@@ -127,20 +127,25 @@ def judge(
             time=panel.frequency.format(panel.frequency.shift(panel.start, splits.judge.first)),
             remedy="wait until newer data has come, or shorten retrain.search_space.lookback in the catalog.",
         )
-    loc_W, scale_W = scaler.target(chosen.series)
-    bench = Bench(
-        windows=chosen,
-        y_WH=targets(panel, chosen, horizon),
-        levels=data_set.retrain.quantiles,
-        loc_W=loc_W,
-        scale_W=scale_W,
-        naive_scale_W=naive_scale(panel, data_set.seasons[0], splits.validation.last)[chosen.series],
-    )
+    bench = bench_of(panel, splits, data_set, chosen, scaler)
     forecasts = {"challenger": challenger.forecast(panel, chosen)}
     if champion is not None:
         forecasts["champion"] = champion.forecast(panel, chosen)
     forecasts |= _baselines(panel, splits, data_set, scaler, chosen)
     return Verdict(bench, forecasts, {name: bench.score(made) for name, made in forecasts.items()})
+
+
+def bench_of(panel: Panel, splits: Splits, data_set: DataSet, chosen: Windows, scaler: Scaler) -> Bench:
+    """The bench of these judge windows, in a scaler's units."""
+    loc_W, scale_W = scaler.target(chosen.series)
+    return Bench(
+        windows=chosen,
+        y_WH=targets(panel, chosen, data_set.retrain.horizon),
+        levels=data_set.retrain.quantiles,
+        loc_W=loc_W,
+        scale_W=scale_W,
+        naive_scale_W=naive_scale(panel, data_set.seasons[0], splits.validation.last)[chosen.series],
+    )
 
 
 def _unseen(panel: Panel, span: Span, rivals: Sequence[Candidate], horizon: int) -> Span:
