@@ -25,6 +25,7 @@ from lstm.comparison.contenders import Contender, contenders, only
 from lstm.comparison.cost import measure
 from lstm.comparison.records import Records
 from lstm.comparison.results import Searched
+from lstm.evaluation.adaptive import Trail, adapt
 from lstm.evaluation.conformal import spread
 from lstm.models.heads import median_index
 from lstm.promotion.calibration import calibrate_on
@@ -36,6 +37,7 @@ from lstm.training.checkpoint import EpochLoss
 from lstm.training.device import choose_device, set_threads
 from lstm.training.predict import predict
 from lstm.training.refit import refit
+from lstm.windows import targets
 
 JOB_FILE = "job.json"
 
@@ -124,7 +126,8 @@ def _search(
 def _train(ground: Ground, records: Records, seed: int, settings: Settings, asked: threading.Event) -> None:
     """The recipe on train and validation, and its forecasts for the judge windows.
 
-    Its quantiles are calibrated as a night's are: on validation, by a training that has not seen it.
+    Its quantiles are calibrated as a night's are, on validation, by a training that has not seen it; and they
+    adapt, as a night's do, to the forecasts before whose horizon is over.
     """
 
     def end_if_asked(_: int, __: EpochLoss) -> None:
@@ -151,6 +154,9 @@ def _train(ground: Ground, records: Records, seed: int, settings: Settings, aske
         spread(scaled.values[:, 0], judged.origins, recipe.model.lookback),
         median_index(recipe.model.quantiles),
     )
+    y_WH = trained.scaler.scale_target(targets(ground.panel, judged, recipe.model.horizon), judged.series)
+    trail = Trail(y_WH, z_WHQ, judged.series, judged.steps)
+    z_WHQ = adapt(z_WHQ, judged.series, judged.steps, trail, recipe.model.quantiles)
     records.save_forecast(seed, z_WHQ.astype(np.float32), seconds)
     checkpoint.unlink()
 

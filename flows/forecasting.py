@@ -141,7 +141,7 @@ def write_request(made: Made, path: Path) -> Path:
 
     Every number keeps all its digits, so that the answer is this forecast to the last one.
     """
-    rows = rows_of(made.panel, made.bundle.layout, made.bundle.lookback)
+    rows = rows_of(made.panel, made.bundle.layout, made.bundle.history)
     cells = rows.astype(object).where(rows.notna(), None).to_numpy().tolist()
     body = {"dataframe_split": {"columns": list(rows.columns), "data": cells}}
     write_atomically(path, json.dumps(body, allow_nan=False).encode())
