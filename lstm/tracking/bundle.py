@@ -20,10 +20,11 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from data.calendar import Frequency
+from data.catalog import DataSet
 from data.checks import check_ahead
-from data.errors import NightcastError
+from data.errors import DataRefused, NightcastError
 from data.files import write_atomically
-from data.layout import Layout
+from data.layout import Layout, layout_of
 from data.panel import Floats, Panel
 from data.splits import Span
 from lstm.evaluation.adaptive import RATE, TRAIL, Trail, adapt
@@ -119,6 +120,30 @@ class Bundle:
     def twin(self, which: Weights) -> Twin:
         """The weights of that name."""
         return self.judged if which == "judged" else self.served
+
+    def check(self, data_set: DataSet) -> None:
+        """Hold the version against what the catalog declares now.
+
+        Raises:
+            DataRefused: it was made for other columns, steps or levels, and its forecasts would mislead.
+        """
+        layout = layout_of(data_set)
+        now_then = (
+            ("columns", layout.values, self.layout.values),
+            ("future covariates", layout.future, self.layout.future),
+            ("static features", layout.static, self.layout.static),
+            ("holidays", layout.holidays, self.layout.holidays),
+            ("horizon", data_set.retrain.horizon, self.recipe.model.horizon),
+            ("quantiles", data_set.retrain.quantiles, self.quantiles),
+            ("frequency", data_set.grid, self.frequency),
+        )
+        for what, now, then in now_then:
+            if now != then:
+                raise DataRefused(
+                    f"The champion was made for other {what}: {then}, now {now}.",
+                    data_set=self.data_set,
+                    remedy=f"nightcast retire {self.data_set}, if the change is meant.",
+                )
 
     def forecast_windows(
         self, panel: Panel, asked: Windows, which: Weights, device: torch.device | None = None
