@@ -85,12 +85,13 @@ class Case:
         return parse_data_set(Path("benchmark"), self.name, {**self.entry, "retrain": block})
 
     def check(self, horizon: int, lookback: int) -> None:
-        """See that training and validation have windows.
+        """See that training and validation have windows, and each series a scale.
 
         Raises:
             DataRefused: one has none; says what would fit.
         """
         self._refuse_short("train", lookback + horizon, f"horizon {horizon} with lookback {lookback}")
+        self._refuse_unseen()
         for part in ("train", "validation"):
             if not len(windows(self.panel, getattr(self.splits, part), lookback, horizon)):
                 raise DataRefused(
@@ -98,6 +99,19 @@ class Case:
                     "and any of its horizon observed.",
                     data_set=self.name,
                     remedy="a smaller --lookback, or data with fewer gaps.",
+                )
+
+    def _refuse_unseen(self) -> None:
+        """A series that has no train row would be scored in its own units beside standardised ones."""
+        train, panel = self.splits.train, self.panel
+        for number, name in enumerate(panel.series):
+            first = max(train.last + 1 - int(panel.first_steps[number]), 0)
+            if np.isnan(panel.values[panel.rows(number)][:first, 0]).all():
+                raise DataRefused(
+                    f"Nothing observed in train, up to {panel.frequency.format(panel.times()[train.last])}.",
+                    data_set=self.name,
+                    series=name,
+                    remedy="leave it out of the file, or give earlier rows.",
                 )
 
     def _refuse_short(self, part: str, needed: int, what: str) -> None:
@@ -144,6 +158,7 @@ def read_case(
     if target is None:
         panel = unfolded(panel)
         entry = {key: value for key, value in entry.items() if key != "columns"}
+    panel = aligned(panel)
     splits = split_rows(name, panel.n_steps, split or split_of(path.stem))
     season = default_seasons(grid)[0]
     return Case(name, panel.until(splits.judge.last), splits, season, {**entry, "clock": "data"})
@@ -194,6 +209,23 @@ def unfolded(panel: Panel) -> Panel:
     )
 
 
+def aligned(panel: Panel) -> Panel:
+    """Every series from the panel's first step on, with missing values before it began.
+
+    So every lookback of a test window lies within the window's own series.
+    """
+    parts = [
+        np.pad(panel.values[panel.rows(number)], ((int(first), 0), (0, 0)), constant_values=np.nan)
+        for number, first in enumerate(panel.first_steps)
+    ]
+    return replace(
+        panel,
+        first_steps=np.zeros_like(panel.first_steps),
+        offsets=np.arange(len(parts) + 1, dtype=np.int64) * panel.n_steps,
+        values=np.concatenate(parts),
+    )
+
+
 def interpolated(panel: Panel) -> Panel:
     """Every gap filled on the straight line between its neighbours in time, at the ends with the nearest."""
     values = panel.values.copy()
@@ -209,13 +241,14 @@ def interpolated(panel: Panel) -> Panel:
 def every_window(panel: Panel, span: Span, horizon: int) -> Windows:
     """Every window whose horizon lies in the span and holds an observed target, one step after the other.
 
-    None is dropped for what its lookback misses, so that every lookback is measured on the same ones.
+    None is dropped for what its lookback misses, so that every lookback is measured on the same ones; only
+    an origin before the first row of its series makes none.
     """
     parts = []
     for number in range(len(panel.series)):
-        rows = panel.values[panel.rows(number), 0]
-        step = np.arange(span.first - 1, span.last - horizon + 1, dtype=np.int64)
-        row = step - int(panel.first_steps[number])
+        rows, begin = panel.values[panel.rows(number), 0], int(panel.first_steps[number])
+        step = np.arange(max(span.first - 1, begin), span.last - horizon + 1, dtype=np.int64)
+        row = step - begin
         seen = np.concatenate([[0], np.cumsum(~np.isnan(rows))])
         keep = seen[row + 1 + horizon] > seen[row + 1]
         series = np.full(int(keep.sum()), number, dtype=np.int64)

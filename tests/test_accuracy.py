@@ -22,7 +22,15 @@ from hypothesis import strategies as st
 from benchmarks import accuracy, m4, standing
 from benchmarks.campaign import Campaign, Plan, Unit
 from benchmarks.narrator import Narrator
-from benchmarks.protocol import Case, every_window, interpolated, split_of, split_rows, unfolded
+from benchmarks.protocol import (
+    Case,
+    every_window,
+    interpolated,
+    read_case,
+    split_of,
+    split_rows,
+    unfolded,
+)
 from benchmarks.published import PublishedError, read_published
 from data.errors import CatalogError, DataRefused, NightcastError
 from data.panel import Panel
@@ -59,6 +67,18 @@ def write(path: Path, steps: int = 300, **columns: Any) -> Path:
     noise = np.random.default_rng(0).standard_normal((2, steps)) / 5
     frame = pl.DataFrame({"date": times, "HUFL": 5 + wave + noise[0], "OT": 20 - wave + noise[1], **columns})
     frame.with_columns(pl.col("date").dt.strftime("%Y-%m-%d %H:%M:%S")).write_csv(path)
+    return path
+
+
+def write_series(path: Path, steps: int, **first_steps: int) -> Path:
+    """A file of several series, each with its own level, that begin at these steps."""
+    parts = []
+    for number, (series, first) in enumerate(first_steps.items()):
+        step = np.arange(first, steps)
+        times = np.datetime64("2020-01-01T00:00:00", "us") + step * np.timedelta64(1, "h")
+        load = 1000.0 * number + np.sin(step / 24 * 2 * np.pi)
+        parts.append(pl.DataFrame({"time": times, "meter": [series] * len(step), "load": load}))
+    pl.concat(parts).with_columns(pl.col("time").dt.strftime("%Y-%m-%d %H:%M:%S")).write_csv(path)
     return path
 
 
@@ -105,6 +125,35 @@ def test_no_window_is_dropped_for_its_lookback_and_none_without_a_target_is_scor
     # Eleven horizons of series a lie within its gap.
     assert np.bincount(chosen.series).tolist() == [91 - 11, 91]
     assert not np.isnan(targets(panel, chosen, 10)).all(axis=1).any()
+
+
+def test_a_series_that_starts_late_is_read_and_scored_on_rows_of_its_own(tmp_path: Path) -> None:
+    case = read_case(write_series(tmp_path / "made.csv", 400, early=0, late=150), "load")
+    panel = case.panel
+    assert panel.first_steps.tolist() == [0, 0]
+    late = panel.values[panel.rows(1), 0]
+    assert np.isnan(late[:150]).all()
+    assert not np.isnan(late[150:]).any()
+    chosen = every_window(panel, case.splits.judge, 24)
+    # One level above the other by a thousand: the rows of another series would show.
+    levels = np.round(targets(panel, chosen, 24) / 1000)
+    assert np.array_equal(levels, np.broadcast_to(chosen.series[:, np.newaxis], levels.shape))
+
+
+def test_no_window_begins_before_its_series(make_panel: MakePanel) -> None:
+    panel = make_panel(steps=100, series=("a", "b"), first_steps=(0, 90))
+    chosen = every_window(panel, Span(60, 99), 5)
+    assert np.bincount(chosen.series).tolist() == [36, 5]
+    assert (chosen.origins >= panel.offsets[chosen.series]).all()
+    assert np.array_equal(
+        chosen.steps, (chosen.origins - panel.offsets[chosen.series]) + panel.first_steps[chosen.series]
+    )
+
+
+def test_a_series_without_a_train_row_is_refused(tmp_path: Path) -> None:
+    path = write_series(tmp_path / "made.csv", 400, early=0, late=300)
+    with pytest.raises(DataRefused, match=r"late: Nothing observed in train.*Remedy: leave it out"):
+        read_case(path, "load").check(24, 48)
 
 
 def test_columns_become_series_and_gaps_straight_lines(make_panel: MakePanel) -> None:
