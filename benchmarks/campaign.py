@@ -5,7 +5,8 @@ same campaign share the work through it, and one that is killed costs the epoch 
 
 - A wide search at the shortest horizon finds a family of configurations. Each horizon chooses among the
   family's best few by its own validation windows, and trains the chosen one with every seed.
-- Searches are Optuna studies (`lstm.search`); a training is its checkpoint; scores are one JSON file a seed.
+- Searches are Optuna studies (`lstm.search`); a training is its checkpoint; scores are one JSON file a seed,
+  in a folder whose name says by what they were scored.
 - Search and training get the data before the test span. Only the score of a seed sees the rest.
 """
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import product
@@ -40,8 +41,24 @@ from lstm.training.predict import predict
 from lstm.training.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parent.parent
-CODE = ("data/retrain.py", "lstm/*.py", "lstm/models/*.py", "lstm/search/*.py", "lstm/training/*.py")
+CODE = (
+    "data/retrain.py",
+    "lstm/*.py",
+    "lstm/kernels/*.py",
+    "lstm/models/*.py",
+    "lstm/search/*.py",
+    "lstm/training/*.py",
+)
 """Files that decide what is found: where one changes, a campaign starts over."""
+
+SCORING = (
+    "benchmarks/campaign.py",
+    "benchmarks/m4.py",
+    "benchmarks/protocol.py",
+    "benchmarks/standing.py",
+    "lstm/evaluation/*.py",
+)
+"""Files that decide how it is scored: where one changes, what was trained is scored anew."""
 
 _CPU = torch.device("cpu")
 _LOOK_SECONDS = 0.5
@@ -131,10 +148,11 @@ class Campaign:
             "data": digest(seen),
             "splits": [asdict(span) for span in (case.splits.train, case.splits.validation)],
             "search": plan.search(),
-            "code": _code(),
+            "code": _code(CODE),
         }
+        scored_by = {"panel": digest(case.panel), "season": case.season, "code": _code(SCORING)}
         self.folder = root / f"{case.name}-{_short(json.dumps(made_of, sort_keys=True))}"
-        self._scores = self.folder / f"scores-{digest(case.panel)[:12]}"
+        self._scores = self.folder / f"scores-{_short(json.dumps(scored_by, sort_keys=True))}"
         self._url = f"sqlite:///{self.folder.absolute() / 'studies.db'}"
         self._tasks = {horizon: self._task(horizon, case) for horizon in plan.horizons}
         for horizon, task in self._tasks.items():
@@ -282,8 +300,9 @@ class Campaign:
         return self._scores / f"{unit}.json"
 
 
-def _code() -> str:
-    files = sorted(path for pattern in CODE for path in ROOT.glob(pattern))
+def _code(patterns: Sequence[str]) -> str:
+    """A digest of the files' text."""
+    files = sorted(path for pattern in patterns for path in ROOT.glob(pattern))
     return _short("\n".join(f"{path.relative_to(ROOT)}\n{path.read_text()}" for path in files))
 
 

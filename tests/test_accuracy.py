@@ -267,6 +267,26 @@ def test_another_search_lies_in_another_folder_but_more_seeds_and_horizons_go_on
     assert not folder.exists()
 
 
+def test_where_what_scores_changes_the_trained_models_are_scored_anew(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = replace(PLAN, trials=0, horizons=(6,), seeds=(0,))
+    before = campaign(case, tmp_path, plan)
+    before.run(Watcher())
+    weights = before.folder / "seeds" / f"{before.units[0]}.safetensors"
+    trained = weights.stat().st_mtime_ns
+    other_season = campaign(replace(case, season=12), tmp_path, plan)
+    monkeypatch.setattr("benchmarks.campaign.SCORING", ("benchmarks/standing.py",))
+    other_code = campaign(case, tmp_path, plan)
+    for changed in (other_season, other_code):
+        assert (changed.folder, changed.is_finished) == (before.folder, False)
+        watcher = Watcher()
+        changed.run(watcher)
+        assert watcher.seeds == 1
+        assert changed.scores(6) == before.scores(6)
+    assert weights.stat().st_mtime_ns == trained
+
+
 def test_without_a_search_the_defaults_are_trained(case: Case, tmp_path: Path) -> None:
     plan = replace(PLAN, trials=0, horizons=(6,), seeds=(3,))
     watcher = Watcher()
