@@ -28,12 +28,12 @@ from filelock import FileLock, Timeout
 from benchmarks.protocol import Case
 from benchmarks.standing import Forecast
 from data.files import write_atomically
-from data.retrain import Budget
+from data.retrain import Budget, SearchSpace
 from data.snapshot import digest
 from lstm.scaling import ScaledPanel
 from lstm.search import study
 from lstm.search.objective import SearchTask
-from lstm.search.space import at_centre, centre
+from lstm.search.space import at_centre, centre, contains
 from lstm.search.worker import Observer, work
 from lstm.training.fit import fit
 from lstm.training.loss import Loss
@@ -186,8 +186,9 @@ class Campaign:
             shortest, *longer = sorted(self.plan.horizons)
             self._search(shortest, self.plan.trials, [centre(self._space(shortest))], watcher)
             self._settle(shortest, watcher)
-            family = self._family(shortest)
+            tried = study.trials(self._url, self._tasks[shortest].study_name)
             for horizon in reversed(longer):
+                family = finalists(tried, self._space(horizon), self.plan.finalists)
                 self._search(horizon, len(family), family, watcher)
         for timeout in (0, -1):
             for unit in self.units:
@@ -228,7 +229,7 @@ class Campaign:
             "cpu",
         )
 
-    def _space(self, horizon: int) -> Any:
+    def _space(self, horizon: int) -> SearchSpace:
         return self._tasks[horizon].data_set.retrain.search_space
 
     def _search(self, horizon: int, trials: int, first: list[dict[str, Any]], watcher: Watcher) -> None:
@@ -245,12 +246,6 @@ class Campaign:
         while study.progress(self._url, task.study_name).running:
             time.sleep(_LOOK_SECONDS)
             work(task, watcher)
-
-    def _family(self, horizon: int) -> list[dict[str, Any]]:
-        """The parameters of the best finished trials of a search."""
-        rows = study.trials(self._url, self._tasks[horizon].study_name)
-        done = sorted((row.value, row.number, row.params) for row in rows if row.value is not None)
-        return [params for _, _, params in done[: self.plan.finalists]]
 
     def _finish(self, unit: Unit, timeout: float, watcher: Watcher) -> None:
         """Train and score a seed, unless it is done or, within the timeout, another process is at it."""
@@ -298,6 +293,16 @@ class Campaign:
 
     def _file(self, unit: Unit) -> Path:
         return self._scores / f"{unit}.json"
+
+
+def finalists(tried: Sequence[study.TrialRow], space: SearchSpace, count: int) -> list[dict[str, Any]]:
+    """The parameters of the best finished trials that lie in a space; its centre where none does.
+
+    A longer horizon has a smaller space: some networks cost too much there.
+    """
+    done = sorted((row.value, row.number, row.params) for row in tried if row.value is not None)
+    own = [params for _, _, params in done if contains(space, params)]
+    return own[:count] or [centre(space)]
 
 
 def _code(patterns: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import accuracy, m4, standing
-from benchmarks.campaign import Campaign, Plan, Unit
+from benchmarks.campaign import Campaign, Plan, Unit, finalists
 from benchmarks.narrator import Narrator
 from benchmarks.protocol import (
     Case,
@@ -36,6 +36,7 @@ from data.errors import CatalogError, DataRefused, NightcastError
 from data.panel import Panel
 from data.splits import Span
 from lstm.search import study
+from lstm.search.space import centre
 from lstm.windows import targets, windows
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -254,6 +255,25 @@ def test_search_and_training_never_see_the_test_part(case: Case, tmp_path: Path)
     again = Watcher()
     campaign(changed, tmp_path / "a", plan).run(again)
     assert (again.trials, again.seeds) == (0, 1)
+
+
+def test_a_longer_horizon_tries_only_finalists_of_its_own_space(make_panel: MakePanel) -> None:
+    case = Case("made", make_panel(steps=800), split_rows("made", 800, "70/10/20"), 24, ENTRY)
+    short, long = (case.data_set(horizon, (24,), {}).retrain.search_space for horizon in (6, 72))
+    assert "calendar" in short.head
+    assert "calendar" not in long.head
+    tried = [
+        {**centre(short), "head": head, "num_layers": layers}
+        for head, layers in (("calendar", 1), ("segments", 1), ("calendar", 2), ("segments", 2))
+    ]
+    values = (0.4, None, 0.3, 0.5)
+    rows = [
+        study.TrialRow(number, "finished" if value else "pruned", value, params, (), (), 1.0, "")
+        for number, (value, params) in enumerate(zip(values, tried, strict=True))
+    ]
+    assert finalists(rows, short, 2) == [tried[2], tried[0]]
+    assert finalists(rows, long, 2) == [tried[3]]
+    assert finalists(rows[:3], long, 2) == [centre(long)]
 
 
 def test_another_search_lies_in_another_folder_but_more_seeds_and_horizons_go_on(
