@@ -30,7 +30,7 @@ from benchmarks.standing import Forecast
 from data.files import write_atomically
 from data.retrain import Budget, SearchSpace
 from data.snapshot import digest
-from lstm.scaling import ScaledPanel
+from lstm.scaling import ScaledPanel, Scaler
 from lstm.search import study
 from lstm.search.objective import SearchTask
 from lstm.search.space import at_centre, centre, contains
@@ -127,6 +127,18 @@ class Unit:
         return f"horizon-{self.horizon}-{self.loss}-seed-{self.seed}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class CaseTask(SearchTask):
+    """A search whose panel is standardised as its case's forecasts are scored."""
+
+    scaler: Scaler
+
+    @cached_property
+    def scaled(self) -> ScaledPanel:
+        """The panel before the test span, scaled by what was observed in the training span."""
+        return self.scaler.scale(self.panel, self.data_set.retrain.horizon)
+
+
 class Campaign:
     """One case, one plan, one folder.
 
@@ -146,6 +158,7 @@ class Campaign:
         seen = case.seen
         made_of = {
             "data": digest(seen),
+            "cycles": case.scaler.cycles,
             "splits": [asdict(span) for span in (case.splits.train, case.splits.validation)],
             "search": plan.search(),
             "code": _code(CODE),
@@ -154,7 +167,7 @@ class Campaign:
         self.folder = root / f"{case.name}-{_short(json.dumps(made_of, sort_keys=True))}"
         self._scores = self.folder / f"scores-{_short(json.dumps(scored_by, sort_keys=True))}"
         self._url = f"sqlite:///{self.folder.absolute() / 'studies.db'}"
-        self._tasks = {horizon: self._task(horizon, case) for horizon in plan.horizons}
+        self._tasks = {horizon: self._task(horizon) for horizon in plan.horizons}
         for horizon, task in self._tasks.items():
             case.check(horizon, max(task.data_set.retrain.search_space.lookback))
 
@@ -218,15 +231,16 @@ class Campaign:
         model, training = at_centre(task.data_set, task.scaled)
         return Recipe(model, training, training.max_epochs)
 
-    def _task(self, horizon: int, case: Case) -> SearchTask:
-        return SearchTask(
-            case.data_set(horizon, self.plan.lookbacks, self.plan.retrain),
-            case.seen,
-            case.splits,
-            self._url,
-            f"horizon-{horizon}",
-            self.folder / "trials" / f"horizon-{horizon}",
-            "cpu",
+    def _task(self, horizon: int) -> CaseTask:
+        return CaseTask(
+            data_set=self.case.data_set(horizon, self.plan.lookbacks, self.plan.retrain),
+            panel=self.case.seen,
+            splits=self.case.splits,
+            storage_url=self._url,
+            study_name=f"horizon-{horizon}",
+            checkpoints=self.folder / "trials" / f"horizon-{horizon}",
+            device="cpu",
+            scaler=self.case.scaler,
         )
 
     def _space(self, horizon: int) -> SearchSpace:

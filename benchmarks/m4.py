@@ -2,7 +2,8 @@
 
 Makridakis, Spiliotis and Assimakopoulos 2020, "The M4 Competition: 100,000 time series and 61 forecasting
 methods", International Journal of Forecasting 36. One row a series: an id, then its values; the test file
-holds the values that follow. There are no times: series are aligned at their ends.
+holds the values that follow. There are no times: series are aligned at their ends, and what the calendar says
+of the times that they get here is left out.
 
 Axes: S series, H horizon steps, N steps of a series.
 """
@@ -84,7 +85,7 @@ def read_m4(train: Path, test: Path, season: int, lookbacks: Sequence[int] = ())
         "target": "value",
         "frequency": frequency.text,
     }
-    return Case(name, panel, splits, season, entry)
+    return Case(name, panel, splits, season, entry, has_times=False)
 
 
 def score(case: Case, horizon: int, levels: tuple[float, ...], forecast: Forecast) -> dict[str, float]:

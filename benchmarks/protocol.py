@@ -47,6 +47,7 @@ class Case:
         splits: its `judge` is the test span.
         season: steps of the strongest season; 1 for none.
         entry: the keys of a catalog entry that describe the file.
+        has_times: False where the panel's times are made up, so that its calendar must say nothing.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Case:
     splits: Splits
     season: int
     entry: Mapping[str, Any]
+    has_times: bool = True
 
     @property
     def seen(self) -> Panel:
@@ -63,7 +65,8 @@ class Case:
     @property
     def scaler(self) -> Scaler:
         """Standardises each series by its train rows."""
-        return Scaler.fit(self.panel, self.splits.train.last, self.splits.train.first)
+        fitted = Scaler.fit(self.panel, self.splits.train.last, self.splits.train.first)
+        return fitted if self.has_times else replace(fitted, cycles=())
 
     def data_set(self, horizon: int, lookbacks: Sequence[int], retrain: Mapping[str, Any]) -> DataSet:
         """The catalog entry of a horizon; what is not given is the library's default for the frequency.

@@ -459,6 +459,16 @@ def test_a_collection_is_aligned_at_its_ends(tmp_path: Path) -> None:
     assert case.seen.n_steps == case.panel.n_steps - 6
 
 
+@pytest.mark.parametrize("season", [4, 12, 24])
+def test_a_collection_has_no_times_so_its_calendar_says_nothing(tmp_path: Path, season: int) -> None:
+    case = m4.read_m4(*collection(tmp_path, (400, 420, 440)), season, (12,))
+    assert case.scaler.cycles == ()
+    task = campaign(case, tmp_path, replace(PLAN, horizons=(6,), lookbacks=(12,)))._tasks[6]
+    for scaled in (case.scaler.scale(case.panel, 6), task.scaled):
+        assert not scaled.calendar.time_UF.any()
+        assert not scaled.calendar.day_DF.any()
+
+
 def test_m4s_measures_are_relative_to_naive2(tmp_path: Path) -> None:
     case = m4.read_m4(*collection(tmp_path), 12)
     rows = m4.baselines(case, 6)
