@@ -57,7 +57,7 @@ def measure(arguments: Sequence[str]) -> None:
     if chosen.helper:
         return
     rows = [_ours(campaign, chosen.search), *_baselines(campaign, chosen), *published]
-    shown = table(f"{case.name}: errors on the test part", rows, _metrics(chosen))
+    shown = table(_title(case), rows, _metrics(chosen))
     console = Console(highlight=False)
     # A narrow terminal wraps whole lines; a table squeezed into it would cut its numbers.
     console.print(shown, width=max(console.width, console.measure(shown).minimum), soft_wrap=True)
@@ -126,6 +126,12 @@ def _metrics(chosen: argparse.Namespace) -> tuple[str, ...]:
     if chosen.m4:
         return ("smape", "mase", "owa")
     return ("mse", "mae", "pinball") if chosen.target else ("mse", "mae")
+
+
+def _title(case: Case) -> str:
+    """With the columns that count as known ahead: whoever reads the errors must know of them."""
+    known = f", {', '.join(case.panel.future)} known ahead" if case.panel.future else ""
+    return f"{case.name}: errors on the test part{known}"
 
 
 def _ours(campaign: Campaign, is_searched: bool) -> Row:

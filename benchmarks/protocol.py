@@ -9,7 +9,6 @@ Axes: W windows, H horizon steps, C columns, S series.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -133,8 +132,9 @@ def read_case(
     """A CSV or Parquet file with a column of times.
 
     Args:
-        target: the column to forecast, from itself and all others. Unset, every column is a series of its
-            own, and all are forecast by the same weights.
+        target: the column to forecast, from itself and all others, each in the role that `guess` gives it:
+            a column that reaches beyond the target's last row counts as known ahead. Unset, every column is
+            a series of its own, and all are forecast by the same weights.
         split: which rows are train, validation and test; by default that of the file's name.
         interpolate: fill gaps on a straight line and count what was filled, as some published numbers do.
             Otherwise what is missing stays so, and is not scored.
@@ -142,20 +142,22 @@ def read_case(
     Raises:
         DataRefused: the file is missing or unreadable, holds no times, no numbers or not the target.
     """
-    name, entry = guess(path)
-    numbers = [entry["target"], *entry.get("columns", {})]
-    if target is not None:
-        entry = _with_target(name, entry, numbers, target)
-    elif "series" in entry:
-        raise DataRefused(
-            f"Times repeat: column {entry['series']!r} tells several series apart.",
-            data_set=name,
-            remedy="name what to forecast: --target COLUMN.",
-        )
+    name, entry = guess(path, target=target)
+    if target is None:
+        if "series" in entry:
+            raise DataRefused(
+                f"Times repeat: column {entry['series']!r} tells several series apart.",
+                data_set=name,
+                remedy="name what to forecast: --target COLUMN.",
+            )
+        # Each becomes a series, and the rows count that one has after the others' last.
+        entry["columns"] = dict.fromkeys(entry.get("columns", {}), "past")
     data_set = parse_data_set(path, name, {**entry, "clock": "data"})
     layout, grid = layout_of(data_set), data_set.grid
-    frame, _ = tidy(read(data_set).frame, layout, grid)
-    panel = build_panel(layout, grid, frame, resolve_as_of(data_set))
+    as_of = resolve_as_of(data_set)
+    reading = read(data_set, until=as_of)
+    frame, _ = tidy(reading.frame, layout, grid)
+    panel = build_panel(layout, grid, frame, as_of, reading.static)
     if interpolate:
         panel = interpolated(panel)
     if target is None:
@@ -205,6 +207,9 @@ def unfolded(panel: Panel) -> Panel:
         panel,
         target="value",
         covariates=(),
+        future=(),
+        ahead=np.empty((0, 0, 0)),
+        static={},
         series=panel.columns,
         first_steps=np.zeros(columns, dtype=np.int64),
         offsets=np.arange(columns + 1, dtype=np.int64) * rows,
@@ -257,18 +262,3 @@ def every_window(panel: Panel, span: Span, horizon: int) -> Windows:
         series = np.full(int(keep.sum()), number, dtype=np.int64)
         parts.append((panel.offsets[number] + row[keep], series, step[keep]))
     return Windows.of(*(np.concatenate(each) for each in zip(*parts, strict=True)))
-
-
-def _with_target(name: str, entry: Mapping[str, Any], numbers: Sequence[str], target: str) -> dict[str, Any]:
-    """The entry with another target; what was the target becomes a covariate."""
-    if target not in numbers:
-        near = difflib.get_close_matches(target, numbers, n=1)
-        remedy = f"did you mean {near[0]!r}? " if near else ""
-        raise DataRefused(
-            f"There is no such column of numbers; there are {', '.join(numbers)}.",
-            data_set=name,
-            column=target,
-            remedy=f"{remedy}Name one of them with --target.",
-        )
-    others = dict.fromkeys((column for column in numbers if column != target), "past")
-    return {**entry, "target": target, "columns": others}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import tempfile
 from collections.abc import Sequence
@@ -43,19 +44,20 @@ class _Table:
     texts: tuple[str, ...]
 
 
-def guess(path: Path, name: str | None = None) -> tuple[str, dict[str, Any]]:
+def guess(path: Path, name: str | None = None, target: str | None = None) -> tuple[str, dict[str, Any]]:
     """Look at a CSV or Parquet file.
 
     Args:
         path: the file.
         name: the data set's name; by default made from the file's name.
+        target: the column to forecast; by default guessed as well.
 
     Returns:
         The name and a catalog entry as plain values; its `source.path` is absolute.
 
     Raises:
-        DataRefused: the file is missing or unreadable, or has no time or no number column, or its times
-            repeat and no column tells the series apart.
+        DataRefused: the file is missing or unreadable, or has no time or no number column or not the target,
+            or its times repeat and no column tells the series apart.
     """
     name = name or _slug(path.stem)
     layout = Layout(name, time="", series=None, target="", covariates=(), time_zone="UTC")
@@ -67,7 +69,7 @@ def guess(path: Path, name: str | None = None) -> tuple[str, dict[str, Any]]:
     except PolarsError as error:
         _refuse_unreadable(path, layout, error)
     series = _series(table, layout)
-    target = _target(table, series, layout)
+    target = _target(table, series, layout, target)
     newest = table.rows.filter(pl.col(target).is_not_null())["time"].max()
     assert isinstance(newest, datetime)
     columns = _columns(table, series, target, newest)
@@ -215,11 +217,20 @@ def _numbers(table: _Table, series: str | None) -> list[str]:
     return [column for column in table.numbers if column != series and column.lower() not in _INDEXES]
 
 
-def _target(table: _Table, series: str | None, layout: Layout) -> str:
+def _target(table: _Table, series: str | None, layout: Layout, wanted: str | None) -> str:
     """The number to forecast."""
     numbers = _numbers(table, series)
     if not numbers:
         layout.refuse("No column holds numbers.", remedy="give a file with a number to forecast.")
+    if wanted in numbers:
+        return wanted
+    if wanted is not None:
+        near = difflib.get_close_matches(wanted, numbers, n=1)
+        layout.refuse(
+            f"There is no such column of numbers; there are {', '.join(numbers)}.",
+            column=wanted,
+            remedy=f"{f'did you mean {near[0]!r}? ' if near else ''}Name one of them as the target.",
+        )
     return min(numbers, key=lambda column: _rank(column, _TARGETS))
 
 

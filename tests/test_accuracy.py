@@ -157,6 +157,54 @@ def test_a_series_without_a_train_row_is_refused(tmp_path: Path) -> None:
         read_case(path, "load").check(24, 48)
 
 
+def test_a_target_that_ends_before_another_column_loses_no_row(tmp_path: Path) -> None:
+    path = write(tmp_path / "made.csv")
+    frame = pl.read_csv(path).with_columns(
+        HUFL=pl.when(pl.int_range(pl.len()) < 290).then(pl.col("HUFL")).otherwise(None)
+    )
+    frame.write_csv(path)
+    panel = read_case(path).panel
+    assert (panel.series, panel.future, panel.n_steps) == (("HUFL", "OT"), (), 300)
+    assert np.isnan(panel.values[290:300, 0]).all()
+    assert panel.values[300:, 0] == pytest.approx(frame["OT"].to_numpy())
+
+
+def test_a_series_of_its_own_knows_nothing_ahead(make_panel: MakePanel) -> None:
+    panel = replace(
+        make_panel(steps=50, covariates=("other",)),
+        covariates=(),
+        future=("other",),
+        ahead=np.zeros((1, 5, 1)),
+    )
+    series = unfolded(panel)
+    assert (series.series, series.future, series.ahead.size) == (("load", "other"), (), 0)
+
+
+def test_with_a_target_the_other_columns_keep_their_roles(tmp_path: Path) -> None:
+    path = write_series(tmp_path / "made.csv", 300, a=0, b=0, c=0)
+    frame = pl.read_csv(path).with_columns(
+        kind=pl.when(pl.col("meter") == "a").then(pl.lit("flat")).otherwise(pl.lit("house")),
+        size=pl.col("meter").replace_strict({"a": 10.0, "b": 20.0, "c": 30.0}),
+        noise=pl.int_range(pl.len()) % 17,
+        warmth=pl.int_range(pl.len()) % 24,
+    )
+    ends = pl.col("time").rank("dense").over("meter") <= 280
+    frame = frame.with_columns(pl.when(ends).then(pl.col("load", "noise")).otherwise(None))
+    frame.write_csv(path)
+    case = read_case(path, "load")
+    panel = case.panel
+    assert (panel.target, panel.covariates, panel.future) == ("load", ("noise",), ("warmth",))
+    assert "warmth known ahead" in accuracy._title(case)
+    assert case.data_set(6, (24,), {}).static == ("size", "kind")
+    assert panel.static == {"kind": ("flat", "house", "house"), "size": (10.0, 20.0, 30.0)}
+    # What was guessed to be the target is a covariate like another.
+    panel = read_case(path, "noise").panel
+    assert (panel.target, panel.covariates, panel.future) == ("noise", ("load",), ("warmth",))
+    # Nothing reaches beyond this one, so nothing is known ahead of it.
+    panel = read_case(path, "warmth").panel
+    assert (panel.covariates, panel.future) == (("load", "noise"), ())
+
+
 def test_columns_become_series_and_gaps_straight_lines(make_panel: MakePanel) -> None:
     panel = make_panel(steps=50, covariates=("other", "third"))
     series = unfolded(panel)
@@ -378,7 +426,7 @@ def test_a_target_is_forecast_from_all_columns_beside_ridge(
         (["dateless.csv"], "No column holds times.*Remedy"),
         (["made.csv", "--horizons", "96"], "leave 30 to validation; horizon 96.*smaller --horizons"),
         (["made.csv", "--horizons", "12", "--lookback", "300"], "leave 210 to train.*--lookback"),
-        (["made.csv", "--target", "OTT"], "did you mean 'OT'.*--target"),
+        (["made.csv", "--target", "OTT"], "column OTT: There is no such.*HUFL, OT.*did you mean 'OT'"),
         (["made.csv", "--split", "ETTh"], "needs 14400.*--split 70/10/20"),
         (["made.csv", "--horizons", "6", "--published", "absent.yaml"], "absent.yaml.*--published"),
     ],
