@@ -22,7 +22,7 @@ from data.contract import resolve_as_of
 from data.errors import DataRefused
 from data.guess import guess
 from data.layout import layout_of
-from data.panel import Panel
+from data.panel import Floats, Panel
 from data.retrain import default_seasons
 from data.rows import tidy
 from data.source import read
@@ -158,13 +158,13 @@ def read_case(
     reading = read(data_set, until=as_of)
     frame, _ = tidy(reading.frame, layout, grid)
     panel = build_panel(layout, grid, frame, as_of, reading.static)
+    splits = split_rows(name, panel.n_steps, split or split_of(path.stem))
     if interpolate:
-        panel = interpolated(panel)
+        panel = interpolated(panel, splits.validation.last)
     if target is None:
         panel = unfolded(panel)
         entry = {key: value for key, value in entry.items() if key != "columns"}
     panel = aligned(panel)
-    splits = split_rows(name, panel.n_steps, split or split_of(path.stem))
     season = default_seasons(grid)[0]
     return Case(name, panel.until(splits.judge.last), splits, season, {**entry, "clock": "data"})
 
@@ -234,16 +234,29 @@ def aligned(panel: Panel) -> Panel:
     )
 
 
-def interpolated(panel: Panel) -> Panel:
-    """Every gap filled on the straight line between its neighbours in time, at the ends with the nearest."""
+def interpolated(panel: Panel, last_seen: int) -> Panel:
+    """Every gap filled on the straight line between its neighbours in time, at the ends with the nearest.
+
+    So the published data were made. A test window whose origin lies in a gap reads values that lead to the
+    first one after the gap, which nobody could know at its origin; that is as published. Search and training
+    read nothing of it: the part before the test span is filled by itself.
+
+    Args:
+        last_seen: the grid step before the test span.
+    """
     values = panel.values.copy()
-    for number in range(len(panel.series)):
+    for number, first in enumerate(panel.first_steps):
         part = values[panel.rows(number)]
+        seen = max(last_seen + 1 - int(first), 0)
         for column in part.T:
-            seen = np.flatnonzero(~np.isnan(column))
-            if len(seen):
-                column[:] = np.interp(np.arange(len(column)), seen, column[seen])
+            column[:] = np.concatenate([_filled(column[:seen]), _filled(column)[seen:]])
     return replace(panel, values=values)
+
+
+def _filled(values_N: Floats) -> Floats:
+    """Without gaps, as `interpolated` says; where nothing was observed, as it was."""
+    known = np.flatnonzero(~np.isnan(values_N))
+    return np.interp(np.arange(len(values_N)), known, values_N[known]) if len(known) else values_N
 
 
 def every_window(panel: Panel, span: Span, horizon: int) -> Windows:

@@ -213,9 +213,28 @@ def test_columns_become_series_and_gaps_straight_lines(make_panel: MakePanel) ->
         assert np.array_equal(series.values[series.rows(number), 0], panel.values[:, number])
     holed = panel.values.copy()
     holed[10:13, 1] = np.nan
-    filled = interpolated(replace(panel, values=holed)).values
+    filled = interpolated(replace(panel, values=holed), 40).values
     assert filled[10:13, 1] == pytest.approx(np.linspace(holed[9, 1], holed[13, 1], 5)[1:-1])
     assert np.array_equal(filled[:, 0], panel.values[:, 0])
+
+
+def test_a_gap_into_the_test_part_shows_nothing_of_it_before(make_panel: MakePanel) -> None:
+    panel = make_panel(steps=50, series=("a", "b"), first_steps=(0, 10))
+    values = panel.values.copy()
+    for number in range(2):
+        values[panel.rows(number)][38 - panel.first_steps[number] : 45 - panel.first_steps[number]] = np.nan
+    holed = replace(panel, values=values)
+    filled = interpolated(holed, 40)
+    for number, first in enumerate(panel.first_steps):
+        own, before = filled.values[filled.rows(number), 0], values[panel.rows(number), 0]
+        newest, next_one = before[37 - first], before[45 - first]
+        # What was seen ends with its newest value; the test part has the published line.
+        assert own[38 - first : 41 - first] == pytest.approx([newest] * 3)
+        assert own[41 - first : 45 - first] == pytest.approx(np.linspace(newest, next_one, 9)[4:8])
+    values[-5:] += 100
+    values[panel.offsets[1] - 5 : panel.offsets[1]] += 100
+    other = interpolated(replace(panel, values=values), 40).until(40)
+    assert np.array_equal(other.values, filled.until(40).values)
 
 
 def test_errors_are_means_over_all_windows_whatever_the_pieces(
