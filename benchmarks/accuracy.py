@@ -16,6 +16,7 @@ import logging
 import signal
 import sys
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ HORIZONS = (96, 192, 336, 720)
 SPLITS = ("ETTh", "ETTm", "70/10/20")
 WORK = Path(".nightcast") / "accuracy"
 
-# A week of hours: what the linear baseline reads.
+# A week of hours: what the linear baseline reads, or all that train holds.
 _RIDGE_LOOKBACK = 168
 _PATIENCE = 20.0
 
@@ -46,7 +47,10 @@ def measure(arguments: Sequence[str]) -> None:
     Raises:
         NightcastError: the data or the options cannot be used, or the search failed; changes nothing else.
     """
-    chosen = _parser().parse_args(arguments)
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
+    if chosen.m4 and chosen.losses == "two":
+        parser.error("--losses two: M4's measures have no squared error; leave it out")
     set_threads(1)
     case = _case(chosen)
     published = [] if chosen.published is None else read_published(chosen.published, case.name)
@@ -147,6 +151,7 @@ def _ours(campaign: Campaign, is_searched: bool) -> Row:
 def _baselines(campaign: Campaign, chosen: argparse.Namespace) -> list[Row]:
     """Seasonal naive, and ridge for a single target; Naive2 for M4."""
     case, found = campaign.case, dict[str, tuple[int, dict[int, Any]]]()
+    week = min(_RIDGE_LOOKBACK, len(case.splits.train) - max(campaign.plan.horizons))
 
     def note(name: str, lookback: int, horizon: int, scores: dict[str, float]) -> None:
         each = {metric: (value,) for metric, value in scores.items()}
@@ -160,8 +165,9 @@ def _baselines(campaign: Campaign, chosen: argparse.Namespace) -> list[Row]:
         note("seasonal naive", case.season, horizon, standing.naive(case, horizon))
         if chosen.target:
             levels = campaign.recipe(horizon).model.quantiles
-            for name, scores in standing.ridge(case, horizon, _RIDGE_LOOKBACK, levels).items():
-                note(name, _RIDGE_LOOKBACK, horizon, scores)
+            ridge = standing.ridge(case, horizon, week, levels) or {"ridge, no train window": {}}
+            for name, scores in ridge.items():
+                note(name, week, horizon, scores)
     return [Row(name, str(lookback), scores) for name, (lookback, scores) in found.items()]
 
 
@@ -199,7 +205,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--trials", type=_count, default=16, help="of the search at the shortest horizon")
     parser.add_argument("--finalists", type=_count, default=3, help="of them, that each other horizon tries")
-    parser.add_argument("--minutes", type=float, default=20.0, help="the longest that each search may take")
+    parser.add_argument(
+        "--minutes", type=_positive, default=20.0, help="the longest that each search may take"
+    )
     parser.add_argument("--epochs", type=_count, help="the most of a training")
     parser.add_argument("--no-search", dest="search", action="store_false", help="the library's defaults")
     parser.add_argument("--published", type=Path, metavar="FILE", help="YAML of rows to print beside ours")
@@ -215,6 +223,14 @@ def _count(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return number
+
+
+def _positive(text: str) -> float:
+    """A finite number above 0."""
+    number = float(text)
+    if not 0 < number < inf:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and finite")
     return number
 
 

@@ -87,13 +87,20 @@ class Case:
         return parse_data_set(Path("benchmark"), self.name, {**self.entry, "retrain": block})
 
     def check(self, horizon: int, lookback: int) -> None:
-        """See that training and validation have windows, and each series a scale.
+        """See that training, validation and test have windows, and each series a scale.
 
         Raises:
             DataRefused: one has none; says what would fit.
         """
         self._refuse_short("train", lookback + horizon, f"horizon {horizon} with lookback {lookback}")
         self._refuse_unseen()
+        if not len(every_window(self.panel, self.splits.judge, horizon)):
+            raise DataRefused(
+                f"Nothing observed in test, the last {len(self.splits.judge)} steps.",
+                data_set=self.name,
+                column=self.panel.target,
+                remedy="give a file with the target's last rows, or another --split.",
+            )
         for part in ("train", "validation"):
             if not len(windows(self.panel, getattr(self.splits, part), lookback, horizon)):
                 raise DataRefused(

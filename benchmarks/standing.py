@@ -72,12 +72,15 @@ def naive(case: Case, horizon: int) -> dict[str, float]:
 def ridge(case: Case, horizon: int, lookback: int, levels: Sequence[float]) -> dict[str, dict[str, float]]:
     """Errors of ridge regression fitted on the train span, as it is and with quantiles of its residuals.
 
+    None at all where train holds no window with half of its lookback observed.
+
     The quantiles are those of its errors on the validation span at the same phase of the season, an hour of
     the day in hourly data; the corrected forecast is their median, which the error's skew moves.
     """
-    linear = fit_linear(
-        case.seen, windows(case.seen, case.splits.train, lookback, horizon), lookback, horizon
-    )
+    train = windows(case.seen, case.splits.train, lookback, horizon)
+    if not len(train):
+        return {}
+    linear = fit_linear(case.seen, train, lookback, horizon)
     scaler, season = case.scaler, case.season
 
     def point(panel: Panel, piece: Windows) -> Floats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -459,6 +460,58 @@ def test_what_cannot_be_measured_is_refused_with_a_remedy(
     with pytest.raises(NightcastError, match=message):
         accuracy.measure([*options, "--processes", "1"])
     assert not (tmp_path / ".nightcast").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--m4 a.csv b.csv --losses two", "--losses two.*M4's measures have no squared error"),
+        ("made.csv --minutes 0", "--minutes: 0 is not above 0"),
+        ("made.csv --minutes nan", "--minutes: nan is not above 0"),
+        ("made.csv --minutes inf", "--minutes: inf"),
+        ("made.csv --seeds 0", "--seeds: 0 is below 1"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_before_any_work(
+    options: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write(tmp_path / "made.csv")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        accuracy.measure([*options.split(), "--processes", "1"])
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / ".nightcast").exists()
+
+
+def test_a_test_part_without_a_target_is_refused_before_any_work(case: Case, tmp_path: Path) -> None:
+    values = case.panel.values.copy()
+    for number in range(len(case.panel.series)):
+        values[case.panel.rows(number)][case.splits.judge.first :] = np.nan
+    empty = replace(case, panel=replace(case.panel, values=values))
+    with pytest.raises(DataRefused, match=r"Nothing observed in test"):
+        campaign(empty, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_ridge_reads_what_train_holds_or_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path / "made.csv", 200)
+    options = "--target OT --horizons 6 --lookback 24 --seeds 1 --no-search --epochs 1 --processes 1"
+    accuracy.measure([str(path), *options.split(), "--work", str(tmp_path / "work")])
+    # Of 140 train steps, all but the horizon.
+    assert re.search(r"ridge +│ +134 ", capsys.readouterr().out)
+    # Eight hours a day make windows of four steps, but none of a week.
+    frame = pl.read_csv(write(path, 300)).with_row_index()
+    is_day = (pl.col("index") % 24 < 8) | (pl.col("index") > 200)
+    frame.with_columns(pl.when(is_day).then("OT").otherwise(None)).drop("index").write_csv(path)
+    options = options.replace("--lookback 24", "--lookback 4")
+    accuracy.measure([str(path), *options.split(), "--work", str(tmp_path / "work")])
+    assert re.search(r"ridge, no train window +│ +168 │ +- / - / - ", capsys.readouterr().out)
 
 
 def test_a_catalog_could_not_hold_it_either(case: Case, tmp_path: Path) -> None:
