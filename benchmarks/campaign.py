@@ -89,8 +89,9 @@ class Plan:
     Args:
         horizons: steps ahead; a column of the table each.
         lookbacks: the search chooses among them; none for the library's own.
-        losses: of the models of each seed. ``pinball``, the search's own, fits quantiles, and its median has
-            every score; a second model by ``squared`` errors fits the mean, for `mse` alone.
+        losses: of the models of each seed. ``pinball``, the search's own, fits quantiles, which have every
+            score: their mean has `mse`, their median `mae` (`benchmarks.standing.errors`). A second model by
+            ``squared`` errors fits the mean, for `mse` alone.
         seeds: of the trainings that are scored.
         trials: of the search at the shortest horizon; 0 takes the defaults, the middle of the space.
         finalists: of its configurations, that each horizon chooses among.
