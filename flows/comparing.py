@@ -111,8 +111,9 @@ def open_comparison(settings: Settings, name: str, as_of: datetime | None, wish:
     moment = resolve_as_of(declared) if as_of is None else grid_step(declared, as_of)
     checked = check(declared, moment, None)
     lookbacks = wish.lookbacks or lookbacks_of(declared, checked.panel)
-    each = wish.minutes * wish.workers * SEARCH_SHARE / (len(set(wish.networks)) * len(set(lookbacks)))
-    data_set = compared(declared, wish.networks, lookbacks, Budget(trials=wish.trials, minutes=each))
+    chosen = compared(declared, wish.networks, lookbacks)
+    each = wish.minutes * wish.workers * SEARCH_SHARE / len(contenders(chosen))
+    data_set = chosen.with_budget(Budget(trials=wish.trials, minutes=each))
     ground = Ground(data_set, checked.panel, split(checked.panel, data_set.retrain))
     digest = save_snapshot(checked.panel, settings.snapshots).stem
     identity = Identity.of(name, moment, data_set.config_hash(version("nightcast")))

@@ -10,6 +10,10 @@ from typing import Any
 import pytest
 from nights import Command, House
 
+from data.retrain import Encoder
+from flows.comparing import Wish, open_comparison
+from lstm.comparison.contenders import WrongComparison
+
 WISH = ("--networks", "gru,rnn", "--lookbacks", "12,24", "--trials", "2", "--minutes", "1", "--seeds", "2")
 
 
@@ -116,8 +120,27 @@ def test_what_cannot_be_compared_is_refused(
 
 
 @pytest.mark.parametrize(
+    ("networks", "lookbacks", "told"),
+    [
+        ((), (12,), r"one: cell: .*Remedy: name networks of lstm, gru, rnn, transformer"),
+        (("gru",), (10,), r"lookback 10 is not a multiple of segment_length 12.*Remedy: .*multiples of 12"),
+    ],
+)
+def test_a_wish_that_cannot_be_compared_is_refused(
+    house: House, networks: tuple[Encoder, ...], lookbacks: tuple[int, ...], told: str
+) -> None:
+    """As a deployment may ask for it, which has no options to check."""
+    wish = Wish(networks, lookbacks, trials=1, minutes=1.0, seeds=1, workers=1)
+    with pytest.raises(WrongComparison, match=told):
+        open_comparison(house.settings, "one", None, wish)
+    assert not (house.home / "comparisons").exists()
+
+
+@pytest.mark.parametrize(
     ("words", "told"),
     [
+        (("--networks", ","), "',' names nothing"),
+        (("--lookbacks", " "), "' ' names nothing"),
         (("--networks", "tcn"), "'tcn' is not one of lstm, gru, rnn"),
         (("--lookbacks", "48,x"), "'x' is not a whole number above 0"),
         (("--trials", "0"), "'0' is not a whole number above 0"),

@@ -47,7 +47,7 @@ def compare(
 
     load_catalog(settings.catalog).get(name)
     known: tuple[str, ...] = get_args(Encoder)
-    chosen = known if networks == ALL else _words(networks)
+    chosen = known if networks == ALL else _words(networks, "--networks")
     if unknown := [word for word in chosen if word not in known]:
         raise typer.BadParameter(f"{unknown[0]!r} is not one of {', '.join(known)}", param_hint="--networks")
     wish: dict[str, Any] = {
@@ -56,7 +56,7 @@ def compare(
         "networks": chosen,
         "lookbacks": ()
         if lookbacks == FITTING
-        else tuple(_number(word, "--lookbacks") for word in _words(lookbacks)),
+        else tuple(_number(word, "--lookbacks") for word in _words(lookbacks, "--lookbacks")),
         "trials": None if trials == FROM_CATALOG else _number(trials, "--trials"),
         "minutes": minutes,
         "seeds": seeds,
@@ -112,8 +112,11 @@ def _print(outcome: dict[str, Any]) -> None:
         console.print(f"{label:<10}  {escape(what)}", highlight=False, soft_wrap=True)
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())
+def _words(text: str, option: str) -> tuple[str, ...]:
+    words = tuple(word.strip() for word in text.split(",") if word.strip())
+    if not words:
+        raise typer.BadParameter(f"{text!r} names nothing", param_hint=option)
+    return words
 
 
 def _number(text: str, option: str) -> int:
