@@ -110,7 +110,7 @@ def _search(
         splits=ground.splits,
         storage_url=url,
         study_name=name,
-        checkpoints=settings.checkpoints / name,
+        checkpoints=records.trial_checkpoints,
         device=settings.device,
         rivals=job.data_set.retrain.search_space.lookback,
     )
@@ -158,7 +158,7 @@ def _train(ground: Ground, records: Records, seed: int, settings: Settings, aske
     trail = Trail(y_WH, z_WHQ, judged.series, judged.steps)
     z_WHQ = adapt(z_WHQ, judged.series, judged.steps, trail, recipe.model.quantiles)
     records.save_forecast(seed, z_WHQ.astype(np.float32), seconds)
-    checkpoint.unlink()
+    checkpoint.unlink(missing_ok=True)
 
 
 def main(folder: str, name: str, seed: str) -> None:

@@ -69,7 +69,7 @@ def compared(data_set: DataSet, networks: Sequence[Encoder], lookbacks: Sequence
         )
         raise WrongComparison(
             f"{data_set.name}: {problems}. Remedy: name networks of {', '.join(NETWORKS)}, and lookbacks of "
-            f"two steps or more that are multiples of {math.lcm(*own.segment_length)}, as its segment lengths ask"
+            f"two steps or more that its segment lengths divide: multiples of {math.lcm(*own.segment_length)}"
         ) from error
     changed = data_set.retrain.model_copy(update={"search_space": space})
     return data_set.model_copy(update={"retrain": changed})
