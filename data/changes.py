@@ -10,13 +10,17 @@ from data.catalog import DataSet
 from data.errors import DataRefused
 from data.findings import Finding
 
+STATIC = "static"
+"""What a column holds that is declared so: numbers or text."""
+
 
 @dataclass(frozen=True)
 class Seen:
     """What a night saw of a data set's shape; the next night compares with it.
 
     Args:
-        columns: every column of the source and what it holds (number, text, time, boolean, empty).
+        columns: every column of the source and what it holds (number, text, time, boolean, empty),
+            or `STATIC` where it is declared so.
         series: the series ids, sorted; ``("",)`` without a series column.
         series_column: the column that tells the series apart.
     """
@@ -56,13 +60,14 @@ def compare(data_set: DataSet, previous: Seen, seen: Seen) -> tuple[Finding, ...
 
 
 def _columns(previous: Seen, seen: Seen) -> list[Finding]:
+    """What has become of the columns that the catalog does not use, then or now."""
     before, now = previous.columns, seen.columns
     added = [Finding("new column since last night", column=name) for name in _new(before, now)]
     gone = [Finding("unused column gone since last night", column=name) for name in _new(now, before)]
     retyped = [
         Finding(f"unused column retyped since last night, from {before[name]} to {now[name]}", column=name)
         for name in before
-        if name in now and before[name] != now[name]
+        if name in now and before[name] != now[name] and STATIC not in (before[name], now[name])
     ]
     return [*added, *gone, *retyped]
 

@@ -107,8 +107,9 @@ def check(data_set: DataSet, as_of: np.datetime64, previous: Seen | None = None)
         if steps.get(name, 0) < needed
     ]
     panel = panel.select([name for name, count in steps.items() if count >= needed])
-    check_ahead(panel, data_set.retrain.horizon)
     found = check_panel(panel, data_set, splits)
+    # After staleness: a source that has stopped gives nothing ahead either.
+    check_ahead(panel, data_set.retrain.horizon)
     return Checked(panel, (*reading.findings, *fixed, *changed, *waiting, *found), seen)
 
 

@@ -103,7 +103,8 @@ def numbers(
     ).collect(engine="streaming")
     fact = {name: facts[name].item() for name in facts.columns}
     commas = [c for c in columns if fact[f"{c}:bad"] and fact[f"{c}:bad"] == fact[f"{c}:comma"]]
-    points = any(fact[f"{column}:point"] for column in columns)
+    plain = [column for column in columns if not fact[f"{column}:bad"]]
+    points = any(fact[f"{column}:point"] for column in (*plain, *commas))
     if commas and (points or not any(fact[f"{column}:certain"] for column in commas)):
         value = fact[f"{commas[0]}:example"]
         layout.refuse(
@@ -114,7 +115,6 @@ def numbers(
     for column in commas:
         problem = "a decimal comma was read as a decimal point"
         findings.append(Finding(problem, column=column, count=fact[f"{column}:comma"]))
-    plain = [column for column in columns if not fact[f"{column}:bad"]]
     return frame.with_columns(
         *(clean[column].alias(column) for column in columns if column not in (*plain, *commas)),
         *(clean[column].cast(pl.Float64).alias(column) for column in plain),

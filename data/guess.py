@@ -22,6 +22,7 @@ from data.catalog import DataSet, Role, parse_data_set, parse_yaml
 from data.errors import CatalogError
 from data.files import write_atomically
 from data.layout import Layout
+from data.retrain import defaults
 from data.times import is_time_text, to_utc
 
 ROWS = 1_000_000
@@ -72,8 +73,8 @@ def guess(path: Path, name: str | None = None, target: str | None = None) -> tup
     target = _target(table, series, layout, target)
     newest = table.rows.filter(pl.col(target).is_not_null())["time"].max()
     assert isinstance(newest, datetime)
-    columns = _columns(table, series, target, newest)
     frequency, aggregate = _frequency(table.rows, series)
+    columns = _columns(table, series, target, _known_ahead(table, series, newest, Frequency(frequency)))
     is_parquet = path.suffix.lower() in (".parquet", ".pq")
     entry: dict[str, Any] = {
         "source": {"kind": "parquet" if is_parquet else "csv", "path": str(path.absolute())},
@@ -234,14 +235,32 @@ def _target(table: _Table, series: str | None, layout: Layout, wanted: str | Non
     return min(numbers, key=lambda column: _rank(column, _TARGETS))
 
 
-def _columns(table: _Table, series: str | None, target: str, newest: datetime) -> dict[str, Role]:
+def _known_ahead(table: _Table, series: str | None, newest: datetime, grid: Frequency) -> tuple[str, ...]:
+    """The numbers that every series has for the whole default horizon after the newest target.
+
+    Fewer may just be of rows whose target is late.
+    """
+    rows, horizon = table.rows, int(defaults(grid)["horizon"])
+    times = rows["time"].dt.replace_time_zone(None).to_numpy().astype("datetime64[us]")
+    step = pl.Series("__step", grid.steps_between(np.datetime64(newest.replace(tzinfo=None), "us"), times))
+    owner = pl.lit("") if series is None else pl.col(series)
+    ahead = rows.with_columns(step, owner.alias("__series")).filter(pl.col("__step").is_between(1, horizon))
+    count = rows.select(owner.n_unique()).item()
+
+    def reaches(column: str) -> bool:
+        found = ahead.drop_nulls(column).group_by("__series").agg(pl.col("__step").n_unique())
+        return found.height == count and bool((found["__step"] == horizon).all())
+
+    return tuple(column for column in table.numbers if reaches(column))
+
+
+def _columns(table: _Table, series: str | None, target: str, known: Sequence[str]) -> dict[str, Role]:
     """The roles of the other columns that vary.
 
     What never varies within a series is static, if it is a number or a category of several series. A number
-    that has values after the target's newest is a future covariate, any other a past one.
+    that is known ahead is a future covariate, any other a past one.
     """
     rows = table.rows
-    ahead = rows.filter(pl.col("time") > newest)
     numbers = [column for column in _numbers(table, series) if column != target]
     roles: dict[str, Role] = {}
     for column in (*numbers, *table.texts):
@@ -252,7 +271,7 @@ def _columns(table: _Table, series: str | None, target: str, newest: datetime) -
             if column in numbers or kinds < rows[series].n_unique():
                 roles[column] = "static"
         elif column in numbers:
-            roles[column] = "future" if ahead[column].count() else "past"
+            roles[column] = "future" if column in known else "past"
     return roles
 
 

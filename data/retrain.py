@@ -92,6 +92,7 @@ class SearchSpace(Settings):
     bidirectional: tuple[bool, ...] = Field((False,), min_length=1)
     channels: tuple[Channels, ...] = Field(("joint",), min_length=1)
     positions: tuple[Positions, ...] = Field(("learned",), min_length=1)
+    pretrain_epochs: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
     learning_rate: Interval = Interval(low=1e-3, high=4e-3)
     batch_size: tuple[Annotated[int, Field(ge=1)], ...] = Field((256,), min_length=1)
 
@@ -101,6 +102,8 @@ class SearchSpace(Settings):
             raise ValueError("dropout must lie in [0, 1)")
         if self.learning_rate.low <= 0:
             raise ValueError("learning_rate must be above 0")
+        if 1 in self.segment_length and max(self.pretrain_epochs):
+            raise ValueError("pretrain_epochs: segment_length 1 has no segments to hide; take 0 epochs")
         for network in product(self.cell, self.hidden_size, self.lookback, self.segment_length):
             check_network(*network)
         return self

@@ -19,6 +19,7 @@ from polars.exceptions import PolarsError
 from data import database, delimited
 from data.calendar import Frequency
 from data.catalog import Aggregate, DataSet, Query
+from data.changes import STATIC
 from data.findings import Finding
 from data.frame import kind, layout_of, normalise
 from data.layout import Layout
@@ -37,7 +38,8 @@ class Reading:
             where the data set aggregates.
         static: one row a series: `series`, then its static features (Float64 or String).
         findings: what was fixed while reading.
-        columns: every column of the source and what it holds (number, text, time, boolean, empty).
+        columns: every column of the source and what it holds (number, text, time, boolean, empty), or
+            `data.changes.STATIC` where it is declared so.
     """
 
     frame: pl.DataFrame
@@ -224,7 +226,7 @@ def _columns(files: list[dict[str, str]], layout: Layout) -> dict[str, str]:
     """Every column of any file; declared ones as what they are declared to be."""
     merged = {column: held for file in files for column, held in file.items()}
     roles = {layout.time: "time", **dict.fromkeys(layout.values, "number")}
-    roles |= dict.fromkeys(layout.static, "static")
+    roles |= dict.fromkeys(layout.static, STATIC)
     roles |= {layout.series: "text"} if layout.series else {}
     return {column: roles.get(column, held) for column, held in merged.items()}
 

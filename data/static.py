@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import polars as pl
 
 from data.layout import Layout
@@ -16,7 +18,7 @@ def static_values(frame: pl.LazyFrame, layout: Layout) -> pl.DataFrame:
         frame: normalised rows, the static columns among them; an empty field says nothing.
 
     Raises:
-        DataRefused: a series has two values of a feature, or none.
+        DataRefused: a series has two values of a feature, none, or a number that is not finite.
     """
     if not layout.static:
         return pl.DataFrame(schema={"series": pl.String})
@@ -42,6 +44,13 @@ def static_values(frame: pl.LazyFrame, layout: Layout) -> pl.DataFrame:
                     series=series,
                     column=name,
                     remedy="fill it in one row of the series at least, or declare the column `ignore`.",
+                )
+            if isinstance(values[0], float) and not math.isfinite(values[0]):
+                layout.refuse(
+                    f"The static feature {values[0]} is no finite number.",
+                    series=series,
+                    column=name,
+                    remedy="correct it in the source, or declare the column `ignore`.",
                 )
     values = found.with_columns(pl.col(name).list.first() for name in layout.static)
     for name in layout.static:

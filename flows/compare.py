@@ -22,6 +22,7 @@ from data.errors import DataRefused
 from data.retrain import Encoder
 from flows import comparing, comparison_report
 from flows.comparing import Comparing, Wish
+from flows.hold import held
 from flows.night import describe
 from lstm.comparison.contenders import NETWORKS
 from lstm.comparison.results import Comparison
@@ -50,7 +51,7 @@ def compare(
         networks: which to compare.
         lookbacks: steps; empty for a quarter of the catalog's longest one, that one and its double.
         trials: the most of each search; empty for the catalog's.
-        minutes: for searching and training.
+        minutes: for searching and training; the first round of every contender always ends.
         seeds: the most trainings of each best recipe.
         workers: trainings at a time; empty for one a core of this machine.
     """
@@ -64,7 +65,8 @@ def compare(
         work = check(settings, data_set, as_of, wish)
     except DataRefused as refusal:
         return Failed(name="Refused", message=str(refusal), data=refusal)
-    outcome = _recorded(work)
+    with held(work):
+        outcome = _recorded(work)
     create_markdown_artifact(
         key=f"comparison-{data_set.replace('_', '-')}",
         markdown=comparison_report.markdown(outcome),

@@ -18,12 +18,11 @@ import numpy as np
 from data.catalog import load_catalog
 from data.contract import check, resolve_as_of
 from data.errors import NightcastError
-from data.files import write_atomically
 from data.retrain import Budget, Encoder
 from data.snapshot import save as save_snapshot
 from data.splits import split
 from flows import leash
-from flows.contender import JOB_FILE, Job
+from flows.contender import Job
 from flows.night import grid_step
 from flows.progress import Stage, Stages
 from lstm.comparison.bench import Ground, baselines, make_bench, scaler_of
@@ -59,7 +58,8 @@ class Wish:
         networks: cells.
         lookbacks: steps; none for those that suit the data set (`lookbacks_of`).
         trials: the most of each contender's search.
-        minutes: for searching and training; the last trainings that began in them end after them.
+        minutes: for searching and training. The first round of every contender always ends (measured, a
+            trial, trained, calibrated), as do the last trainings that began in them.
         seeds: the most trainings of each contender's best recipe. All contenders get the same number.
         workers: processes at a time.
     """
@@ -100,7 +100,7 @@ class Comparing:
 
 
 def open_comparison(settings: Settings, name: str, as_of: datetime | None, wish: Wish) -> Comparing:
-    """Read and check the data, store a snapshot, and write down what is to be done.
+    """Read and check the data, store a snapshot, and say what is to be done.
 
     Raises:
         DataRefused: the data breaks the contract, or is too short for the longest lookback.
@@ -111,16 +111,15 @@ def open_comparison(settings: Settings, name: str, as_of: datetime | None, wish:
     moment = resolve_as_of(declared) if as_of is None else grid_step(declared, as_of)
     checked = check(declared, moment, None)
     lookbacks = wish.lookbacks or lookbacks_of(declared, checked.panel)
-    each = wish.minutes * wish.workers * SEARCH_SHARE / (len(set(wish.networks)) * len(set(lookbacks)))
-    data_set = compared(declared, wish.networks, lookbacks, Budget(trials=wish.trials, minutes=each))
+    chosen = compared(declared, wish.networks, lookbacks)
+    each = wish.minutes * wish.workers * SEARCH_SHARE / len(contenders(chosen))
+    data_set = chosen.with_budget(Budget(trials=wish.trials, minutes=each))
     ground = Ground(data_set, checked.panel, split(checked.panel, data_set.retrain))
     digest = save_snapshot(checked.panel, settings.snapshots).stem
     identity = Identity.of(name, moment, data_set.config_hash(version("nightcast")))
     job = Job(data_set=data_set, snapshot=digest, study=f"comparison.{identity.key}.{digest[:12]}")
     findings = tuple(str(finding) for finding in checked.findings)
-    comparing = Comparing(settings, wish, ground, identity, job, findings)
-    write_atomically(comparing.folder / JOB_FILE, job.model_dump_json(indent=1).encode())
-    return comparing
+    return Comparing(settings, wish, ground, identity, job, findings)
 
 
 def run_contenders(comparing: Comparing, stage: Stage) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 from data.files import write_atomically
 from flows.comparing import Comparing
+from lstm.comparison.contenders import contenders
 from lstm.comparison.recommendation import p_value, spoken
 from lstm.comparison.results import Comparison, Result
 
@@ -110,16 +111,25 @@ def _facts(comparing: Comparing) -> dict[str, str]:
     """What a reader of the page may ask."""
     panel, retrain = comparing.ground.panel, comparing.job.data_set.retrain
     space = retrain.search_space.model_dump(mode="json")
-    minutes = sum(comparing.stages.seconds.values()) / 60
     until = panel.frequency.format(panel.as_of)
     return {
         "Data": f"{len(panel.series)} series, {len(panel.values):,} rows up to {until}",
         "Snapshot": comparing.job.snapshot,
-        "Found in the data": " ".join(comparing.findings) or "nothing",
+        "Found in the data": " ".join(f"{finding}." for finding in comparing.findings) or "nothing",
         "Search space": "; ".join(f"{name} {_choices(value)}" for name, value in space.items()),
-        "Time": f"{minutes:.1f} minutes, {comparing.wish.workers} trainings at a time",
+        "Searched and trained": f"{_seconds(comparing) / 60:.1f} minutes, over all contenders",
         "Made": f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z} by Nightcast {version('nightcast')}",
     }
+
+
+def _seconds(comparing: Comparing) -> float:
+    """What the contenders have taken, also before an interruption: kept with what they have made."""
+    total = 0.0
+    for one in contenders(comparing.ground.data_set):
+        records = comparing.records(one)
+        seeds = filter(records.has_forecast, range(comparing.wish.seeds))
+        total += records.searched().seconds + sum(map(records.training_seconds, seeds))
+    return total
 
 
 def _choices(value: Any) -> str:

@@ -25,7 +25,6 @@ from lstm.comparison.contenders import Contender, contenders, only
 from lstm.comparison.cost import measure
 from lstm.comparison.records import Records
 from lstm.comparison.results import Searched
-from lstm.evaluation.adaptive import Trail, adapt
 from lstm.evaluation.conformal import spread
 from lstm.models.heads import median_index
 from lstm.promotion.calibration import calibrate_on
@@ -110,7 +109,7 @@ def _search(
         splits=ground.splits,
         storage_url=url,
         study_name=name,
-        checkpoints=settings.checkpoints / name,
+        checkpoints=records.trial_checkpoints,
         device=settings.device,
         rivals=job.data_set.retrain.search_space.lookback,
     )
@@ -155,10 +154,9 @@ def _train(ground: Ground, records: Records, seed: int, settings: Settings, aske
         median_index(recipe.model.quantiles),
     )
     y_WH = trained.scaler.scale_target(targets(ground.panel, judged, recipe.model.horizon), judged.series)
-    trail = Trail(y_WH, z_WHQ, judged.series, judged.steps)
-    z_WHQ = adapt(z_WHQ, judged.series, judged.steps, trail, recipe.model.quantiles)
+    z_WHQ = ground.adapted(z_WHQ, y_WH, judged)
     records.save_forecast(seed, z_WHQ.astype(np.float32), seconds)
-    checkpoint.unlink()
+    checkpoint.unlink(missing_ok=True)
 
 
 def main(folder: str, name: str, seed: str) -> None:

@@ -197,10 +197,11 @@ def _window(panel: Panel, series: str | None, step: int, lookback: int) -> Windo
         DataRefused: no such series, or it has not all the steps of the window.
     """
     if series is not None and series not in panel.series:
+        names = ", ".join(panel.series[:10])
         raise DataRefused(
             f"the champion knows no series {series!r}.",
             data_set=panel.data_set,
-            remedy=f"one of {', '.join(panel.series[:10])}.",
+            remedy=f"one of {names}." if names else "leave --series out: the data set is one series.",
         )
     number = 0 if series is None else panel.series.index(series)
     first, last = int(panel.first_steps[number]) + lookback - 1, panel.n_steps - 1

@@ -15,7 +15,7 @@ from data.panel import Panel
 from lstm.promotion.ledger import Ledger
 from lstm.settings import Settings
 from lstm.tracking.bundle import Bundle
-from lstm.tracking.forecast import Forecast, rows_of
+from lstm.tracking.forecast import AS_OF, Forecast, rows_of
 from lstm.tracking.registry import Registry
 from lstm.tracking.report import newest_forecast
 
@@ -146,6 +146,9 @@ def write_request(made: Made, path: Path) -> Path:
     """
     rows = rows_of(made.panel, made.bundle.layout, made.bundle.history)
     cells = rows.astype(object).where(rows.notna(), None).to_numpy().tolist()
-    body = {"dataframe_split": {"columns": list(rows.columns), "data": cells}}
+    body = {
+        "dataframe_split": {"columns": list(rows.columns), "data": cells},
+        "params": {AS_OF: made.forecast.as_of},
+    }
     write_atomically(path, json.dumps(body, allow_nan=False).encode())
     return path

@@ -64,6 +64,11 @@ def nothing_new(night: Night, prepared: Prepared) -> Outcome | None:
     if last.identity.config_hash != night.identity.config_hash:
         return None
     reason = f"No new data since the night as of {last.identity.as_of}, which ended {last.ending}."
+    if prepared.panel.future:
+        reason += (
+            " What is newly known ahead changes forecasts, not the model. To take it in: "
+            f"nightcast forecast {night.data_set.name}"
+        )
     return end(night, "skipped", reason, {"findings": prepared.findings})
 
 

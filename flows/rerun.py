@@ -19,7 +19,7 @@ def rerun(night: Night, past: Past) -> Outcome:
     night.registry.sync(night.data_set.name, night.ledger)
     _store_missing_forecast(night, past)
     mend_run(night, past)
-    reason = f"This night has been run before, and nothing has changed since: {past.ending}. {past.reason}"
+    reason = f"This night has been run before: {past.ending}. {past.reason}"
     night.ledger.end_night(night.identity, "skipped", reason)
     return outcome_of(night, "skipped", reason, past.details)
 

@@ -37,7 +37,7 @@ def declared(**keys: object) -> DataSet:
 
 
 def ground(panel: Panel, data_set: DataSet | None = None) -> Ground:
-    wanted = compared(data_set or declared(), NETWORKS, LOOKBACKS, Budget(trials=4, minutes=1))
+    wanted = compared(data_set or declared(), NETWORKS, LOOKBACKS).with_budget(Budget(trials=4, minutes=1))
     return Ground(wanted, panel, split(panel, wanted.retrain))
 
 

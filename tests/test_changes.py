@@ -42,6 +42,14 @@ def test_new_gone_and_retyped_unused_columns_are_reported(declare: Declare) -> N
     ]
 
 
+def test_a_column_that_is_declared_static_is_not_retyped(declare: Declare) -> None:
+    one = partial(declare, rows(series=("a",)), series="site")
+    seen, static = check(one(), AS_OF).seen, {"columns": {"wind": "past", "note": "static"}}
+    declared = check(one(**static), AS_OF, seen)
+    assert declared.findings == ()
+    assert check(one(), AS_OF, declared.seen).findings == ()
+
+
 def test_a_new_series_is_reported(declare: Declare) -> None:
     seen = check(declare(rows(series=("a",)), series="site"), AS_OF).seen
     checked = check(declare(rows(series=("a", "b")), series="site"), AS_OF, seen)

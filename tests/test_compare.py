@@ -4,11 +4,30 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import yaml
 from nights import Command, House
+
+from data.retrain import Encoder
+from flows import comparison_report
+from flows.comparing import ContenderFailed, Wish, open_comparison
+from flows.contender import Job
+from flows.hold import ComparisonHeld, held
+from lstm.comparison.bench import scaler_of
+from lstm.comparison.contenders import WrongComparison, contenders, only
+from lstm.comparison.results import Searched
+from lstm.promotion.identity import Identity
+from lstm.search.space import at_centre
+from lstm.tracking.runs import PROCESS_TAG
+from lstm.training.recipe import Recipe
 
 WISH = ("--networks", "gru,rnn", "--lookbacks", "12,24", "--trials", "2", "--minutes", "1", "--seeds", "2")
 
@@ -57,6 +76,7 @@ def test_a_comparison_leaves_a_page_and_numbers_and_no_champion(house: House) ->
     assert {metric.step for metric in steps} == {12, 24}
     assert house.mlflow.search_registered_models() == []
     assert not (house.home / "ledger.db").exists()
+    assert list(house.home.rglob("checkpoints")) == []
 
     # Again: nothing is made twice, and the answer is the same.
     before = files(house)
@@ -115,9 +135,123 @@ def test_what_cannot_be_compared_is_refused(
     assert told in json.dumps(compare(house, *words, status=status))
 
 
+HOLDING = """
+import sys, time
+from pathlib import Path
+from filelock import FileLock
+from data.files import write_atomically
+from data.processes import this_process
+folder = Path(sys.argv[1])
+folder.mkdir(parents=True)
+with FileLock(folder / "lock"):
+    write_atomically(folder / "holder", str(this_process()).encode())
+    (folder / f".{this_process()}.{8 * '0'}.gru-12.cost.json.tmp").touch()
+    print(this_process(), flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_comparison_is_alone_and_puts_in_order_what_a_killed_one_left(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    house.declare("one")
+    house.write("one", 24 * 40)
+    wish = Wish(("gru",), (12,), trials=1, minutes=1.0, seeds=1, workers=1)
+    comparing = open_comparison(house.settings, "one", None, wish)
+    code = [sys.executable, "-c", HOLDING, str(comparing.folder)]
+    with subprocess.Popen(code, stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout is not None
+            process = other.stdout.readline().strip()
+            with (
+                pytest.raises(ComparisonHeld, match=f"in process {re.escape(process)} .*Remedy: wait"),
+                held(comparing),
+            ):
+                pytest.fail("held twice")
+        finally:
+            other.kill()
+    earlier = Identity.of("one", comparing.ground.panel.start, "0" * 12)
+    left = [comparing.tracker.start_comparison(earlier), comparing.tracker.start_night(earlier)]
+    for run in left:
+        comparing.tracker.log_tags(run, {PROCESS_TAG: process})
+    trials = comparing.records(contenders(comparing.job.data_set)[0]).trial_checkpoints
+    assert trials.is_relative_to(comparing.folder)
+    trials.mkdir(parents=True)
+    with pytest.raises(ContenderFailed), held(comparing):
+        raise ContenderFailed
+    # A night's run is left to the next night.
+    assert [comparing.tracker.run(run).info.status for run in left] == ["FAILED", "RUNNING"]
+    assert list(comparing.folder.glob(".*.tmp")) == []
+    assert trials.exists()
+    with held(comparing):
+        job = Job.model_validate_json((comparing.folder / "job.json").read_text())
+        assert job.study == comparing.job.study
+    assert not trials.exists()
+
+
+def test_a_page_says_what_the_contenders_took_however_often_it_is_written(house: House) -> None:
+    house.write("one", 24 * 40, lambda lines: lines.__delitem__(slice(100, 102)))
+    wish = Wish(("gru",), (12,), trials=1, minutes=1.0, seeds=2, workers=1)
+    comparing = open_comparison(house.settings, "one", None, wish)
+    (one,) = contenders(comparing.job.data_set)
+    ground = comparing.ground
+    scaled = scaler_of(ground).scale(ground.panel, ground.data_set.retrain.horizon)
+    records, recipe = comparing.records(one), Recipe(*at_centre(only(ground.data_set, one), scaled), 3)
+    records.save_search(Searched(recipe, 0.2, 1, 0, 0, seconds=90.0))
+    for seed in range(2):
+        records.save_forecast(seed, np.zeros((1, 6, 5), np.float32), seconds=15.0)
+    facts = comparison_report._facts(comparing)
+    assert facts["Searched and trained"] == "2.0 minutes, over all contenders"
+    assert re.fullmatch(r"steps without a value, .* 2 times\)\.", facts["Found in the data"])
+
+
+@pytest.mark.slow
+def test_an_interrupted_comparison_says_how_to_go_on(tmp_path: Path) -> None:
+    """By a wall clock, the same command would compare as of another hour."""
+    house = House(tmp_path)
+    house.declare("one")
+    house.entries["one"] |= {"clock": "wall"}
+    house.catalog.write_text(yaml.safe_dump(house.entries))
+    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    hours = [now - timedelta(hours=hour) for hour in range(24 * 40, 0, -1)]
+    lines = [f"{hour:%Y-%m-%d %H:%M},{number % 24 + number % 7}" for number, hour in enumerate(hours)]
+    (tmp_path / "one.csv").write_text("\n".join(["time,load", *lines]) + "\n")
+    command = Command(house, "compare", "one", *WISH)
+    try:
+        command.until(lambda: list(house.home.glob("comparisons/*/*.cost.json")), 200)
+        command.process.send_signal(signal.SIGINT)
+        assert command.end(60) != 0
+        assert command.survivors(20) == []
+    finally:
+        command.kill()
+    (folder,) = house.home.glob("comparisons/*")
+    (told,) = re.findall(r"To go on later: --as-of (\S+)", command.text)
+    step = datetime.fromisoformat(told).astimezone(UTC)
+    assert now - timedelta(hours=1) <= step <= now
+    wish = Wish(("gru", "rnn"), (12, 24), trials=2, minutes=1.0, seeds=2, workers=1)
+    assert open_comparison(house.settings, "one", step, wish).folder == folder
+
+
+@pytest.mark.parametrize(
+    ("networks", "lookbacks", "told"),
+    [
+        ((), (12,), r"one: cell: .*Remedy: name networks of lstm, gru, rnn, transformer"),
+        (("gru",), (10,), r"lookback 10 is not a multiple of segment_length 12.*Remedy: .*multiples of 12"),
+    ],
+)
+def test_a_wish_that_cannot_be_compared_is_refused(
+    house: House, networks: tuple[Encoder, ...], lookbacks: tuple[int, ...], told: str
+) -> None:
+    """As a deployment may ask for it, which has no options to check."""
+    wish = Wish(networks, lookbacks, trials=1, minutes=1.0, seeds=1, workers=1)
+    with pytest.raises(WrongComparison, match=told):
+        open_comparison(house.settings, "one", None, wish)
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
+        (("--networks", ","), "',' names nothing"),
+        (("--lookbacks", " "), "' ' names nothing"),
         (("--networks", "tcn"), "'tcn' is not one of lstm, gru, rnn"),
         (("--lookbacks", "48,x"), "'x' is not a whole number above 0"),
         (("--trials", "0"), "'0' is not a whole number above 0"),

@@ -86,7 +86,7 @@ def test_lookbacks_that_fit(
 
 
 def test_each_contender_has_the_space_but_for_its_network_and_lookback() -> None:
-    data_set = compared(declared(), NETWORKS, LOOKBACKS, Budget(trials=3, minutes=0.5))
+    data_set = compared(declared(), NETWORKS, LOOKBACKS).with_budget(Budget(trials=3, minutes=0.5))
     everyone = contenders(data_set)
     assert len({one.name for one in everyone}) == len(NETWORKS) * len(LOOKBACKS)
     for one in everyone:
@@ -101,11 +101,13 @@ def test_a_comparison_that_cannot_be_made_says_what_to_do(
     networks: tuple[str, ...], lookbacks: tuple[int, ...]
 ) -> None:
     with pytest.raises(WrongComparison, match="Remedy: "):
-        compared(declared(), networks, lookbacks, Budget())  # type: ignore[arg-type]
+        compared(declared(), networks, lookbacks)  # type: ignore[arg-type]
 
 
-def test_a_lookback_that_no_segment_divides_takes_single_steps() -> None:
-    assert compared(declared(), ["gru"], [10], Budget()).retrain.search_space.segment_length == (1,)
+def test_a_lookback_that_a_segment_length_does_not_divide_is_refused() -> None:
+    """Single steps instead would make it another network, and ten times as slow."""
+    with pytest.raises(WrongComparison, match=r"lookback 10 .* segment_length 12.*Remedy: .*multiples of 12"):
+        compared(declared(), ["gru"], [10])
 
 
 def test_the_lookback_of_a_network_is_the_one_that_validation_liked(make_panel: MakePanel) -> None:

@@ -106,6 +106,16 @@ def test_a_future_covariate_missing_in_the_horizon_is_refused(declare: Declare) 
     )
 
 
+def test_a_source_that_has_stopped_is_stale_before_it_lacks_what_is_known_ahead(declare: Declare) -> None:
+    assert_refused(
+        declare(known_ahead(), columns={"wind": "future"}, clock="wall", staleness="1h"),
+        "Stale: the newest value is 7 hours older",
+        time="2024-01-05 23:00+00:00",
+        remedy="find out why the source has stopped",
+        as_of=AS_OF + np.timedelta64(7, "h"),
+    )
+
+
 def test_a_future_covariate_missing_in_the_past_is_filled_and_said(declare: Declare) -> None:
     checked = check(declare(edit(known_ahead(), slice(20, 23), wind=None)), AS_OF)
     assert meter.problems(checked) == [
@@ -143,6 +153,32 @@ def test_static_features_that_are_not(declare: Declare) -> None:
         "no value",
         series="b",
         column="kind",
+        time=None,
+        remedy="fill it in one row",
+    )
+
+
+@pytest.mark.parametrize("written", ["inf", "-Infinity", "1e999"])
+def test_an_infinite_static_number_is_refused(declare: Declare, written: str) -> None:
+    """It would turn every weight of the network to NaN."""
+    frame = with_kinds(rows(series=("a", "b")), area={"a": "80.5", "b": written})
+    assert_refused(
+        declare(frame, series="site", columns={"area": "static"}),
+        "is no finite number",
+        series="b",
+        column="area",
+        time=None,
+        remedy="correct it in the source",
+    )
+
+
+def test_a_static_number_written_as_nan_is_missing(declare: Declare) -> None:
+    frame = with_kinds(rows(series=("a", "b")), area={"a": "80.5", "b": "-nan"})
+    assert_refused(
+        declare(frame, series="site", columns={"area": "static"}),
+        "no value",
+        series="b",
+        column="area",
         time=None,
         remedy="fill it in one row",
     )

@@ -155,6 +155,14 @@ def test_an_ambiguous_comma_is_refused(columns: dict[str, list[str | None]]) -> 
     assert columns["load"][0] in refused.value.problem  # type: ignore[operator]
 
 
+def test_a_date_with_points_in_a_text_settles_nothing() -> None:
+    frame = convert(load=["1,5", "2,25"], note=["checked 01.02.2024", None], opened=["3.10.1990", "1.1.2001"])
+    assert frame["load"].to_list() == [1.5, 2.25]
+    assert frame["opened"].to_list() == ["3.10.1990", "1.1.2001"]
+    with pytest.raises(DataRefused, match="decimal comma or a thousands separator"):
+        convert(load=["1,5", "2.25"])
+
+
 def test_text_stays_text() -> None:
     frame = convert(load=["1,5", "n/k"], heat=["1", "2"])
     assert frame["load"].to_list() == ["1,5", "n/k"]

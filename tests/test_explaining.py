@@ -107,3 +107,5 @@ def test_a_window_that_is_not_there_is_refused(make_panel: Any) -> None:
         _window(panel, "new", 49, 24)
     with pytest.raises(DataRefused, match=r"'other'.*one of old, new"):
         _window(panel, "other", 49, 24)
+    with pytest.raises(DataRefused, match="leave --series out: the data set is one series"):
+        _window(make_panel(steps=50, series=("",)), "other", 49, 24)

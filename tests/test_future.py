@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,6 +20,7 @@ from data.errors import DataRefused
 from data.layout import Layout
 from data.panel import Panel
 from data.splits import Span
+from flows.forecasting import Made, write_request
 from lstm.clock import calendar
 from lstm.evaluation.conformal import Calibration
 from lstm.models.forecaster import ForecasterConfig, build
@@ -161,6 +166,51 @@ def test_rows_that_are_served_give_the_same_forecast() -> None:
     inputs = signature(bundle).inputs.to_dict()
     types = {column["name"]: column["type"] for column in inputs}
     assert (types["price"], types["kind"], types["area"]) == ("double", "string", "double")
+
+
+@pytest.mark.parametrize("ahead", [HORIZON, HORIZON + 3])
+def test_a_request_whose_newest_targets_are_missing_gives_the_same_forecast(
+    tmp_path: Path, ahead: int
+) -> None:
+    """A sensor that missed its last hours leaves rows without a target, as those ahead are."""
+    # At the top it would come before the import that silences MLflow's own warning.
+    from lstm.tracking.pyfunc import ForecastModel
+
+    panel = make(missing=0.0, ahead=ahead)
+    for number in range(3):
+        panel.values[panel.rows(number)][-2:, 0] = np.nan
+    bundle = make_bundle(panel)
+    wanted = bundle.forecast(panel, "1")
+    request = write_request(Made(wanted, bundle, panel, tmp_path / "unused"), tmp_path / "request.json")
+    body = json.loads(request.read_text())
+    rows = pd.DataFrame(body["dataframe_split"]["data"], columns=body["dataframe_split"]["columns"])
+    rows = rows.astype({"load": float})
+    model = ForecastModel()
+    model.bundle = bundle
+    context = mlflow.pyfunc.PythonModelContext({}, {})
+    pd.testing.assert_frame_equal(model.predict(context, rows, body["params"]), wanted.to_frame(), rtol=1e-5)
+    # Who does not say where the past ends gets what comes after the newest target.
+    told = model.predict(context, rows)
+    assert told["time"].iloc[0] < wanted.to_frame()["time"].iloc[0]
+    assert signature(bundle).params.to_dict() == [
+        {"name": "as_of", "type": "string", "default": "", "shape": None}
+    ]
+
+
+def test_an_as_of_without_its_rows_is_refused() -> None:
+    panel = make()
+    bundle = make_bundle(panel)
+    rows = rows_of(panel, bundle.layout, bundle.history)
+    for as_of, problem in (
+        ("soon", "'soon' is no time"),
+        ("2024-03-31T14:00", "before as_of 2024-03-31 14:00"),
+        ("2023-03-31T14:00", r"series a, .*no row at or before 2023-03-31 14:00"),
+    ):
+        with pytest.raises(DataRefused, match=problem):
+            panel_of(rows, bundle.layout, bundle.frequency, as_of)
+    local = panel.frequency.format(panel.as_of)
+    for as_of in (local, local[: len("2024-01-01 00:00")]):
+        assert panel_of(rows, bundle.layout, bundle.frequency, as_of).as_of == panel.as_of
 
 
 def test_a_horizon_that_is_not_known_is_refused() -> None:

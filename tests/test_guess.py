@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from data.catalog import load_catalog
+from data.catalog import load_catalog, parse_data_set
 from data.contract import resolve_as_of
 from data.errors import CatalogError, DataRefused
 from data.guess import add, guess
@@ -214,18 +214,18 @@ def test_a_name_that_the_catalog_cannot_hold_is_refused(tmp_path: Path) -> None:
 
 def test_what_is_known_ahead_and_what_never_varies(tmp_path: Path) -> None:
     """Rows without a target at the end give future covariates; now is where the target ends."""
-    hours = [datetime(2024, 1, 1, tzinfo=UTC) + timedelta(hours=hour) for hour in range(60)]
+    hours = [datetime(2024, 1, 1, tzinfo=UTC) + timedelta(hours=hour) for hour in range(72)]
     frame = pl.concat(
         pl.DataFrame(
             {
                 "time": hours,
-                "shop": [shop] * 60,
-                "sales": [float(hour) if hour < 48 else None for hour in range(60)],
-                "price": [float(hour % 7) for hour in range(60)],
-                "visitors": [float(hour % 5) if hour < 48 else None for hour in range(60)],
-                "area": [area] * 60,
-                "kind": [kind] * 60,
-                "address": [f"street {shop}"] * 60,
+                "shop": [shop] * 72,
+                "sales": [float(hour) if hour < 48 else None for hour in range(72)],
+                "price": [float(hour % 7) for hour in range(72)],
+                "visitors": [float(hour % 5) if hour < 48 else None for hour in range(72)],
+                "area": [area] * 72,
+                "kind": [kind] * 72,
+                "address": [f"street {shop}"] * 72,
             }
         )
         for shop, area, kind in (("a", 80.5, "kiosk"), ("b", 200.0, "hall"), ("c", 90.0, "kiosk"))
@@ -236,3 +236,27 @@ def test_what_is_known_ahead_and_what_never_varies(tmp_path: Path) -> None:
     assert (entry["series"], entry["target"], entry["clock"]) == ("shop", "sales", "data")
     data_set = add(tmp_path / "catalog.yaml", tmp_path / "shops.csv")
     assert resolve_as_of(data_set) == np.datetime64("2024-01-02T23:00", "us")
+
+
+@pytest.mark.parametrize(("ahead", "role"), [(24, "future"), (23, "past"), (1, "past")])
+@pytest.mark.parametrize("minutes", [60, 30])
+def test_what_is_known_ahead_reaches_over_the_horizon_in_every_series(
+    tmp_path: Path, ahead: int, role: str, minutes: int
+) -> None:
+    """Rows at the end that lack a target may be late as well."""
+    per_hour = 60 // minutes
+    rows = [
+        {
+            "time": START + timedelta(minutes=minutes * step),
+            "shop": shop,
+            "sales": float(step % 5) if step < 48 * per_hour else None,
+            "price": float(step % 7),
+        }
+        for shop, hours in (("a", 48 + 24), ("b", 48 + ahead))
+        for step in range(hours * per_hour)
+    ]
+    pl.DataFrame(rows).write_csv(tmp_path / "shops.csv")
+    name, entry = guess(tmp_path / "shops.csv")
+    horizon = parse_data_set(tmp_path / "catalog.yaml", name, entry).retrain.horizon
+    assert horizon == 24 * per_hour
+    assert entry["columns"] == {"price": role}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
@@ -12,6 +13,8 @@ from flows.cli.output import AsJson, DataSetName, console, emit, prepare, stderr
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
+
+    from data.catalog import DataSet
 
 ALL = "all"
 FITTING = "fitting"
@@ -31,7 +34,12 @@ def compare(
         str, typer.Option(help="The most of each search: a number, or the catalog's.", metavar="N")
     ] = FROM_CATALOG,
     minutes: Annotated[
-        float, typer.Option(min=0.01, help="For searching and training, all together.")
+        float,
+        typer.Option(
+            min=0.01,
+            help="For searching and training, all together; the first round, a trial and a training of each "
+            "network at each lookback, always ends.",
+        ),
     ] = 12.0,
     seeds: Annotated[int, typer.Option(min=1, help="The most trainings of each best recipe.")] = 3,
     workers: Workers = None,
@@ -45,25 +53,30 @@ def compare(
     from data.catalog import load_catalog
     from data.retrain import Encoder
 
-    load_catalog(settings.catalog).get(name)
+    data_set = load_catalog(settings.catalog).get(name)
     known: tuple[str, ...] = get_args(Encoder)
-    chosen = known if networks == ALL else _words(networks)
+    chosen = known if networks == ALL else _words(networks, "--networks")
     if unknown := [word for word in chosen if word not in known]:
         raise typer.BadParameter(f"{unknown[0]!r} is not one of {', '.join(known)}", param_hint="--networks")
     wish: dict[str, Any] = {
         "data_set": name,
-        "as_of": moment_of(as_of),
+        "as_of": _pinned(data_set, moment_of(as_of)),
         "networks": chosen,
         "lookbacks": ()
         if lookbacks == FITTING
-        else tuple(_number(word, "--lookbacks") for word in _words(lookbacks)),
+        else tuple(_number(word, "--lookbacks") for word in _words(lookbacks, "--lookbacks")),
         "trials": None if trials == FROM_CATALOG else _number(trials, "--trials"),
         "minutes": minutes,
         "seeds": seeds,
         "workers": workers,
     }
     settings.root.mkdir(parents=True, exist_ok=True)
-    outcome = _run(settings.root, wish)
+    try:
+        outcome = _run(settings.root, wish)
+    except (KeyboardInterrupt, SystemExit):
+        if (moment := wish["as_of"]) is not None:
+            stderr.print(f"To go on later: --as-of {moment.isoformat()}", highlight=False, soft_wrap=True)
+        raise
     if as_json:
         emit(outcome)
         return
@@ -112,8 +125,20 @@ def _print(outcome: dict[str, Any]) -> None:
         console.print(f"{label:<10}  {escape(what)}", highlight=False, soft_wrap=True)
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())
+def _pinned(data_set: DataSet, moment: datetime | None) -> datetime | None:
+    """The moment, by a wall clock that of now: so that an interrupted comparison can be gone on with."""
+    from data.contract import resolve_as_of
+
+    if moment is not None or data_set.clock == "data":
+        return moment
+    return datetime.fromisoformat(data_set.grid.format(resolve_as_of(data_set)))
+
+
+def _words(text: str, option: str) -> tuple[str, ...]:
+    words = tuple(word.strip() for word in text.split(",") if word.strip())
+    if not words:
+        raise typer.BadParameter(f"{text!r} names nothing", param_hint=option)
+    return words
 
 
 def _number(text: str, option: str) -> int:

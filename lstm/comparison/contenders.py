@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from data.catalog import DataSet
 from data.errors import NightcastError
 from data.panel import Panel
-from data.retrain import Budget, Encoder, SearchSpace
+from data.retrain import Encoder, SearchSpace
 from data.splits import split
 
 NETWORKS: tuple[Encoder, ...] = get_args(Encoder)
@@ -48,27 +48,30 @@ def lookbacks_of(data_set: DataSet, panel: Panel) -> tuple[int, ...]:
     return tuple(dict.fromkeys([short, longest, *double]))
 
 
-def compared(
-    data_set: DataSet, networks: Sequence[Encoder], lookbacks: Sequence[int], budget: Budget
-) -> DataSet:
-    """The data set with these networks, lookbacks and budget a contender in its search space.
+def compared(data_set: DataSet, networks: Sequence[Encoder], lookbacks: Sequence[int]) -> DataSet:
+    """The data set with these networks and lookbacks in its search space, and its segment lengths.
 
     Raises:
         WrongComparison: no network or lookback, or one that the space does not allow.
     """
-    retrain = data_set.retrain
-    keys = {"cell": tuple(dict.fromkeys(networks)), "lookback": tuple(sorted(set(lookbacks)))}
+    own = data_set.retrain.search_space
+    keys = {
+        "cell": tuple(dict.fromkeys(networks)),
+        "lookback": tuple(sorted(set(lookbacks))),
+        # Given, they all stay: another segment length would be another network.
+        "segment_length": own.segment_length,
+    }
     try:
-        space = SearchSpace.model_validate(retrain.search_space.with_keys(keys))
+        space = SearchSpace.model_validate(own.with_keys(keys))
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)
         )
         raise WrongComparison(
             f"{data_set.name}: {problems}. Remedy: name networks of {', '.join(NETWORKS)}, and lookbacks of "
-            "two steps or more that its segment lengths divide"
+            f"two steps or more that its segment lengths divide: multiples of {math.lcm(*own.segment_length)}"
         ) from error
-    changed = retrain.model_copy(update={"search_space": space, "budget": budget})
+    changed = data_set.retrain.model_copy(update={"search_space": space})
     return data_set.model_copy(update={"retrain": changed})
 
 

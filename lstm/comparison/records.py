@@ -23,6 +23,9 @@ from lstm.comparison.results import Searched
 from lstm.evaluation.conformal import Calibration
 from lstm.training.recipe import Recipe
 
+CHECKPOINTS = "checkpoints"
+"""The folder of unfinished trainings in a comparison's own."""
+
 
 class Records:
     """The files of one contender.
@@ -99,7 +102,12 @@ class Records:
 
     def checkpoint(self, seed: int) -> Path:
         """Where the unfinished training of a seed is kept."""
-        return self._folder / "checkpoints" / f"{self._name}.seed-{seed}.safetensors"
+        return self._folder / CHECKPOINTS / f"{self._name}.seed-{seed}.safetensors"
+
+    @property
+    def trial_checkpoints(self) -> Path:
+        """The folder in which the unfinished trials of its search are kept."""
+        return self._folder / CHECKPOINTS / self._name
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{self._name}.{name}"

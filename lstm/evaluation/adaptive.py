@@ -21,12 +21,16 @@ import numpy as np
 
 from data.panel import Floats, Integers
 from lstm.evaluation.conformal import stretch
+from lstm.windows import Windows
 
 RATE = 0.03
 """How far a quantile moves, in parts of its distance from the median, where one forecast missed it."""
 
 TRAIL = 512
-"""Steps to look back for forecasts to learn from: what came before has been outweighed since."""
+"""Steps to look back for forecasts to learn from. Where a calibration is about right, more add little."""
+
+# Of few windows, each may say so much.
+_MOST_RATE = 0.1
 
 # A distance of nothing is missed for ever, however far it is stretched.
 _FURTHEST = log(10)
@@ -87,6 +91,21 @@ def adapt(
             factor_VHQ = np.exp(moved_SHQ[trail.series_V[earlier]])
             adapted_VHQ[earlier] = stretch(trail.forecast_VHQ[earlier], factor_VHQ, median)
     return adapted_WHQ
+
+
+def adapt_in_turn(
+    forecast_WHQ: Floats, y_WH: Floats, windows: Windows, levels: Sequence[float], share: float = 1.0
+) -> Floats:
+    """(W, H, Q) forecasts of windows that no training has seen, each adapted by those before it.
+
+    Args:
+        forecast_WHQ: rising quantiles.
+        y_WH: what happened, in the same units; NaN where nothing was observed.
+        share: of all windows, so many are here: each then says more.
+    """
+    trail = Trail(y_WH, forecast_WHQ, windows.series, windows.steps)
+    rate = min(RATE / share, _MOST_RATE)
+    return adapt(forecast_WHQ, windows.series, windows.steps, trail, levels, rate)
 
 
 def _by_origin(steps_W: Integers) -> dict[int, Integers]:

@@ -57,7 +57,7 @@ def mase(y_WH: Floats, forecast_WH: Floats, naive_scale_W: Floats) -> float:
 def pinball(y_WH: Floats, forecast_WHQ: Floats, levels: Sequence[float]) -> float:
     """Mean pinball loss over the observed targets and all levels (Koenker and Bassett, 1978).
 
-    Half of it is the absolute error for a single level of 0.5.
+    Twice it is the absolute error for a single level of 0.5.
 
     Args:
         y_WH: targets.

@@ -14,6 +14,7 @@ from data.catalog import DataSet
 from data.errors import DataRefused
 from data.panel import Floats, Panel
 from data.splits import Span, Splits
+from lstm.evaluation.adaptive import adapt_in_turn
 from lstm.evaluation.baselines import (
     fit_linear,
     naive_scale,
@@ -121,7 +122,7 @@ def judge(
     lookback = max(_linear_lookback(data_set), *(rival.lookback for rival in rivals))
     span, panel = _unseen(panel, splits.judge, rivals, horizon), _shared(panel, rivals)
     scaler = scaler.select(panel)
-    chosen = _thinned(panel, span, lookback, horizon)
+    chosen = windows(panel, span, lookback, horizon).at_most(_MOST_WINDOWS)
     if not len(chosen):
         raise DataRefused(
             f"no window of {horizon} steps can be judged: none has an observed target after enough history.",
@@ -189,13 +190,6 @@ def _shared(panel: Panel, rivals: Sequence[Candidate]) -> Panel:
     return panel if len(shared) == len(panel.series) else panel.select(shared)
 
 
-def _thinned(panel: Panel, span: Span, lookback: int, horizon: int) -> Windows:
-    """Every window of a span, or every n-th origin where they are more than memory should hold."""
-    every = windows(panel, span, lookback, horizon)
-    stride = -(-len(every) // _MOST_WINDOWS)
-    return every if stride <= 1 else windows(panel, span, lookback, horizon, stride)
-
-
 def _linear_lookback(data_set: DataSet) -> int:
     """The longest season that a training window of the data set is sure to hold."""
     return min(max(data_set.seasons), max(data_set.retrain.search_space.lookback))
@@ -204,10 +198,11 @@ def _linear_lookback(data_set: DataSet) -> int:
 def _baselines(
     panel: Panel, splits: Splits, data_set: DataSet, scaler: Scaler, chosen: Windows
 ) -> dict[str, Floats]:
-    """Seasonal naive and linear forecasts, with quantiles from their residuals on the validation span."""
+    """Seasonal naive and linear forecasts, with quantiles from their residuals on the validation span that
+    adapt as a version's do."""
     horizon, levels = data_set.retrain.horizon, data_set.retrain.quantiles
     season, lookback = data_set.seasons[0], _linear_lookback(data_set)
-    validation = _thinned(panel, splits.validation, lookback, horizon)
+    validation = windows(panel, splits.validation, lookback, horizon).at_most(_MOST_WINDOWS)
     linear = fit_linear(panel, windows(panel, splits.train, lookback, horizon), lookback, horizon)
     points: dict[str, Callable[[Windows], Floats]] = {
         "seasonal_naive": lambda some: seasonal_naive(panel, some, horizon, season),
@@ -218,5 +213,6 @@ def _baselines(
     for name, point in points.items():
         missed_WH = scaler.scale_target(point(validation), validation.series)
         residuals_HQ = residual_quantiles(seen_WH, missed_WH, levels)
-        forecasts[name] = with_quantiles(point(chosen), residuals_HQ, scaler.target(chosen.series)[1])
+        made_WHQ = with_quantiles(point(chosen), residuals_HQ, scaler.target(chosen.series)[1])
+        forecasts[name] = adapt_in_turn(made_WHQ, targets(panel, chosen, horizon), chosen, levels)
     return forecasts

@@ -6,7 +6,8 @@ Axes: S series, H horizon steps, Q quantiles.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,9 @@ from data.layout import Layout
 from data.panel import Floats, Panel
 from data.rows import tidy
 from data.static import static_values
+
+AS_OF = "as_of"
+"""The parameter of a request that says where the past ends."""
 
 
 @dataclass(frozen=True)
@@ -62,15 +66,15 @@ def quantile_columns(quantiles: tuple[float, ...]) -> list[str]:
     return [f"q{level:g}" for level in quantiles]
 
 
-def panel_of(frame: pd.DataFrame, layout: Layout, frequency: Frequency) -> Panel:
+def panel_of(frame: pd.DataFrame, layout: Layout, frequency: Frequency, as_of: str | None = None) -> Panel:
     """The panel of some newest rows, under the source's own column names.
-
-    It ends at the newest time; where there are future covariates, at the newest with a target: later rows
-    give what is known ahead.
 
     Args:
         frame: one row a series and grid step; times as ISO texts or datetimes, local where they carry
             no offset; empty or NaN where nothing was observed.
+        as_of: the time at which the past ends, ISO; of later rows only what is known ahead is seen. Unset
+            takes the newest row; where there are future covariates, the newest with a target, since nothing
+            else tells a target that is missing from one that is still to come.
 
     Raises:
         DataRefused: columns, types, times or values that the contract refuses.
@@ -84,25 +88,58 @@ def panel_of(frame: pd.DataFrame, layout: Layout, frequency: Frequency) -> Panel
     rows = normalise(pl.from_pandas(frame).lazy(), layout)
     static = static_values(rows, layout)
     tidied, _ = tidy(rows.drop(layout.static).collect(), layout, frequency)
-    has_target = pl.col(layout.target).is_not_null()
-    past = tidied.filter(has_target) if layout.future else tidied
+    end = _newest(tidied, layout) if as_of is None else _given(as_of, tidied, layout, frequency)
+    if not layout.future:
+        tidied = tidied.filter(pl.col("time") <= end)
+    late = tidied.filter(pl.col("time").min().over("series") > end)
+    if tidied.is_empty() or not late.is_empty():
+        layout.refuse(
+            f"The series has no row at or before {frequency.format(_utc(end))}, where the past ends.",
+            series=None if tidied.is_empty() else late["series"][0],
+            column=layout.target,
+            remedy="give its newest observed rows, or leave it out.",
+        )
+    return build_panel(layout, frequency, tidied, _utc(end), static)
+
+
+def _newest(rows: pl.DataFrame, layout: Layout) -> datetime:
+    """Where the past ends unless it is told."""
+    past = rows.filter(pl.col(layout.target).is_not_null()) if layout.future else rows
     if past.is_empty():
         layout.refuse("No row has a target.", column=layout.target, remedy="give the newest observed rows.")
     newest = past["time"].max()
     assert isinstance(newest, datetime)
-    late = tidied.filter(pl.col("time").min().over("series") > newest)
-    if not late.is_empty():
+    return newest
+
+
+def _given(as_of: str, rows: pl.DataFrame, layout: Layout, frequency: Frequency) -> datetime:
+    """The grid step of a time that was told, of which there are rows or later ones."""
+    try:
+        moment = datetime.fromisoformat(as_of)
+    except ValueError:
+        layout.refuse(f"as_of {as_of!r} is no time.", remedy="write it in ISO 8601: 2024-03-31T14:00+02:00.")
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=ZoneInfo(layout.time_zone))
+    step = frequency.floor(np.array([_utc(aware)]))[0]
+    end: datetime = step.item().replace(tzinfo=UTC)
+    newest = rows["time"].max()
+    assert isinstance(newest, datetime)
+    if end > newest:
         layout.refuse(
-            "The series has no row at or before the newest with a target.",
-            series=late["series"][0],
-            column=layout.target,
-            remedy="give its newest observed rows, or leave it out.",
+            f"The newest row is of {frequency.format(_utc(newest))}, before as_of {frequency.format(step)}.",
+            column=layout.time,
+            remedy="give the rows up to as_of, or leave as_of out.",
         )
-    return build_panel(layout, frequency, tidied, np.datetime64(newest.replace(tzinfo=None), "us"), static)
+    return end
+
+
+def _utc(time: datetime) -> np.datetime64:
+    return np.datetime64(time.astimezone(UTC).replace(tzinfo=None), "us")
 
 
 def rows_of(panel: Panel, layout: Layout, history: int) -> pd.DataFrame:
-    """The newest rows, and those ahead, under the source's own column names: the inverse of `panel_of`.
+    """The newest rows, and those ahead, under the source's own column names.
+
+    The inverse of `panel_of`, with the panel's as-of where its newest step misses every target.
 
     A forecast fills a missing value from the newest one before it, so the rows of each series begin where
     every column was observed, at or before the history that is asked for: with `Bundle.history` they give

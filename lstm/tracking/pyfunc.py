@@ -3,7 +3,8 @@
 Input: the newest rows under the source's own column names (time, series where there is one, target,
 covariates, static features), at least a lookback; with `Bundle.history` of them the intervals learn from the
 forecasts before, as those of `nightcast forecast` do. Where it has future covariates, the rows of
-the horizon follow, with an empty target. Output: `series`, `time` (ISO, local with offset) and one
+the horizon follow, with an empty target; where the newest step's target is missing too, the parameter `as_of`
+(ISO) says at which step the past ends. Output: `series`, `time` (ISO, local with offset) and one
 column for each quantile, `q0.5` the point forecast. The same numbers as `Bundle.forecast`.
 """
 
@@ -17,7 +18,7 @@ import pandas as pd
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from lstm.tracking.bundle import load
-from lstm.tracking.forecast import panel_of
+from lstm.tracking.forecast import AS_OF, panel_of
 
 
 class ForecastModel(PythonModel):
@@ -35,10 +36,14 @@ class ForecastModel(PythonModel):
     ) -> pd.DataFrame:
         """The forecast of every series in the input.
 
+        Args:
+            params: `as_of` as `lstm.tracking.forecast.panel_of` takes it; empty where it is not told.
+
         Raises:
             DataRefused: columns, times or values that the contract refuses, or too few rows.
         """
-        panel = panel_of(model_input, self.bundle.layout, self.bundle.frequency)
+        as_of = (params or {}).get(AS_OF) or None
+        panel = panel_of(model_input, self.bundle.layout, self.bundle.frequency, as_of)
         return self.bundle.forecast(panel).to_frame()
 
 

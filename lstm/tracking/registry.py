@@ -16,7 +16,7 @@ import mlflow
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType
 
 import data
@@ -26,7 +26,7 @@ from lstm.promotion.identity import Identity
 from lstm.promotion.ledger import Ledger
 from lstm.tracking import bundle as bundles
 from lstm.tracking.bundle import Bundle
-from lstm.tracking.forecast import quantile_columns, rows_of
+from lstm.tracking.forecast import AS_OF, quantile_columns, rows_of
 from lstm.tracking.server import NotFound, TrackingError, answering, connect, fetch, global_store
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
@@ -222,7 +222,7 @@ def _requirements(bundle: Bundle) -> tuple[str, ...]:
 
 
 def signature(bundle: Bundle) -> ModelSignature:
-    """Columns in and out. A time may be text or a datetime."""
+    """Columns in and out, and where the past ends. A time may be text or a datetime."""
     layout = bundle.layout
     keys = {layout.time: AnyType(), **({layout.series: DataType.string} if layout.series else {})}  # type: ignore[no-untyped-call]
     inputs = keys | dict.fromkeys(layout.values, DataType.double)
@@ -232,7 +232,8 @@ def signature(bundle: Bundle) -> ModelSignature:
     }
     outputs = dict.fromkeys(("series", "time"), DataType.string)
     outputs |= dict.fromkeys(quantile_columns(bundle.quantiles), DataType.double)
-    return ModelSignature(_schema(inputs), _schema(outputs))
+    params = ParamSchema([ParamSpec(AS_OF, DataType.string, "")])
+    return ModelSignature(_schema(inputs), _schema(outputs), params)
 
 
 def _schema(columns: Mapping[str, Any]) -> Schema:

@@ -169,8 +169,8 @@ class Tracker:
         with answering(self.uri):
             return self._client.get_run(run_id)
 
-    def sweep(self, data_set: str | None = None) -> tuple[str, ...]:
-        """End as FAILED every run whose process is dead, of one data set or of all. Returns their ids.
+    def sweep(self, data_set: str | None = None, kind: str | None = None) -> tuple[str, ...]:
+        """End as FAILED every run whose process is dead, of one data set or kind or all. Returns their ids.
 
         Only runs that this host's processes began can be told dead here.
         """
@@ -179,7 +179,9 @@ class Tracker:
             experiments = [one.experiment_id for one in self._client.search_experiments(filter_string=names)]
             if not experiments:
                 return ()
-            running = self._client.search_runs(experiments, "attributes.status = 'RUNNING'", max_results=1000)
+            wanted = "attributes.status = 'RUNNING'"
+            wanted += f" and tags.`{KIND_TAG}` = '{kind}'" if kind else ""
+            running = self._client.search_runs(experiments, wanted, max_results=1000)
         dead = []
         for run in running:
             process = run.data.tags.get(PROCESS_TAG)

@@ -1,0 +1,52 @@
+"""What a night does before it searches: news or none."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import yaml
+from nights import START, House, walk
+
+from flows.night import Night, open_night
+from flows.preparation import nothing_new, prepare
+
+HOURS = 24 * 20
+
+
+def write(house: House, until: int, wind: float) -> None:
+    """Hours with a target, then those for which the wind alone is known."""
+    lines = [
+        f"{START + timedelta(hours=hour):%Y-%m-%d %H:%M},{value if hour < until else ''},"
+        f"{hour % 5 if hour < HOURS else wind}"
+        for hour, value in enumerate(walk(HOURS + 12))
+    ]
+    (house.folder / "made.csv").write_text("\n".join(["time,load,wind", *lines]) + "\n")
+
+
+def test_newer_future_covariates_alone_are_no_night_and_it_says_what_takes_them_in(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    house.declare("made")
+    house.entries["made"] |= {"columns": {"wind": "future"}, "staleness": "6h"}
+    house.catalog.write_text(yaml.safe_dump(house.entries))
+
+    def night(hours: int) -> Night:
+        return open_night(house.settings, "made", START + timedelta(hours=hours - 1))
+
+    write(house, HOURS, 1.0)
+    first = night(HOURS)
+    first.ledger.begin_night(first.identity)
+    content = prepare(first).content
+    first.ledger.end_night(first.identity, "kept", "", {"content": content, "run_id": None})
+    write(house, HOURS, 2.0)
+    second = night(HOURS + 1)
+    second.ledger.begin_night(second.identity)
+    outcome = nothing_new(second, prepare(second))
+    assert outcome is not None
+    assert outcome.ending == "skipped"
+    assert outcome.reason == (
+        "No new data since the night as of 2024-01-20T23:00:00Z, which ended kept. What is newly known ahead "
+        "changes forecasts, not the model. To take it in: nightcast forecast made"
+    )
+    write(house, HOURS + 1, 2.0)
+    assert nothing_new(second, prepare(second)) is None
