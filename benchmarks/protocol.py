@@ -140,8 +140,8 @@ def read_case(
 
     Args:
         target: the column to forecast, from itself and all others, each in the role that `guess` gives it:
-            a column that reaches beyond the target's last row counts as known ahead. Unset, every column is
-            a series of its own, and all are forecast by the same weights.
+            a column that reaches a whole horizon beyond the target's last row counts as known ahead. Unset,
+            every column is a series of its own, and all are forecast by the same weights.
         split: which rows are train, validation and test; by default that of the file's name.
         interpolate: fill gaps on a straight line and count what was filled, as some published numbers do.
             Otherwise what is missing stays so, and is not scored.

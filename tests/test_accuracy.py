@@ -161,12 +161,12 @@ def test_a_series_without_a_train_row_is_refused(tmp_path: Path) -> None:
 def test_a_target_that_ends_before_another_column_loses_no_row(tmp_path: Path) -> None:
     path = write(tmp_path / "made.csv")
     frame = pl.read_csv(path).with_columns(
-        HUFL=pl.when(pl.int_range(pl.len()) < 290).then(pl.col("HUFL")).otherwise(None)
+        HUFL=pl.when(pl.int_range(pl.len()) < 270).then(pl.col("HUFL")).otherwise(None)
     )
     frame.write_csv(path)
     panel = read_case(path).panel
     assert (panel.series, panel.future, panel.n_steps) == (("HUFL", "OT"), (), 300)
-    assert np.isnan(panel.values[290:300, 0]).all()
+    assert np.isnan(panel.values[270:300, 0]).all()
     assert panel.values[300:, 0] == pytest.approx(frame["OT"].to_numpy())
 
 
@@ -189,7 +189,7 @@ def test_with_a_target_the_other_columns_keep_their_roles(tmp_path: Path) -> Non
         noise=pl.int_range(pl.len()) % 17,
         warmth=pl.int_range(pl.len()) % 24,
     )
-    ends = pl.col("time").rank("dense").over("meter") <= 280
+    ends = pl.col("time").rank("dense").over("meter") <= 270
     frame = frame.with_columns(pl.when(ends).then(pl.col("load", "noise")).otherwise(None))
     frame.write_csv(path)
     case = read_case(path, "load")
