@@ -26,19 +26,21 @@ _MOST_NUMBERS = 10_000_000
 
 
 def errors(case: Case, horizon: int, levels: Sequence[float], forecast: Forecast) -> dict[str, float]:
-    """`mse` and `mae` of the median and `pinball`, the mean over levels, of a forecaster on all test windows.
+    """A forecaster's errors on all test windows: `mse` of its expectation, `mae` and `mse_of_median` of its
+    median, and `pinball`, the mean over levels.
 
     Means over windows, steps and series of what was observed, of values standardised by the train rows.
     """
-    totals = {"mse": 0.0, "mae": 0.0, "pinball": 0.0}
+    totals = dict.fromkeys(("mse", "mae", "mse_of_median", "pinball"), 0.0)
     count, median, scaler = 0, list(levels).index(0.5), case.scaler
     chosen = every_window(case.panel, case.splits.judge, horizon)
     for piece in pieces(chosen, horizon * len(levels)):
         y_WH = scaler.scale_target(targets(case.panel, piece, horizon), piece.series)
         z_WHQ = forecast(piece).astype(np.float64)
         observed = int(np.count_nonzero(~np.isnan(y_WH)))
-        totals["mse"] += observed * metrics.mse(y_WH, z_WHQ[..., median])
+        totals["mse"] += observed * metrics.mse(y_WH, metrics.expectation(z_WHQ, levels))
         totals["mae"] += observed * metrics.mae(y_WH, z_WHQ[..., median])
+        totals["mse_of_median"] += observed * metrics.mse(y_WH, z_WHQ[..., median])
         totals["pinball"] += observed * metrics.pinball(y_WH, z_WHQ, levels)
         count += observed
     return {name: total / count for name, total in totals.items()}

@@ -1,7 +1,8 @@
 """`sweep`: our LSTM against `torch.nn.LSTM` over sizes: is the kernel chosen the faster one, within 5 %?
 
-A training step is forward and backward; inference is forward without gradients. Both modules have the same
-weights and take turns; a cell's times are medians.
+A training step is forward and backward; inference is forward without gradients. Each kernel has a process of
+its own, since the threads of one spin for a while on the cores of the other; the two take turns, cell by
+cell. A cell's times are medians.
 """
 
 from __future__ import annotations
@@ -99,10 +100,19 @@ def _measure(threads: int) -> list[dict[str, Any]]:
     cells = [dict(zip(GRID, values, strict=True)) for values in product(*GRID.values())]
     cells = [cells[place] for place in np.random.default_rng(0).permutation(len(cells))]
     end = time.monotonic() + BUDGET
-    with Process(Contender("sweep", "sweep_cells"), {"cells": cells, "limit": LIMIT}, threads) as process:
+    task = {"cells": cells, "limit": LIMIT}
+    with _process("torch", task, threads) as theirs, _process("native", task, threads) as ours:
         found = []
-        for _ in cells:
+        for cell in cells:
             if time.monotonic() > end:
                 break
-            found.append(process.repeat())
+            its, own = theirs.repeat(), ours.repeat()
+            if "skipped" in its or "skipped" in own:
+                found.append({**cell, "skipped": True})
+            else:
+                found.append({**cell, "torch": its["taken"], "native": own["taken"], "auto": own["auto"]})
     return [*found, *({**cell, "skipped": True} for cell in cells[len(found) :])]
+
+
+def _process(kernel: str, task: Mapping[str, Any], threads: int) -> Process:
+    return Process(Contender(kernel, "sweep_cells", environment={"NIGHTCAST_KERNEL": kernel}), task, threads)

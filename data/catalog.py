@@ -115,7 +115,8 @@ class DataSet(Settings):
             return {"retrain": {"horizon": 1, "validation": "1d", "judge": "1d"}, "seasons": [2], **raw}
         retrain = raw.get("retrain") or {}
         if isinstance(retrain, dict):
-            filled = defaults(frequency)
+            horizon = retrain.get("horizon")
+            filled = defaults(frequency, horizon if isinstance(horizon, int) else None)
             space = retrain.get("search_space", {})
             if isinstance(space, dict):
                 space = filled["search_space"].with_keys(space)

@@ -92,6 +92,7 @@ class SearchSpace(Settings):
     bidirectional: tuple[bool, ...] = Field((False,), min_length=1)
     channels: tuple[Channels, ...] = Field(("joint",), min_length=1)
     positions: tuple[Positions, ...] = Field(("learned",), min_length=1)
+    pretrain_epochs: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
     learning_rate: Interval = Interval(low=1e-3, high=4e-3)
     batch_size: tuple[Annotated[int, Field(ge=1)], ...] = Field((256,), min_length=1)
 
@@ -101,6 +102,8 @@ class SearchSpace(Settings):
             raise ValueError("dropout must lie in [0, 1)")
         if self.learning_rate.low <= 0:
             raise ValueError("learning_rate must be above 0")
+        if 1 in self.segment_length and max(self.pretrain_epochs):
+            raise ValueError("pretrain_epochs: segment_length 1 has no segments to hide; take 0 epochs")
         for network in product(self.cell, self.hidden_size, self.lookback, self.segment_length):
             check_network(*network)
         return self
@@ -150,8 +153,12 @@ class Retrain(Settings):
         return self
 
 
-def defaults(frequency: Frequency) -> dict[str, Any]:
+def defaults(frequency: Frequency, horizon: int | None = None) -> dict[str, Any]:
     """Values of `Retrain` that fit a frequency: a day, a fortnight, eight weeks or a year ahead.
+
+    Args:
+        horizon: where it is another one. The calendar head, which costs as much for each step as the segment
+            head for each segment, is tried up to a horizon of two days.
 
     The rarer the steps the fewer the windows, so the smaller the batches and the more the epochs: a training
     needs some hundreds of them to get anywhere.
@@ -162,7 +169,13 @@ def defaults(frequency: Frequency) -> dict[str, Any]:
         # A quarter of a day, or the next smaller part that days are a multiple of.
         quarter = next(steps for steps in range(max(day // 4, 1), 0, -1) if day % steps == 0)
         segments = (day,) if day <= 48 else (quarter, day)
-        space = SearchSpace(hidden_size=(64, 128, 192), segment_length=segments, lookback=(7 * day, 14 * day))
+        heads: tuple[Head, ...] = ("segments", "calendar")
+        space = SearchSpace(
+            hidden_size=(64, 128, 192),
+            segment_length=segments,
+            lookback=(7 * day, 14 * day),
+            head=heads if horizon is None or horizon <= 2 * day else ("segments",),
+        )
         return {"horizon": day, "validation": "4w", "judge": "4w", "search_space": space}
     if frequency.text == "D":
         space = SearchSpace(segment_length=(1, 7), lookback=(28, 56), batch_size=(32, 64))

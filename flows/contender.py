@@ -36,6 +36,7 @@ from lstm.training.checkpoint import EpochLoss
 from lstm.training.device import choose_device, set_threads
 from lstm.training.predict import predict
 from lstm.training.refit import refit
+from lstm.windows import targets
 
 JOB_FILE = "job.json"
 
@@ -124,7 +125,8 @@ def _search(
 def _train(ground: Ground, records: Records, seed: int, settings: Settings, asked: threading.Event) -> None:
     """The recipe on train and validation, and its forecasts for the judge windows.
 
-    Its quantiles are calibrated as a night's are: on validation, by a training that has not seen it.
+    Its quantiles are calibrated as a night's are, on validation, by a training that has not seen it; and they
+    adapt, as a night's do, to the forecasts before whose horizon is over.
     """
 
     def end_if_asked(_: int, __: EpochLoss) -> None:
@@ -151,6 +153,8 @@ def _train(ground: Ground, records: Records, seed: int, settings: Settings, aske
         spread(scaled.values[:, 0], judged.origins, recipe.model.lookback),
         median_index(recipe.model.quantiles),
     )
+    y_WH = trained.scaler.scale_target(targets(ground.panel, judged, recipe.model.horizon), judged.series)
+    z_WHQ = ground.adapted(z_WHQ, y_WH, judged)
     records.save_forecast(seed, z_WHQ.astype(np.float32), seconds)
     checkpoint.unlink()
 

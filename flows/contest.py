@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from data.catalog import DataSet
+from data.errors import DataRefused
 from data.layout import layout_of
+from data.panel import Panel
 from data.splits import Span
 from flows.night import Night, begin
 from flows.preparation import Prepared
@@ -61,7 +64,7 @@ class Reigning:
     problem: str | None = None
 
 
-def find_champion(night: Night) -> Reigning:
+def find_champion(night: Night, panel: Panel) -> Reigning:
     """The champion that the challenger will have to beat; the alias is put right first."""
     data_set = night.data_set
     night.registry.sync(data_set.name, night.ledger)
@@ -72,7 +75,7 @@ def find_champion(night: Night) -> Reigning:
         bundle = night.registry.load(data_set.name, champion.version)
     except (BundleError, NotFound) as error:
         return Reigning(champion.version, None, f"The champion cannot be loaded: {error}")
-    return Reigning(champion.version, bundle, _unfit(night, bundle))
+    return Reigning(champion.version, bundle, _unfit(bundle, data_set, panel))
 
 
 def train_judged(night: Night, prepared: Prepared, best: Best, stage: Stage) -> Trained:
@@ -133,7 +136,8 @@ def make_bundle(
     span = Span(prepared.splits.train.first, prepared.splits.judge.last)
     served = _train(night, prepared, challenger.recipe, span, "served", stage)
     bundle = _bundle(night, prepared, challenger, served)
-    scores = verdict.bench.score(bundle.forecast_windows(prepared.panel, verdict.bench.windows, "served"))
+    bench = verdict.bench
+    scores = bench.score(bundle.forecast_windows(bench.panel, bench.windows, "served"))
     serves, why = choose_weights(verdict.scores["challenger"], scores)
     return replace(bundle, serves=serves), why
 
@@ -220,21 +224,14 @@ def _candidate(bundle: Bundle) -> Candidate:
     )
 
 
-def _unfit(night: Night, bundle: Bundle) -> str | None:
+def _unfit(bundle: Bundle, data_set: DataSet, panel: Panel) -> str | None:
     """Why a champion cannot be judged on tonight's windows; None where it can."""
-    data_set = night.data_set
-    layout = layout_of(data_set)
-    remedy = f"Remedy: nightcast retire {data_set.name}, if the change is meant."
-    now_then = (
-        ("columns", layout.values, bundle.layout.values),
-        ("future covariates", layout.future, bundle.layout.future),
-        ("static features", layout.static, bundle.layout.static),
-        ("holidays", layout.holidays, bundle.layout.holidays),
-        ("horizon", data_set.retrain.horizon, bundle.recipe.model.horizon),
-        ("quantiles", data_set.retrain.quantiles, bundle.quantiles),
-        ("frequency", data_set.grid, bundle.frequency),
-    )
-    for what, now, then in now_then:
-        if now != then:
-            return f"The champion was made for other {what}: {then}, now {now}. {remedy}"
+    try:
+        bundle.check(data_set)
+        known = [name for name in panel.series if name in bundle.judged.scaler.series]
+        if not known:
+            return f"The champion knows none of the series. Remedy: nightcast retire {data_set.name}."
+        bundle.judged.scaler.static.encode(panel.select(known))
+    except DataRefused as refusal:
+        return str(refusal)
     return None

@@ -88,6 +88,7 @@ def load_champion(
 
     Raises:
         NoChampion: no night has promoted one yet.
+        DataRefused: it was made for other columns, steps or levels than the catalog declares now.
         BundleError, RegistryError: it cannot be loaded.
     """
     champion = ledger.champion(data_set.name)
@@ -96,7 +97,9 @@ def load_champion(
             f"{data_set.name}: there is no champion yet in {settings.root}. "
             f"Remedy: nightcast retrain {data_set.name}"
         )
-    return champion.version, registry.load(data_set.name, champion.version)
+    bundle = registry.load(data_set.name, champion.version)
+    bundle.check(data_set)
+    return champion.version, bundle
 
 
 def known_series(bundle: Bundle, version: str, panel: Panel) -> Panel:
@@ -141,7 +144,7 @@ def write_request(made: Made, path: Path) -> Path:
 
     Every number keeps all its digits, so that the answer is this forecast to the last one.
     """
-    rows = rows_of(made.panel, made.bundle.layout, made.bundle.lookback)
+    rows = rows_of(made.panel, made.bundle.layout, made.bundle.history)
     cells = rows.astype(object).where(rows.notna(), None).to_numpy().tolist()
     body = {"dataframe_split": {"columns": list(rows.columns), "data": cells}}
     write_atomically(path, json.dumps(body, allow_nan=False).encode())

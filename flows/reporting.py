@@ -36,9 +36,7 @@ def draw(night: Night, prepared: Prepared, challenger: Challenger, verdict: Verd
     steps = {forecaster: scores.mae_by_step for forecaster, scores in verdict.scores.items()}
     covers = {forecaster: scores.coverage_by_step for forecaster, scores in verdict.scores.items()}
     pictures = {
-        "judge_windows.png": report.judge_windows(
-            prepared.panel, bench.windows, bench.y_WH, made, bench.levels
-        ),
+        "judge_windows.png": report.judge_windows(bench.panel, bench.windows, bench.y_WH, made, bench.levels),
         "error_by_step.png": report.error_by_step(steps, name),
         "coverage_by_step.png": report.coverage_by_step(covers, bench.levels, name),
         "study.png": report.study_history(trials, study.importance(url, study_name), name),
@@ -50,7 +48,7 @@ def draw(night: Night, prepared: Prepared, challenger: Challenger, verdict: Verd
         challenger.recipe,
         challenger.judged,
         challenger.judged,
-        prepared.panel,
+        bench.panel,
         prepared.splits,
         bench.windows.select(newest),
     )

@@ -90,7 +90,7 @@ def _steps(night: Night, held: Lease, workers: int | None, pool: str | None) -> 
         return result
     begin_run(night, prepared)
     with night.tracker.system_metrics(begin(night)):
-        reigning = find_champion(night)
+        reigning = find_champion(night, prepared)
         if reigning.problem is not None:
             # Whatever the search may find could not be compared.
             return end(night, "refused", reigning.problem, {"findings": prepared.findings})
@@ -145,9 +145,9 @@ def begin_run(night: Night, prepared: Prepared) -> None:
     retry_delay_seconds=5,
     retry_condition_fn=_may_pass,
 )
-def find_champion(night: Night) -> Reigning:
+def find_champion(night: Night, prepared: Prepared) -> Reigning:
     """The champion of tonight."""
-    return contest.find_champion(night)
+    return contest.find_champion(night, prepared.panel)
 
 
 @task(cache_policy=NO_CACHE, task_run_name="search")

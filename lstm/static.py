@@ -106,5 +106,6 @@ def _refuse(panel: Panel, name: str, number: int, wanted: str) -> NoReturn:
         data_set=panel.data_set,
         series=panel.series[number] or None,
         column=name,
-        remedy="correct the static feature, leave the series out, or retrain.",
+        remedy="correct the static feature, leave the series out, or retire the champion, so that the next "
+        "night learns it.",
     )

@@ -126,9 +126,14 @@ def test_errors_are_means_over_all_windows_whatever_the_pieces(
     chosen = every_window(case.panel, case.splits.judge, 6)
     y = case.scaler.scale_target(targets(case.panel, chosen, 6), chosen.series)
     zero = standing.errors(case, 6, (0.5,), lambda piece: np.zeros((len(piece), 6, 1)))
-    assert zero == pytest.approx(
-        {"mse": (y**2).mean(), "mae": np.abs(y).mean(), "pinball": np.abs(y).mean() / 2}
-    )
+    squared, absolute = (y**2).mean(), np.abs(y).mean()
+    wanted = {"mse": squared, "mse_of_median": squared, "mae": absolute, "pinball": absolute / 2}
+    assert zero == pytest.approx(wanted)
+    # Squared errors are those of the mean that the quantiles make; .75 stands for the levels above .625.
+    skewed = np.array([0.0, 0.0, 4.0])
+    found = standing.errors(case, 6, (0.25, 0.5, 0.75), lambda piece: np.tile(skewed, (len(piece), 6, 1)))
+    mean = 0.375 * 4
+    assert (found["mse"], found["mse_of_median"]) == pytest.approx((((y - mean) ** 2).mean(), squared))
     whole = standing.naive(case, 6)
     monkeypatch.setattr(standing, "_MOST_NUMBERS", 40)
     assert standing.naive(case, 6) == pytest.approx(whole)
@@ -273,7 +278,7 @@ def test_a_target_is_forecast_from_all_columns_beside_ridge(
     assert "mse / mae / pinball" in printed
     assert "ridge, residual quantiles" in printed
     found = json.loads((tmp_path / "out.json").read_text())
-    assert set(found["horizons"]["6"]) == {"mse", "mae", "pinball"}
+    assert set(found["horizons"]["6"]) == {"mse", "mse_of_median", "mae", "pinball"}
     assert found["config"]["recipes"]["6"]["model"]["columns"] == 2
 
 

@@ -32,6 +32,7 @@ GRU = {
     "bidirectional": False,
     "channels": "joint",
     "positions": "learned",
+    "pretrain_epochs": 0,
     "batch_size": 32,
 }
 LSTM = {**GRU, "cell": "lstm", "batch_size": 64}

@@ -161,17 +161,31 @@ def test_ridge_is_that_of_scikit_learn(windows, inputs, outputs, seed):
     x, y = generator.normal(3, 2, (windows, inputs)), generator.normal(1, 5, (windows, outputs))
     weight = generator.choice([0.0, 0.4, 1.0], windows)
     weight[0] = 1
-    weights, intercept = ridge(x, y, weight)
+    cut = windows // 3
+    weights, intercept = ridge([(x[:cut], y[:cut], weight[:cut]), (x[cut:], y[cut:], weight[cut:])])
     wanted = Ridge(alpha=1.0).fit(x, y, sample_weight=weight)
     np.testing.assert_allclose(weights, np.reshape(wanted.coef_, (outputs, inputs)).T, atol=1e-9)
     np.testing.assert_allclose(intercept, wanted.intercept_, atol=1e-9)
 
 
-def test_linear_thins_a_long_list(make_panel, monkeypatch):
-    panel = make_panel(steps=600)
+def test_linear_is_the_same_piece_by_piece(make_panel, monkeypatch):
+    panel = make_panel(steps=600, missing=0.1)
     chosen = windows(panel, Span(0, 599), 24, 2)
-    monkeypatch.setattr("lstm.evaluation.baselines._MOST_WINDOWS", 50)
-    assert fit_linear(panel, chosen, 24, 2).forecast(panel, chosen).shape == (len(chosen), 2)
+    whole = fit_linear(panel, chosen, 24, 2)
+    monkeypatch.setattr("lstm.evaluation.baselines._MOST_INPUTS", 24 * 50)
+    np.testing.assert_allclose(fit_linear(panel, chosen, 24, 2).weights_LH, whole.weights_LH, atol=1e-9)
+
+
+def test_linear_learns_from_every_hour_of_the_day_however_long_the_list(make_panel, monkeypatch):
+    panel = make_panel(steps=2000, series=("a", "b"), noise=0.3)
+    chosen = windows(panel, Span(0, 1999), 24, 24)
+    whole = fit_linear(panel, chosen, 24, 24)
+    # Every 24th window would be the same hour of each day.
+    monkeypatch.setattr("lstm.evaluation.baselines._MOST_WINDOWS", len(chosen) // 24)
+    some = fit_linear(panel, chosen, 24, 24)
+    y = targets(panel, chosen, 24)
+    errors = [metrics.mae(y, linear.forecast(panel, chosen)) for linear in (whole, some)]
+    assert errors[1] < 1.15 * errors[0]
 
 
 def test_linear_needs_a_window(make_panel):

@@ -388,6 +388,7 @@ def test_a_search_space_must_make_sense() -> None:
     assert SearchSpace(segment_length=(1, 24), lookback=(168,)).lookback == (168,)
     for wrong, text in (
         ({"segment_length": (5,), "lookback": (168,)}, "168 is not a multiple of segment_length 5"),
+        ({"pretrain_epochs": (0, 3)}, "segment_length 1 has no segments to hide"),
         ({"dropout": Interval(low=0, high=1)}, "dropout must lie in"),
         ({"learning_rate": Interval(low=0, high=1)}, "learning_rate must be above 0"),
         ({"cell": ()}, "at least 1 item"),

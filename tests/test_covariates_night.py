@@ -14,6 +14,8 @@ import pytest
 import yaml
 from nights import START, Command, House, entry
 
+from data.errors import DataRefused
+from flows.forecasting import make_forecast
 from lstm.tracking.server import global_store
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -35,12 +37,12 @@ def house(tmp_path_factory: pytest.TempPathFactory, lived_in: Path) -> House:
     return made
 
 
-def write(house: House, name: str, hours: int) -> None:
-    """Sales follow promotions, which come at random; after `HOURS` only promotions are known."""
-    generator = np.random.default_rng(0)
+def write(house: House, name: str, hours: int, kinds: dict[str, str] = KINDS, until: int = HOURS) -> None:
+    """Sales follow promotions, which come at random; after `until` only promotions are known."""
     frames = []
-    for number, (shop, kind) in enumerate(KINDS.items()):
-        promotion = generator.random(HOURS + HORIZON) < 0.3
+    for number, (shop, kind) in enumerate(kinds.items()):
+        generator = np.random.default_rng(number)
+        promotion = generator.random(HOURS + 24 + HORIZON) < 0.3
         sales = (
             10 * (number + 1)
             + (8 if kind == "hall" else 3) * promotion
@@ -58,7 +60,7 @@ def write(house: House, name: str, hours: int) -> None:
                 "area": 100.5 + number,
             }
         )
-        frame.loc[HOURS:, ["load", "visitors"]] = np.nan
+        frame.loc[until:, ["load", "visitors"]] = np.nan
         frames.append(frame[:hours])
     pd.concat(frames).to_csv(house.folder / f"{name}.csv", index=False)
 
@@ -90,6 +92,30 @@ def test_a_night_learns_what_is_known_ahead(house: House, tmp_path: Path) -> Non
     promoted = made["q0.5"][ahead["promotion"] == 1].groupby(made["series"]).mean()
     plain = made["q0.5"][ahead["promotion"] == 0].groupby(made["series"]).mean()
     assert (promoted > plain).all()
+
+
+def test_a_shop_that_opens_is_learned_while_the_champion_is_judged_on_the_others(house: House) -> None:
+    write(house, "shops", HOURS + 24 + HORIZON, {**KINDS, "d": "hall"}, HOURS + 24)
+    night = run(house, "retrain", "shops")
+    assert night["ending"] in ("promoted", "kept"), night["reason"]
+    assert {"challenger", "champion"} <= night["scores"].keys()
+    assert any("new series" in finding and "d" in finding for finding in night["findings"])
+
+
+def test_a_champion_forecasts_nothing_that_it_was_not_made_for(house: House) -> None:
+    write(house, "shops", HOURS + 24 + HORIZON, {**KINDS, "a": "mall"}, HOURS + 24)
+    with pytest.raises(DataRefused, match=r"'mall', where the model was trained on .*retire the champion"):
+        make_forecast(house.settings, "shops")
+    stored = house.forecasts("shops")
+    for change, words in (
+        ({"holidays": "DE-HH"}, "other holidays: DE-BY, now DE-HH"),
+        ({"holidays": None}, "other holidays: DE-BY, now None"),
+        ({"retrain": house.entries["shops"]["retrain"] | {"horizon": 5}}, "other horizon: 6, now 5"),
+    ):
+        house.catalog.write_text(yaml.safe_dump(house.entries | {"shops": house.entries["shops"] | change}))
+        with pytest.raises(DataRefused, match=f"{words}.*nightcast retire shops"):
+            make_forecast(house.settings, "shops")
+    assert house.forecasts("shops") == stored
 
 
 def test_a_night_without_the_horizon_is_refused(house: House) -> None:

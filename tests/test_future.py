@@ -151,7 +151,7 @@ def test_who_a_series_is_changes_its_forecast() -> None:
 def test_rows_that_are_served_give_the_same_forecast() -> None:
     panel = make()
     bundle = make_bundle(panel)
-    rows = rows_of(panel, bundle.layout, LOOKBACK)
+    rows = rows_of(panel, bundle.layout, bundle.history)
     back = panel_of(rows, bundle.layout, bundle.frequency)
     assert (back.as_of, back.future, back.holidays) == (panel.as_of, panel.future, "FR")
     assert back.static == panel.static
@@ -174,7 +174,7 @@ def test_a_horizon_that_is_not_known_is_refused() -> None:
     hole[1, 3, 1] = np.nan
     with pytest.raises(DataRefused, match="series b, column promotion, first at 2024-01-04 11:00"):
         bundle.forecast(replace(panel, ahead=hole))
-    rows = rows_of(panel, bundle.layout, LOOKBACK)
+    rows = rows_of(panel, bundle.layout, bundle.history)
     with pytest.raises(DataRefused, match="6 of the 6 steps"):
         bundle.forecast(panel_of(rows[rows["load"].notna()], bundle.layout, bundle.frequency))
     with pytest.raises(DataRefused, match="No row has a target"):

@@ -142,8 +142,28 @@ def test_less_than_a_horizon_is_not_enough_to_judge_on(make_panel: MakePanel) ->
 def test_the_champion_is_judged_on_the_series_that_it_knows(make_panel: MakePanel) -> None:
     panel = make_panel(steps=700, series=("a", "b", "c"))
     seen = split(panel, declared().retrain).validation.last
-    verdict, _ = tried(panel, candidate(panel, seen, series=("c", "x", "b")))
-    assert sorted(set(verdict.bench.windows.series.tolist())) == [1, 2]
+    asked: list[tuple[str, ...]] = []
+
+    def forecast(given: Panel, windows: Windows) -> Floats:
+        asked.append(given.series)
+        return naive(given, windows)
+
+    verdict, splits = tried(panel, candidate(panel, seen, series=("c", "x", "b"), forecast=forecast))
+    assert verdict.bench.panel.series == ("b", "c")
+    assert sorted(set(verdict.bench.windows.series.tolist())) == [0, 1]
+    # A network refuses a panel with a series that it does not know, whichever windows are asked for.
+    assert asked == [("b", "c")]
+    alone = panel.select(["b", "c"])
+    own = judge(
+        alone,
+        splits,
+        declared(),
+        candidate(alone, seen),
+        candidate(alone, seen),
+        Scaler.fit(alone, splits.validation.last),
+    )
+    for name, scores in verdict.scores.items():
+        assert scores.mae == pytest.approx(own.scores[name].mae), name
     with pytest.raises(DataRefused, match="the champion knows none of the series") as refused:
         tried(panel, candidate(panel, seen, series=("x",)))
     assert "retire the champion" in refused.value.remedy
@@ -193,12 +213,13 @@ def test_a_season_longer_than_the_training_span_costs_no_night(make_panel: MakeP
     assert verdict.scores["linear"].finite
 
 
-def test_windows_are_thinned_evenly_where_they_are_too_many(
+def test_where_windows_are_too_many_some_of_all_hours_are_judged(
     make_panel: MakePanel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, _ = tried(make_panel(steps=700))
     monkeypatch.setattr("lstm.promotion.judge._MOST_WINDOWS", 50)
     thin, _ = tried(make_panel(steps=700))
-    assert 25 <= len(thin.bench.windows) <= 50
-    assert len(set(np.diff(thin.bench.windows.steps))) == 1
+    assert len(thin.bench.windows) == 50
+    # Every third window would be of eight hours of the day.
+    assert len(set(thin.bench.windows.steps % 24)) > 16
     assert set(thin.bench.windows.origins) <= set(whole.bench.windows.origins)

@@ -57,6 +57,17 @@ def test_crps_of_many_quantiles_is_that_of_the_distribution(y, scale):
     assert metrics.crps(np.array([y]), quantiles[None], levels) == pytest.approx(exact, rel=1e-2)
 
 
+@given(st.floats(-3, 3), st.floats(0.2, 1.5))
+@settings(deadline=None, max_examples=10)
+def test_the_expectation_of_many_quantiles_is_that_of_the_distribution(loc, scale):
+    levels = (np.arange(2000) + 0.5) / 2000
+    # Of a lognormal distribution, whose mean lies well above its median.
+    quantiles = np.exp(loc + scale * norm.ppf(levels))
+    found = metrics.expectation(quantiles[None, None], levels)
+    np.testing.assert_allclose(found, [[np.exp(loc + scale**2 / 2)]], rtol=0.02)
+    np.testing.assert_allclose(metrics.expectation(quantiles[None, None, :1], (0.5,)), quantiles[0])
+
+
 @given(pairs)
 @PATIENT
 def test_pinball_of_the_median_is_half_the_absolute_error(pair):

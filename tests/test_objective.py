@@ -193,6 +193,7 @@ def test_the_first_parameters_are_tried_first(make_task):
         "learning_rate": 0.01, "batch_size": 64, "normalisation": "instance", "dropout": 0.1,
         "head": "segments", "pooling": "last", "bidirectional": False, "channels": "joint",
         "positions": "learned",
+        "pretrain_epochs": 0,
     }  # fmt: skip
     task = make_task(trials=1, first=[known], space={**SPACE, "head": ["calendar", "segments"]})
     work(task, Recorder())

@@ -111,7 +111,7 @@ def test_registering_and_loading(registry: Registry, tracker: Tracker, bundle: B
     assert len(model.tags["nightcast.digest"]) == 64
     with global_store(registry.uri):
         served = mlflow.pyfunc.load_model("models:/made@challenger")
-    rows = rows_of(panel, bundle.layout, bundle.lookback)
+    rows = rows_of(panel, bundle.layout, bundle.history)
     np.testing.assert_array_equal(served.predict(rows)["q0.5"], bundle.forecast(panel).values_SHQ[0, :, 1])
 
 

@@ -62,7 +62,9 @@ def test_what_is_not_searched_comes_from_the_retrain_block():
     model, training = suggest(study().ask(), data_set(), columns=3, calendar_features=4)
     assert (model.horizon, model.quantiles) == (6, (0.2, 0.5, 0.8))
     assert (model.columns, model.calendar_features) == (3, 4)
-    assert (training.max_epochs, training.seed) == (7, 11)
+    assert (training.max_epochs, training.seed, training.pretrain_epochs) == (7, 11, 0)
+    _, training = suggest(study().ask(), data_set(pretrain_epochs=[4]), columns=3, calendar_features=4)
+    assert training.pretrain_epochs == 4
 
 
 def test_the_learning_rate_is_drawn_on_a_logarithmic_scale_and_dropout_from_zero():
@@ -88,6 +90,7 @@ def test_the_centre_is_the_middle_and_the_first_of_two():
         "bidirectional": False,
         "channels": "joint",
         "positions": "learned",
+        "pretrain_epochs": 0,
         "batch_size": 32,
         "dropout": 0.2,
         "learning_rate": pytest.approx(1e-3),

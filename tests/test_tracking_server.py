@@ -97,7 +97,7 @@ def test_a_night_through_a_server(tmp_path: Path, lived_in: Path, make_panel: Ca
         assert registry.aliases("made") == {"challenger": "1", "champion": "1"}
         with global_store(address):
             served = mlflow.pyfunc.load_model("models:/made@champion")
-        rows = rows_of(panel, bundle.layout, bundle.lookback)
+        rows = rows_of(panel, bundle.layout, bundle.history)
         assert len(served.predict(rows)) == bundle.recipe.model.horizon
         tracker.end(run, "FINISHED")
     assert not (tmp_path / "unused").exists()
@@ -109,7 +109,7 @@ def test_models_serve_gives_the_same_numbers(tmp_path: Path, make_panel: Callabl
     save_model(bundle, save(bundle, tmp_path / "bundle"), tmp_path / "bundle", panel, tmp_path / "model")
     (port,) = free_ports(1)
     arguments = ["models", "serve", "-m", str(tmp_path / "model"), "--env-manager", "local", "-p", str(port)]
-    rows = rows_of(panel, bundle.layout, bundle.lookback)
+    rows = rows_of(panel, bundle.layout, bundle.history)
     body = {"dataframe_split": json.loads(rows.to_json(orient="split", index=False))}
     with serving(arguments, f"http://127.0.0.1:{port}/ping", tmp_path):
         answer = requests.post(f"http://127.0.0.1:{port}/invocations", json=body, timeout=60)

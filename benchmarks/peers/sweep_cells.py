@@ -1,7 +1,7 @@
-"""The cells of `sweep`: one a repeat, `torch.nn.LSTM` and ours in turn, and what the dispatch chooses.
+"""The cells of `sweep`, one a repeat, by the kernel of NIGHTCAST_KERNEL; and which one `auto` would choose.
 
 As many inputs as units, as in the forecaster; the gradient reaches the input. A cell is skipped where an
-estimate or torch's first call takes longer than the task's limit.
+estimate or the first call takes longer than the task's limit.
 """
 
 from __future__ import annotations
@@ -43,21 +43,18 @@ def _measured(
     flop = layers * lstm_training(batch, steps, hidden_size, hidden_size) / (1 if mode == "training" else 3)
     if flop / _SLOWEST > limit:
         return {"skipped": True}
-    theirs, ours = (kind(hidden_size, hidden_size, layers, batch_first=True) for kind in (nn.LSTM, LSTM))
-    ours.load_state_dict(theirs.state_dict())
+    module = LSTM(hidden_size, hidden_size, layers, batch_first=True)
     x_BTI = torch.randn(batch, steps, hidden_size, requires_grad=mode == "training")
     work = _train if mode == "training" else _infer
-    with using("native"):
-        _seconds(work, ours, x_BTI)
-        first = _seconds(work, theirs, x_BTI)
-        if first > limit:
-            return {"skipped": True}
-        rounds = min(max(3, round(_SECONDS / first)), 50)
-        pairs = [(_seconds(work, theirs, x_BTI), _seconds(work, ours, x_BTI)) for _ in range(rounds)]
+    _seconds(work, module, x_BTI)
+    first = _seconds(work, module, x_BTI)
+    if first > limit:
+        return {"skipped": True}
+    rounds = min(max(3, round(_SECONDS / first)), 50)
+    taken = median(_seconds(work, module, x_BTI) for _ in range(rounds))
     with using("auto"):
-        chosen = "torch" if choose(ours, x_BTI) is None else "native"
-    its, own = (median(taken) for taken in zip(*pairs, strict=True))
-    return {"torch": its, "native": own, "auto": chosen, "rounds": rounds}
+        chosen = "torch" if choose(module, x_BTI) is None else "native"
+    return {"taken": taken, "auto": chosen, "rounds": rounds}
 
 
 def _train(module: nn.RNNBase, x_BTI: Tensor) -> None:

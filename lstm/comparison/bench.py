@@ -16,6 +16,7 @@ from data.errors import DataRefused
 from data.panel import Floats, Panel
 from data.splits import Span, Splits
 from lstm.evaluation import metrics
+from lstm.evaluation.adaptive import adapt_in_turn
 from lstm.evaluation.baselines import (
     fit_linear,
     residual_quantiles,
@@ -51,9 +52,21 @@ class Ground:
 
     def shared(self, span: Span) -> Windows:
         """The windows of a span that every lookback can make, or some of them where they are many."""
+        return self._every(span).at_most(_MOST_WINDOWS)
+
+    def adapted(self, forecast_WHQ: Floats, y_WH: Floats, judged: Windows) -> Floats:
+        """(W, H, Q) forecasts of judge windows, adapted by those before them as a version's are.
+
+        Args:
+            forecast_WHQ: rising quantiles.
+            y_WH: what happened, in the same units.
+        """
+        share = len(judged) / len(self._every(self.splits.judge))
+        return adapt_in_turn(forecast_WHQ, y_WH, judged, self.data_set.retrain.quantiles, share)
+
+    def _every(self, span: Span) -> Windows:
         retrain = self.data_set.retrain
-        every = shared_windows(self.panel, span, retrain.search_space.lookback, retrain.horizon)
-        return every.at_most(_MOST_WINDOWS)
+        return shared_windows(self.panel, span, retrain.search_space.lookback, retrain.horizon)
 
 
 @dataclass(frozen=True)
@@ -141,7 +154,9 @@ def _baseline(
     point = fit(ground.learned)
     seconds = time.process_time() - began
     residuals_HQ = residual_quantiles(z_WH, point_WH, bench.levels)
-    forecast_WHQ = with_quantiles(point(bench.windows), residuals_HQ, bench.scale_W)
+    forecast_WHQ = ground.adapted(
+        with_quantiles(point(bench.windows), residuals_HQ, bench.scale_W), bench.y_WH, bench.windows
+    )
     if ground.data_set.non_negative:
         forecast_WHQ = np.maximum(forecast_WHQ, 0.0)
     return Baseline(*who, forecast_WHQ, metrics.mae(z_WH, point_WH), seconds, parameters)

@@ -6,7 +6,7 @@ the target's own units, float64, and see nothing after their window's origin.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +16,9 @@ from data.panel import Floats, Integers, Panel
 from lstm.scaling import Scaler
 from lstm.windows import Windows, targets
 
-# More training windows than this do not move a few hundred coefficients, but cost memory; and so many
-# inputs of all windows together.
-_MOST_WINDOWS = 20_000
+# More training windows than this do not move a few hundred coefficients, but cost time; and of so many inputs
+# at once they cost memory.
+_MOST_WINDOWS = 200_000
 _MOST_INPUTS = 10_000_000
 
 _PENALTY = 1.0
@@ -93,7 +93,7 @@ def fit_linear(panel: Panel, train: Windows, lookback: int, horizon: int) -> Lin
     A window counts by the share of its targets that were observed.
 
     Args:
-        train: windows with at least `lookback` steps; a long list is thinned evenly.
+        train: windows with at least `lookback` steps; of a very long list, some drawn by chance.
 
     Raises:
         ValueError: there is no window to learn from.
@@ -101,29 +101,40 @@ def fit_linear(panel: Panel, train: Windows, lookback: int, horizon: int) -> Lin
     if not len(train):
         raise ValueError("no training window: the linear baseline has nothing to learn from")
     scaler = Scaler.fit(panel, train.last_step + horizon)
-    thinning = -(-len(train) // min(_MOST_WINDOWS, max(1, _MOST_INPUTS // lookback)))
-    chosen = train.select(np.arange(0, len(train), thinning))
-    origins, z_N = chosen.origins, _filled_target(scaler, panel)
-    observed_WH = ~np.isnan(targets(panel, chosen, horizon))
-    outputs_WH = z_N[origins[:, np.newaxis] + 1 + np.arange(horizon)]
-    return Linear(scaler, *ridge(_inputs(z_N, origins, lookback), outputs_WH, observed_WH.mean(axis=1)))
+    chosen, z_N = train.at_most(_MOST_WINDOWS), _filled_target(scaler, panel)
+    size = max(1, _MOST_INPUTS // lookback)
+
+    def piece(first: int) -> tuple[Floats, Floats, Floats]:
+        some = chosen.select(np.arange(first, min(first + size, len(chosen))))
+        observed_WH = ~np.isnan(targets(panel, some, horizon))
+        outputs_WH = z_N[some.origins[:, np.newaxis] + 1 + np.arange(horizon)]
+        return _inputs(z_N, some.origins, lookback), outputs_WH, observed_WH.mean(axis=1)
+
+    return Linear(scaler, *ridge(piece(first) for first in range(0, len(chosen), size)))
 
 
-def ridge(inputs_WL: Floats, outputs_WH: Floats, weight_W: Floats) -> tuple[Floats, Floats]:
+def ridge(pieces: Iterable[tuple[Floats, Floats, Floats]]) -> tuple[Floats, Floats]:
     """(L, H) weights and (H,) intercept with the least weighted squared error plus sum of squared weights.
 
     The normal equations of ridge regression with an intercept that is not penalised (Hastie, Tibshirani and
-    Friedman, The Elements of Statistical Learning, 2nd edition, equation 3.44).
+    Friedman, The Elements of Statistical Learning, 2nd edition, equation 3.44), summed piece by piece.
 
     Args:
-        weight_W: how much each window counts, at least 0.
+        pieces: of the windows, at least one: (W, L) inputs, (W, H) outputs, and (W,) how much each counts, at
+            least 0.
     """
-    share_W = weight_W / weight_W.sum()
-    mean_L, mean_H = share_W @ inputs_WL, share_W @ outputs_WH
-    centred_WL = inputs_WL - mean_L
-    weighted_LW = centred_WL.T * weight_W
-    penalty_LL = _PENALTY * np.eye(len(mean_L))
-    weights_LH = np.linalg.solve(weighted_LW @ centred_WL + penalty_LL, weighted_LW @ (outputs_WH - mean_H))
+    moments_LL, moments_LH = np.zeros((1, 1)), np.zeros((1, 1))
+    for inputs_WL, outputs_WH, weight_W in pieces:
+        # A column of ones first: its products are the sums.
+        one_WL = np.concatenate([np.ones((len(inputs_WL), 1)), inputs_WL], axis=1)
+        weighted_LW = one_WL.T * weight_W
+        moments_LL = moments_LL + weighted_LW @ one_WL
+        moments_LH = moments_LH + weighted_LW @ outputs_WH
+    total = moments_LL[0, 0]
+    mean_L, mean_H = moments_LL[0, 1:] / total, moments_LH[0] / total
+    centred_LL = moments_LL[1:, 1:] - total * np.outer(mean_L, mean_L)
+    centred_LH = moments_LH[1:] - total * np.outer(mean_L, mean_H)
+    weights_LH = np.linalg.solve(centred_LL + _PENALTY * np.eye(len(mean_L)), centred_LH)
     return weights_LH, mean_H - mean_L @ weights_LH
 
 

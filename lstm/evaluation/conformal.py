@@ -60,17 +60,8 @@ class Calibration:
             spread_W: of each window (`spread`).
             median: index of the .5 quantile.
         """
-        forecast_WHQ = forecast_WHQ.astype(np.float64)
-        middle_WH1 = forecast_WHQ[..., median : median + 1]
         power_W11 = (spread_W**self.exponent)[:, np.newaxis, np.newaxis]
-        distance_WHQ = np.abs(forecast_WHQ - middle_WH1) * self.factor_HQ * power_W11
-        # Each level is stretched for itself: one further out may not come to lie within its neighbour.
-        below_WHQ = np.maximum.accumulate(distance_WHQ[..., median::-1], axis=-1)[..., :0:-1]
-        above_WHQ = np.maximum.accumulate(distance_WHQ[..., median:], axis=-1)[..., 1:]
-        calibrated: Floats = np.concatenate(
-            [middle_WH1 - below_WHQ, middle_WH1, middle_WH1 + above_WHQ], axis=-1
-        )
-        return calibrated
+        return stretch(forecast_WHQ.astype(np.float64), self.factor_HQ * power_W11, median)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe; `from_dict` gives back the same floats to the last bit."""
@@ -142,6 +133,22 @@ def spread(target_N: NDArray[np.floating[Any]], origins: Integers, lookback: int
     spreads = [np.std(target_N[piece[:, np.newaxis] + past_L], axis=1, dtype=np.float64) for piece in pieces]
     spread_W: Floats = np.concatenate([np.empty(0), *spreads])
     return np.maximum(spread_W, _LEAST_SPREAD)
+
+
+def stretch(forecast_WHQ: Floats, factor_WHQ: Floats, median: int) -> Floats:
+    """(W, H, Q) rising quantiles, the distance of each from the median multiplied by a factor of at least 0.
+
+    Args:
+        factor_WHQ: or what broadcasts to it.
+        median: index of the .5 quantile.
+    """
+    middle_WH1 = forecast_WHQ[..., median : median + 1]
+    distance_WHQ = np.abs(forecast_WHQ - middle_WH1) * factor_WHQ
+    # Each level is stretched for itself: one further out may not come to lie within its neighbour.
+    below_WHQ = np.maximum.accumulate(distance_WHQ[..., median::-1], axis=-1)[..., :0:-1]
+    above_WHQ = np.maximum.accumulate(distance_WHQ[..., median:], axis=-1)[..., 1:]
+    stretched: Floats = np.concatenate([middle_WH1 - below_WHQ, middle_WH1, middle_WH1 + above_WHQ], axis=-1)
+    return stretched
 
 
 def _factors(

@@ -57,7 +57,7 @@ def mase(y_WH: Floats, forecast_WH: Floats, naive_scale_W: Floats) -> float:
 def pinball(y_WH: Floats, forecast_WHQ: Floats, levels: Sequence[float]) -> float:
     """Mean pinball loss over the observed targets and all levels (Koenker and Bassett, 1978).
 
-    Half of it is the absolute error for a single level of 0.5.
+    Twice it is the absolute error for a single level of 0.5.
 
     Args:
         y_WH: targets.
@@ -80,9 +80,19 @@ def crps(y_WH: Floats, forecast_WHQ: Floats, levels: Sequence[float]) -> float:
         forecast_WHQ: one forecast for each level.
         levels: (Q,) rising quantile levels.
     """
-    levels_Q = np.asarray(levels)
-    edges = np.concatenate([[0.0], (levels_Q[1:] + levels_Q[:-1]) / 2, [1.0]])
-    return float(2 * np.diff(edges) @ _pinball_by_level(y_WH, forecast_WHQ, levels))
+    return float(2 * _shares(levels) @ _pinball_by_level(y_WH, forecast_WHQ, levels))
+
+
+def expectation(forecast_WHQ: Floats, levels: Sequence[float]) -> Floats:
+    """(W, H) the mean of what quantiles say may come, which squared errors ask for: the integral of the
+    quantiles over all levels, each standing for those that are nearer to it than to any other.
+
+    Args:
+        forecast_WHQ: one forecast for each level.
+        levels: (Q,) rising quantile levels.
+    """
+    mean_WH: Floats = forecast_WHQ @ _shares(levels)
+    return mean_WH
 
 
 def coverage(y_WH: Floats, low_WH: Floats, high_WH: Floats) -> float:
@@ -108,6 +118,13 @@ def by_step(metric: Callable[..., float], y_WH: Floats, *forecasts_WH: Floats) -
     """
     steps = zip(y_WH.T, *(forecast_WH.T for forecast_WH in forecasts_WH), strict=True)
     return np.array([metric(*step) for step in steps])
+
+
+def _shares(levels: Sequence[float]) -> Floats:
+    """(Q,) the share of all levels, from 0 to 1, that each level stands for."""
+    levels_Q = np.asarray(levels)
+    shares_Q: Floats = np.diff(np.concatenate([[0.0], (levels_Q[1:] + levels_Q[:-1]) / 2, [1.0]]))
+    return shares_Q
 
 
 def _pinball_by_level(y_WH: Floats, forecast_WHQ: Floats, levels: Sequence[float]) -> Floats:

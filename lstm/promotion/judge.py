@@ -14,6 +14,7 @@ from data.catalog import DataSet
 from data.errors import DataRefused
 from data.panel import Floats, Panel
 from data.splits import Span, Splits
+from lstm.evaluation.adaptive import adapt_in_turn
 from lstm.evaluation.baselines import (
     fit_linear,
     naive_scale,
@@ -54,7 +55,8 @@ class Bench:
     """The windows that everybody is judged on, and what happened.
 
     Args:
-        windows: the judge windows, the same for all.
+        panel: of the series that everybody knows.
+        windows: its judge windows, the same for all.
         y_WH: targets in their own units, NaN where nothing was observed.
         levels: (Q,) rising quantile levels.
         loc_W: location of each window's series; scores are on standardised targets.
@@ -62,6 +64,7 @@ class Bench:
         naive_scale_W: the denominator of MASE, in the target's own units.
     """
 
+    panel: Panel
     windows: Windows
     y_WH: Floats
     levels: tuple[float, ...]
@@ -117,8 +120,9 @@ def judge(
     horizon = data_set.retrain.horizon
     rivals = [challenger] if champion is None else [challenger, champion]
     lookback = max(_linear_lookback(data_set), *(rival.lookback for rival in rivals))
-    span, series = _unseen(panel, splits.judge, rivals, horizon), _shared(panel, rivals)
-    chosen = _thinned(panel, span, lookback, horizon, series)
+    span, panel = _unseen(panel, splits.judge, rivals, horizon), _shared(panel, rivals)
+    scaler = scaler.select(panel)
+    chosen = windows(panel, span, lookback, horizon).at_most(_MOST_WINDOWS)
     if not len(chosen):
         raise DataRefused(
             f"no window of {horizon} steps can be judged: none has an observed target after enough history.",
@@ -139,6 +143,7 @@ def bench_of(panel: Panel, splits: Splits, data_set: DataSet, chosen: Windows, s
     """The bench of these judge windows, in a scaler's units."""
     loc_W, scale_W = scaler.target(chosen.series)
     return Bench(
+        panel=panel,
         windows=chosen,
         y_WH=targets(panel, chosen, data_set.retrain.horizon),
         levels=data_set.retrain.quantiles,
@@ -169,27 +174,20 @@ def _unseen(panel: Panel, span: Span, rivals: Sequence[Candidate], horizon: int)
     return Span(first, span.last)
 
 
-def _shared(panel: Panel, rivals: Sequence[Candidate]) -> list[int]:
-    """Indices of the series that every rival knows.
+def _shared(panel: Panel, rivals: Sequence[Candidate]) -> Panel:
+    """The panel of the series that every rival knows: nobody can forecast others, not even unasked.
 
     Raises:
         DataRefused: there is none.
     """
-    shared = [n for n, name in enumerate(panel.series) if all(name in rival.series for rival in rivals)]
+    shared = [name for name in panel.series if all(name in rival.series for rival in rivals)]
     if not shared:
         raise DataRefused(
             "the champion knows none of the series.",
             data_set=panel.data_set,
             remedy="retire the champion if the series were renamed.",
         )
-    return shared
-
-
-def _thinned(panel: Panel, span: Span, lookback: int, horizon: int, series: Sequence[int]) -> Windows:
-    """Every window of a span, or every n-th origin where they are more than memory should hold."""
-    every = windows(panel, span, lookback, horizon, series=series)
-    stride = -(-len(every) // _MOST_WINDOWS)
-    return every if stride <= 1 else windows(panel, span, lookback, horizon, stride, series)
+    return panel if len(shared) == len(panel.series) else panel.select(shared)
 
 
 def _linear_lookback(data_set: DataSet) -> int:
@@ -200,10 +198,11 @@ def _linear_lookback(data_set: DataSet) -> int:
 def _baselines(
     panel: Panel, splits: Splits, data_set: DataSet, scaler: Scaler, chosen: Windows
 ) -> dict[str, Floats]:
-    """Seasonal naive and linear forecasts, with quantiles from their residuals on the validation span."""
+    """Seasonal naive and linear forecasts, with quantiles from their residuals on the validation span that
+    adapt as a version's do."""
     horizon, levels = data_set.retrain.horizon, data_set.retrain.quantiles
     season, lookback = data_set.seasons[0], _linear_lookback(data_set)
-    validation = _thinned(panel, splits.validation, lookback, horizon, range(len(panel.series)))
+    validation = windows(panel, splits.validation, lookback, horizon).at_most(_MOST_WINDOWS)
     linear = fit_linear(panel, windows(panel, splits.train, lookback, horizon), lookback, horizon)
     points: dict[str, Callable[[Windows], Floats]] = {
         "seasonal_naive": lambda some: seasonal_naive(panel, some, horizon, season),
@@ -214,5 +213,6 @@ def _baselines(
     for name, point in points.items():
         missed_WH = scaler.scale_target(point(validation), validation.series)
         residuals_HQ = residual_quantiles(seen_WH, missed_WH, levels)
-        forecasts[name] = with_quantiles(point(chosen), residuals_HQ, scaler.target(chosen.series)[1])
+        made_WHQ = with_quantiles(point(chosen), residuals_HQ, scaler.target(chosen.series)[1])
+        forecasts[name] = adapt_in_turn(made_WHQ, targets(panel, chosen, horizon), chosen, levels)
     return forecasts

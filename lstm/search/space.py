@@ -26,6 +26,7 @@ CHOICES = (
     "bidirectional",
     "channels",
     "positions",
+    "pretrain_epochs",
     "batch_size",
 )
 RANGES = ("dropout", "learning_rate")
@@ -60,6 +61,7 @@ def suggest(
     training = TrainingConfig(
         learning_rate=drawn.pop("learning_rate"),
         batch_size=drawn.pop("batch_size"),
+        pretrain_epochs=drawn.pop("pretrain_epochs"),
         max_epochs=retrain.max_epochs,
         seed=retrain.seed,
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,14 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from data.calendar import Frequency
+from data.catalog import DataSet
 from data.checks import check_ahead
-from data.errors import NightcastError
+from data.errors import DataRefused, NightcastError
 from data.files import write_atomically
-from data.layout import Layout
+from data.layout import Layout, layout_of
 from data.panel import Floats, Panel
+from data.splits import Span
+from lstm.evaluation.adaptive import RATE, TRAIL, Trail, adapt
 from lstm.evaluation.conformal import Calibration, spread
 from lstm.models.heads import median_index
 from lstm.promotion.gate import Weights
@@ -33,12 +36,18 @@ from lstm.scaling import Scaler
 from lstm.tracking.forecast import Forecast
 from lstm.training.predict import predict
 from lstm.training.recipe import Recipe
-from lstm.windows import Windows, newest
+from lstm.windows import Windows, newest, targets, windows
 
 FORMAT = 3
 MANIFEST = "bundle.json"
 _ROLES = ("covariates", "future", "static")
 _TWINS: tuple[Weights, Weights] = ("judged", "served")
+
+# What was forecast for them before takes memory.
+_SERIES_AT_ONCE = 256
+# A version of more series than this learns from a part of the forecasts before: five has no divisor in common
+# with days and weeks, so each step of the horizon is still seen at all times of the day.
+_MANY_SERIES, _STRIDE_OF_MANY = 100, 5
 
 
 class BundleError(NightcastError):
@@ -100,28 +109,59 @@ class Bundle:
 
     @property
     def lookback(self) -> int:
-        """Steps that a forecast reads."""
+        """Steps that a forecast needs."""
         return self.recipe.model.lookback
+
+    @property
+    def history(self) -> int:
+        """Steps that a forecast reads where there are so many: its intervals learn from earlier windows."""
+        return self.lookback + self.recipe.model.horizon + TRAIL
 
     def twin(self, which: Weights) -> Twin:
         """The weights of that name."""
         return self.judged if which == "judged" else self.served
 
+    def check(self, data_set: DataSet) -> None:
+        """Hold the version against what the catalog declares now.
+
+        Raises:
+            DataRefused: it was made for other columns, steps or levels, and its forecasts would mislead.
+        """
+        layout = layout_of(data_set)
+        now_then = (
+            ("columns", layout.values, self.layout.values),
+            ("future covariates", layout.future, self.layout.future),
+            ("static features", layout.static, self.layout.static),
+            ("holidays", layout.holidays, self.layout.holidays),
+            ("horizon", data_set.retrain.horizon, self.recipe.model.horizon),
+            ("quantiles", data_set.retrain.quantiles, self.quantiles),
+            ("frequency", data_set.grid, self.frequency),
+        )
+        for what, now, then in now_then:
+            if now != then:
+                raise DataRefused(
+                    f"The champion was made for other {what}: {then}, now {now}.",
+                    data_set=self.data_set,
+                    remedy=f"nightcast retire {self.data_set}, if the change is meant.",
+                )
+
     def forecast_windows(
-        self, panel: Panel, windows: Windows, which: Weights, device: torch.device | None = None
+        self, panel: Panel, asked: Windows, which: Weights, device: torch.device | None = None
     ) -> Floats:
-        """(W, H, Q) calibrated quantiles in the target's own units.
+        """(W, H, Q) quantiles in the target's own units, calibrated and adapted to the forecasts before.
 
         Raises:
             DataRefused: the panel has other columns, or a series that was not trained on.
         """
-        twin, config = self.twin(which), self.recipe.model
-        scaler = twin.scaler.select(panel)
-        scaled = scaler.scale(panel, config.horizon)
-        z_WHQ = predict(config, twin.weights, scaled, windows, device or torch.device("cpu"))
-        spread_W = spread(scaled.values[:, 0], windows.origins, config.lookback)
-        calibrated_WHQ = self.calibration.apply(z_WHQ, spread_W, median_index(self.quantiles))
-        y_WHQ = scaler.unscale(calibrated_WHQ, windows.series)
+        forecasts = {name: self._forecaster(panel, name, device) for name in {"judged", which}}
+        y_WHQ = np.empty((len(asked), self.recipe.model.horizon, len(self.quantiles)))
+        group_W, rate = asked.series // _SERIES_AT_ONCE, RATE * self._stride
+        for group in np.unique(group_W):
+            chosen = np.flatnonzero(group_W == group)
+            some = asked.select(chosen)
+            trail = self._trail(panel, some, which, forecasts)
+            made_WHQ = forecasts[which](some)
+            y_WHQ[chosen] = adapt(made_WHQ, some.series, some.steps, trail, self.quantiles, rate)
         return np.maximum(y_WHQ, 0.0) if self.non_negative else y_WHQ
 
     def forecast(self, panel: Panel, version: str | None = None) -> Forecast:
@@ -142,6 +182,49 @@ class Bundle:
             quantiles=self.quantiles,
             values_SHQ=self.forecast_windows(panel, newest(panel, self.lookback), self.serves),
         )
+
+    def _forecaster(
+        self, panel: Panel, which: Weights, device: torch.device | None
+    ) -> Callable[[Windows], Floats]:
+        """From windows to (W, H, Q) calibrated quantiles in the target's own units."""
+        twin, config = self.twin(which), self.recipe.model
+        scaler = twin.scaler.select(panel)
+        scaled = scaler.scale(panel, config.horizon)
+
+        def forecast(some: Windows) -> Floats:
+            z_WHQ = predict(config, twin.weights, scaled, some, device or torch.device("cpu"))
+            spread_W = spread(scaled.values[:, 0], some.origins, config.lookback)
+            calibrated_WHQ = self.calibration.apply(z_WHQ, spread_W, median_index(self.quantiles))
+            return scaler.unscale(calibrated_WHQ, some.series)
+
+        return forecast
+
+    @property
+    def _stride(self) -> int:
+        """Steps between two forecasts to learn from: not by who is asked for, so that it changes nobody's."""
+        return _STRIDE_OF_MANY if len(self.judged.scaler.series) > _MANY_SERIES else 1
+
+    def _trail(
+        self,
+        panel: Panel,
+        asked: Windows,
+        which: Weights,
+        forecasts: Mapping[Weights, Callable[[Windows], Floats]],
+    ) -> Trail:
+        """What would have been forecast before these windows, by weights that had not seen what happened:
+        by those asked for where they had not, else by the judged ones."""
+        horizon = self.recipe.model.horizon
+        seen = {name: _step(panel, self.twin(name).until) for name in _TWINS}
+        first = max(seen["judged"], int(asked.steps.min()) - horizon - TRAIL)
+        # Counted back from the newest origin whose horizon is over.
+        first += (asked.last_step - horizon - first) % self._stride
+        span, series = Span(first + 1, asked.last_step), np.unique(asked.series).tolist()
+        earlier = windows(panel, span, self.lookback, horizon, self._stride, series)
+        forecast_VHQ = np.empty((len(earlier), horizon, len(self.quantiles)))
+        is_unseen_V = earlier.steps >= seen[which]
+        for name, chosen in ((which, np.flatnonzero(is_unseen_V)), ("judged", np.flatnonzero(~is_unseen_V))):
+            forecast_VHQ[chosen] = forecasts[name](earlier.select(chosen))
+        return Trail(targets(panel, earlier, horizon), forecast_VHQ, earlier.series, earlier.steps)
 
 
 def save(bundle: Bundle, folder: Path) -> str:
@@ -248,6 +331,12 @@ def _from_dict(raw: Mapping[str, Any], weights: Mapping[Weights, dict[str, Tenso
         serves=raw["serves"],
         code_version=raw["code_version"],
     )
+
+
+def _step(panel: Panel, until: str) -> int:
+    """The grid step of a time; below 0 where the panel begins later."""
+    time = np.asarray([until.removesuffix("Z")], dtype="datetime64[us]")
+    return int(panel.frequency.steps_between(panel.start, time)[0])
 
 
 def _weights_file(which: Weights) -> str:

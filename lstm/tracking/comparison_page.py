@@ -254,11 +254,14 @@ def _method(comparison: Comparison) -> str:
         f"validation together, with {counted}; errors are their mean. A network stands above with the "
         "lookback that validation liked best. The linear model (ridge regression over the lookback) "
         "and the seasonal naive learned from the same span. All quantiles are calibrated on "
-        "validation, by a training that has not seen it.",
+        "validation, by a training that has not seen it, and adapt to the forecasts before whose horizon is "
+        "over.",
         "All were judged on the same windows. Neighbouring windows share targets, so they were put into "
         f"{groups} groups of neighbours in time, each at least two horizons long where there is room, and "
         "intervals and tests are Student's t over the groups (Ibragimov and Müller 2010). p values are "
         f"adjusted for the number of comparisons (Holm 1979); above {LEVEL:g} a difference may be chance. "
+        "They hold each against the one with the lowest error on these very windows, which luck may have "
+        "helped: a value just under the level is weak evidence. "
         f"With fewer than {FEWEST_GROUPS} groups nothing is sure.",
         "Seconds are processor seconds of one thread, of the median epoch. Memory is the largest resident "
         "memory of a fresh process during an epoch, sampled every two milliseconds, less what it held "

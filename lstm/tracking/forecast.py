@@ -101,19 +101,20 @@ def panel_of(frame: pd.DataFrame, layout: Layout, frequency: Frequency) -> Panel
     return build_panel(layout, frequency, tidied, np.datetime64(newest.replace(tzinfo=None), "us"), static)
 
 
-def rows_of(panel: Panel, layout: Layout, lookback: int) -> pd.DataFrame:
+def rows_of(panel: Panel, layout: Layout, history: int) -> pd.DataFrame:
     """The newest rows, and those ahead, under the source's own column names: the inverse of `panel_of`.
 
     A forecast fills a missing value from the newest one before it, so the rows of each series begin where
-    every column was observed, at or before the lookback: they give the same forecast as the whole panel.
-    Times are ISO texts, local with their offset; NaN where nothing was observed.
+    every column was observed, at or before the history that is asked for: with `Bundle.history` they give
+    the same forecast as the whole panel. Times are ISO texts, local with their offset; NaN where nothing was
+    observed.
     """
     times = panel.frequency.times(panel.start, panel.n_steps + panel.n_ahead)
     texts = np.array([panel.frequency.format(time).replace(" ", "T") for time in times])
     frames = []
     for number, name in enumerate(panel.series):
         first, end = int(panel.offsets[number]), int(panel.offsets[number + 1])
-        complete = np.flatnonzero(panel.observed[first : max(first, end - lookback) + 1].all(axis=1))
+        complete = np.flatnonzero(panel.observed[first : max(first, end - history) + 1].all(axis=1))
         start = first + int(complete[-1]) if len(complete) else first
         values = np.full((end - start + panel.n_ahead, len(panel.columns)), np.nan)
         values[: end - start] = panel.values[start:end]

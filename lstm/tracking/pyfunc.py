@@ -1,7 +1,8 @@
 """The model as MLflow serves it: a bundle behind `predict`. MLflow runs this file where it loads a model.
 
 Input: the newest rows under the source's own column names (time, series where there is one, target,
-covariates, static features), at least as many as the model reads. Where it has future covariates, the rows of
+covariates, static features), at least a lookback; with `Bundle.history` of them the intervals learn from the
+forecasts before, as those of `nightcast forecast` do. Where it has future covariates, the rows of
 the horizon follow, with an empty target. Output: `series`, `time` (ISO, local with offset) and one
 column for each quantile, `q0.5` the point forecast. The same numbers as `Bundle.forecast`.
 """

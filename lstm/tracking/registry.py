@@ -241,7 +241,7 @@ def _schema(columns: Mapping[str, Any]) -> Schema:
 
 def _example(bundle: Bundle, panel: Panel) -> pd.DataFrame:
     """The newest rows that a forecast of the first series reads."""
-    rows = rows_of(panel, bundle.layout, bundle.lookback)
+    rows = rows_of(panel, bundle.layout, bundle.history)
     if bundle.layout.series:
         rows = rows[rows[bundle.layout.series] == panel.series[0]]
     # MLflow compares column names in a way that pandas deprecates for its own text type.

@@ -28,7 +28,10 @@ class CheckpointError(NightcastError):
 
 @dataclass(frozen=True)
 class EpochLoss:
-    """Mean pinball losses of an epoch, in standardised units; no validation loss without validation."""
+    """Mean losses of an epoch (`lstm.training.loss`), in standardised units.
+
+    There is no validation loss without validation.
+    """
 
     train: float
     validation: float | None = None

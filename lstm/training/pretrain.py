@@ -18,6 +18,7 @@ from lstm.models.dropout import set_key
 from lstm.models.forecaster import Forecaster
 from lstm.training.batches import Batches, Inputs
 from lstm.training.device import send
+from lstm.training.initial import seeded
 from lstm.training.optimizer import adamw, descend
 from lstm.training.recipe import TrainingConfig
 from lstm.training.schedule import learning_rate
@@ -70,8 +71,7 @@ def pretrain(model: Forecaster, training: TrainingConfig, batches: Batches) -> l
         ValueError: the network has no segments to hide.
     """
     config, device = model.config, batches.device
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(training.seed)
+    with seeded(training.seed):
         masked = MaskedSegments(model).to(device)
     optimizer = adamw(masked, training)
     drawn = min(len(batches), training.windows_per_epoch)

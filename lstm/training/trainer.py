@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-import threading
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,15 +25,13 @@ from lstm.scaling import ScaledPanel
 from lstm.training.batches import Batches
 from lstm.training.checkpoint import EpochLoss, Progress, load_checkpoint, save_checkpoint
 from lstm.training.device import send
+from lstm.training.initial import seeded
 from lstm.training.loss import forecast_loss
 from lstm.training.optimizer import adamw, descend
 from lstm.training.pretrain import pretrain
 from lstm.training.recipe import TrainingConfig
 from lstm.training.schedule import learning_rate
 from lstm.windows import Windows
-
-# Torch's own random numbers, which initial weights come from, are one stream for all threads.
-_stream = threading.Lock()
 
 
 class TrainingDiverged(NightcastError):
@@ -240,8 +237,7 @@ class Trainer:
 
 def _initial(config: ForecasterConfig, seed: int) -> Forecaster:
     """A network with the weights of a seed. Torch's stream of random numbers stays as it was."""
-    with _stream, torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(int(np.random.SeedSequence([seed, 0]).generate_state(1)[0]))
+    with seeded(int(np.random.SeedSequence([seed, 0]).generate_state(1)[0])):
         return build(config)
 
 

@@ -70,7 +70,7 @@ def trace_gates(
 ) -> Gates | None:
     """The gates over one window; None where the encoder has no recurrent layer, as a transformer's.
 
-    With two directions the forward one is shown; where each column is a sequence of its own, the target's.
+    With two directions the forward one is shown.
 
     Raises:
         ValueError: not exactly one window.
