@@ -6,6 +6,7 @@ import os
 import random
 import sys
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,15 +31,17 @@ STACK = ("test_deploy.py", "test_mlproject.py", "test_postgres_night.py", "test_
 
 LONGEST = (
     *STACK,
+    "test_compare.py",
     "test_signals.py",
     "test_the_tutorial_runs",
     "test_a_night_and_the_day_after",
-    "test_kernel_sanitizers.py",
     "test_night.py",
-    "test_search_workers.py",
-    "test_study.py",
-    "test_ledger.py",
+    "test_covariates_night.py",
+    "test_accuracy.py",
     "test_tracking_server.py",
+    "test_study.py",
+    "test_kernel_sanitizers.py",
+    "test_search_workers.py",
 )
 """Files and tests that take the longest, in the order in which they start: short ones even out the ends."""
 
@@ -148,6 +151,15 @@ def make_panel() -> Callable[..., Panel]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def lived_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose databases have their tables, to be moved into; one for all processes."""
+    from stores import make_lived_in
+
+    folder = tmp_path_factory.getbasetemp()
+    return make_lived_in(folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder)
 
 
 @pytest.fixture(scope="session")

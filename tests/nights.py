@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import yaml
+from forked import Fork
 from mlflow import MlflowClient
 
 from data.catalog import load_catalog
@@ -25,6 +27,8 @@ from lstm.settings import Settings
 
 BIN = Path(sys.executable).parent
 START = datetime(2024, 1, 1, tzinfo=UTC)
+NIGHTCAST = "import sys; from flows.cli import main; sys.argv[0] = 'nightcast'; sys.exit(main())"
+"""What the installed program does."""
 LOOK_SECONDS = 0.25
 """Seconds between two looks at a tree of processes: a look reads about every process of the machine."""
 
@@ -71,13 +75,20 @@ def walk(hours, seed=0):
 
 
 class House:
-    """A home with a catalog and CSV files beside it."""
+    """A home with a catalog and CSV files beside it.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: for all of it.
+        lived_in: a home whose databases this one takes over; a fresh one makes its own.
+    """
+
+    def __init__(self, folder: Path, lived_in: Path | None = None) -> None:
         self.folder = folder
         self.home = folder / "home"
         self.catalog = folder / "catalog.yaml"
         self.entries: dict[str, dict[str, object]] = {}
+        if lived_in is not None:
+            shutil.copytree(lived_in, self.home)
         self.environment = {
             "NIGHTCAST_HOME": str(self.home),
             "NIGHTCAST_CATALOG": str(self.catalog),
@@ -133,29 +144,26 @@ class House:
 
 
 class Command:
-    """`nightcast ...` as a child in a process group of its own, as a shell starts it."""
+    """`nightcast ...` in a process group of its own, as a shell starts it; forked, to save imports."""
 
     def __init__(self, house, *arguments, **environment):
         self.log = house.folder / f"{time.monotonic_ns()}.log"
         self.output = self.log.with_suffix(".json")
         with self.log.open("wb") as log, self.output.open("wb") as output:
-            self.process = subprocess.Popen(
-                [BIN / "nightcast", *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=log,
-                start_new_session=True,
-                env={
-                    **os.environ,
-                    "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-                    "PYTHONUNBUFFERED": "1",
-                    "OMP_NUM_THREADS": "1",
-                    **house.environment,
-                    **environment,
-                },
-            )
+            full = {
+                **os.environ,
+                "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+                "PYTHONUNBUFFERED": "1",
+                "OMP_NUM_THREADS": "1",
+                **house.environment,
+                **environment,
+            }
+            self.process = self._start(arguments, output, log, full)
         self.seen: set[psutil.Process] = {psutil.Process(self.process.pid)}
         self._looked = 0.0
+
+    def _start(self, arguments, output, log, environment):
+        return Fork(NIGHTCAST, *arguments, stdout=output, stderr=log, environment=environment)
 
     @property
     def text(self):
@@ -214,3 +222,17 @@ class Command:
         """End it, whatever it does."""
         self.process.kill()
         self.process.wait()
+
+
+class Executable(Command):
+    """The same by the installed program, which imports all that it needs itself."""
+
+    def _start(self, arguments, output, log, environment):
+        return subprocess.Popen(
+            [BIN / "nightcast", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=log,
+            start_new_session=True,
+            env=environment,
+        )

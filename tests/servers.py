@@ -14,7 +14,8 @@ from pathlib import Path
 import psutil
 import requests
 import yaml
-from nights import BIN, Command, House, walk
+from forked import PIPE, STDOUT, Fork
+from nights import BIN, NIGHTCAST, Command, Executable, House, walk
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
@@ -39,10 +40,10 @@ def free_ports(count):
     raise AssertionError("no free port")
 
 
-def furnish(folder: Path) -> House:
+def furnish(folder: Path, lived_in: Path | None = None) -> House:
     """A house with a data set for every scenario."""
     folder.mkdir(parents=True, exist_ok=True)
-    house = House(folder)
+    house = House(folder, lived_in)
     house.declare("one", schedule="0 4 * * *")
     house.declare("three", schedule="30 2 * * 1-5")
     house.declare("bad")
@@ -84,7 +85,7 @@ class Up:
         ports = ("--prefect-port", self.addresses.prefect_port, "--mlflow-port", self.addresses.mlflow_port)
         own = {"NIGHTCAST_HOME": "home", "NIGHTCAST_CATALOG": "catalog.yaml", "NIGHTCAST_WORKERS": "2"}
         with contextlib.chdir(self.house.folder):
-            self.command = Command(self.house, "up", *map(str, ports), **own)
+            self.command = Executable(self.house, "up", *map(str, ports), **own)
         try:
             self.command.until(lambda: "Ctrl-C" in self.command.output.read_text(), 180)
         except BaseException:
@@ -115,6 +116,17 @@ class Up:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+        )
+
+    def nightcast(self, *arguments, environment=None):
+        """Start `nightcast` there, forked."""
+        return Fork(
+            NIGHTCAST,
+            *arguments,
+            stdout=PIPE,
+            stderr=STDOUT,
+            environment={**self.environment, **(environment or {})},
+            folder=self.elsewhere,
         )
 
     def request(self, method, path, body=None):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -67,9 +68,10 @@ COMMANDS = sorted(commands(ROOT))
 class Shell:
     """`nightcast` in a home of its own, with a catalog that holds a tiny data set under the demo's name."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, lived_in: Path) -> None:
         self.folder = folder
         self.catalog = folder / "catalog.yaml"
+        shutil.copytree(lived_in, folder / "home")
         retrain = {
             "horizon": 6,
             "validation": "4d",
@@ -139,8 +141,8 @@ class Shell:
 
 
 @pytest.fixture(scope="session")
-def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
-    return Shell(tmp_path_factory.mktemp("shell"))
+def shell(tmp_path_factory: pytest.TempPathFactory, lived_in: Path) -> Shell:
+    return Shell(tmp_path_factory.mktemp("shell"), lived_in)
 
 
 def test_help_imports_nothing_that_takes_long() -> None:

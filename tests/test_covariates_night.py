@@ -25,8 +25,8 @@ KINDS = {"a": "hall", "b": "kiosk", "c": "hall"}
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> House:
-    made = House(tmp_path_factory.mktemp("shops"))
+def house(tmp_path_factory: pytest.TempPathFactory, lived_in: Path) -> House:
+    made = House(tmp_path_factory.mktemp("shops"), lived_in)
     for name, hours in (("shops", HOURS + HORIZON), ("short", HOURS + HORIZON - 1)):
         declared = entry(name, max_epochs=12, budget={"trials": 1, "minutes": 5})
         declared |= {"series": "shop", "holidays": "DE-BY"}

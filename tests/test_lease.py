@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from forked import PIPE, Fork
 from postgres_server import binaries, postgres
 
 from data.processes import this_process
@@ -50,12 +49,10 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 @contextmanager
-def holder(url: str, ttl: float) -> Iterator[subprocess.Popen[str]]:
+def holder(url: str, ttl: float) -> Iterator[Fork]:
     """Another process that holds the lease until it reads a line."""
-    arguments = [sys.executable, "-c", HOLD, url, str(ttl)]
-    process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = Fork(HOLD, url, ttl, stdin=PIPE, stdout=PIPE)
     try:
-        assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         yield process
     finally:

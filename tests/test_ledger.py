@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import textwrap
 import uuid
 from collections.abc import Iterator
@@ -13,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from forked import PIPE, Fork
 from hypothesis import given
 from hypothesis import strategies as st
 from postgres_server import binaries, postgres
@@ -81,19 +80,9 @@ def promoted(ledger: Ledger, identity: Identity, version: str, expected: str | N
 def race(url: str, body: str, count: int = 4) -> list[str]:
     """Run `body` in several processes at once; the last line that each prints."""
     code = f"import sys\nurl = sys.argv[1]\nme = sys.argv[2]\nsys.stdin.read()\n{textwrap.dedent(body)}"
-    racers = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, url, str(number)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(count)
-    ]
+    racers = [Fork(code, url, number, stdin=PIPE, stdout=PIPE) for number in range(count)]
     for racer in racers:
-        assert racer.stdin is not None
         racer.stdin.close()
-        racer.stdin = None
     outputs = [racer.communicate()[0].strip().splitlines() for racer in racers]
     assert [racer.returncode for racer in racers] == [0] * count
     return [lines[-1] for lines in outputs]

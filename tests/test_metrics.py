@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -143,11 +140,6 @@ def test_by_step_keeps_the_steps_apart():
     assert np.isnan(steps[2])
     covered = metrics.by_step(metrics.coverage, y, forecast - 2, forecast)
     assert covered[:2].tolist() == [0.5, 0.0]
-
-
-def test_what_only_forecasts_does_not_wait_for_scikit_learn():
-    code = "import sys, lstm.tracking.bundle, lstm.search.worker; assert 'sklearn' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_nothing_observed_says_nothing():

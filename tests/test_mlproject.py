@@ -46,9 +46,9 @@ def test_parameters_are_options_with_the_same_defaults(project) -> None:
 
 
 @pytest.mark.slow
-def test_a_night_and_a_forecast_through_mlflow_run(up: Up, tmp_path: Path) -> None:
+def test_a_night_and_a_forecast_through_mlflow_run(up: Up, tmp_path: Path, lived_in: Path) -> None:
     """No store is chosen: the night goes to the home, whatever folder MLflow keeps its own run in."""
-    house = furnish(tmp_path / "house")
+    house = furnish(tmp_path / "house", lived_in)
     environment = {**house.environment, "MLFLOW_TRACKING_URI": ""}
 
     def run(entry, **parameters):

@@ -75,9 +75,8 @@ class Teller:
 
 
 @pytest.fixture(scope="module")
-def teller(tmp_path_factory):
-    house = House(tmp_path_factory.mktemp("night"))
-    house.home.mkdir()
+def teller(tmp_path_factory, lived_in):
+    house = House(tmp_path_factory.mktemp("night"), lived_in)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("PREFECT_API_URL", raising=False)
         patch.setenv("PREFECT_HOME", str(house.home / "prefect"))

@@ -31,8 +31,8 @@ def test_a_night_in_postgres(up: Up, tmp_path: Path) -> None:
     house.write("shared", WEEKS * 168)
     with postgres() as url:
         environment = {**house.environment, "NIGHTCAST_DATABASE_URL": url}
-        command = up.shell("nightcast", "retrain", "shared", "--json", environment=environment)
-        text, _ = command.communicate(timeout=240)
+        command = up.nightcast("retrain", "shared", "--json", environment=environment)
+        text, _ = command.communicate()
         assert command.returncode == 0, text
         outcome = json.loads(text[text.index("\n{\n") if "\n{\n" in text else text.index("{") :])
         assert (outcome["ending"], outcome["model_version"]) == ("promoted", "1")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from forked import PIPE, Fork
 from mlflow import MlflowClient
 
 from data.processes import this_process
@@ -22,10 +22,10 @@ NIGHT = Identity("power", "2010-11-19T20:00:00Z", "0123456789ab")
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an MLflow database: making its tables takes seconds."""
+def store(tmp_path_factory: pytest.TempPathFactory, lived_in: Path) -> Path:
+    """A folder with an MLflow database."""
     folder = tmp_path_factory.mktemp("store")
-    Tracker(f"sqlite:///{folder}/mlflow.db")
+    shutil.copy(lived_in / "mlflow.db", folder)
     return folder
 
 
@@ -181,10 +181,7 @@ TrialRecorder(tracker, night).started(0, {{}})
 print(night, flush=True)
 sys.stdin.read()
 """
-    worker = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert worker.stdout is not None
+    worker = Fork(code, stdin=PIPE, stdout=PIPE)
     night = worker.stdout.readline().strip()
     mine = tracker.start_night(Identity("power", NIGHT.as_of, "mine"))
     other = tracker.start_night(Identity("water", NIGHT.as_of, "mine"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import Fork
 
 from data.calendar import Frequency
 from data.catalog import parse_data_set
@@ -24,7 +24,6 @@ from lstm.search.worker import work
 pytestmark = pytest.mark.slow
 
 NAME = "night"
-processes = multiprocessing.get_context("spawn")
 
 
 def task_in(folder):
@@ -88,7 +87,7 @@ def end(number, frame):
     sys.exit(3)
 
 
-def worker(folder, pause=0.0):
+def worker(folder, pause):
     """The main function of a worker process; 100 + trials run is its exit status."""
     signal.signal(signal.SIGTERM, end)
     try:
@@ -99,24 +98,17 @@ def worker(folder, pause=0.0):
 
 
 def start(folder, pause=0.0):
-    process = processes.Process(target=worker, args=(folder, pause))
-    process.start()
-    return process
+    code = f"import test_search_workers as own; own.worker(own.Path({str(folder)!r}), {pause})"
+    return Fork(code)
 
 
 def wait_for(path, process):
     for _ in range(600):
         if path.exists():
             return
-        assert process.is_alive(), f"the worker ended with {process.exitcode}"
+        assert process.poll() is None, f"the worker ended with {process.returncode}"
         time.sleep(0.05)
     raise AssertionError(f"{path.name} did not come")
-
-
-def finish(process):
-    process.join(60)
-    assert process.exitcode is not None
-    return process.exitcode
 
 
 def progress(folder):
@@ -135,7 +127,7 @@ def create(folder, trials):
 def test_two_workers_share_a_budget_exactly(tmp_path):
     create(tmp_path, 5)
     workers = [start(tmp_path) for _ in range(2)]
-    counts = [finish(process) - 100 for process in workers]
+    counts = [process.wait() - 100 for process in workers]
     own = progress(tmp_path)
     assert sum(counts) == own.complete + own.pruned == own.trials == 5
     assert (own.failed, own.running, own.waiting, own.spent) == (0, 0, 0, True)
@@ -150,7 +142,7 @@ def test_a_killed_worker_loses_nothing_but_time(tmp_path):
     process = start(tmp_path, pause=0.3)
     wait_for(tmp_path / "1-2", process)
     os.kill(process.pid, signal.SIGKILL)
-    assert finish(process) == -signal.SIGKILL
+    assert process.wait() == -signal.SIGKILL
     assert progress(tmp_path).running == 1
     # The next worker finds the dead one's trial at once and goes on from its checkpoint.
     assert work(task_in(tmp_path), Marker(tmp_path, 0)) == 1
@@ -173,7 +165,7 @@ def test_a_signal_ends_each_worker_and_its_trial(tmp_path):
         wait_for(tmp_path / f"{number}-2", workers[0])
     os.kill(workers[0].pid, signal.SIGINT)
     os.kill(workers[1].pid, signal.SIGTERM)
-    assert [finish(process) for process in workers] == [4, 3]
+    assert [process.wait() for process in workers] == [4, 3]
     assert all((tmp_path / f"{number}-failed").exists() for number in (0, 1))
     own = progress(tmp_path)
     assert (own.running, own.waiting, own.failed, own.spent) == (0, 2, 0, False)

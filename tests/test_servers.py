@@ -158,12 +158,12 @@ def test_a_search_worker_out_of_reach_says_what_is_missing(up: Up, nights, tmp_p
 
 def test_serving_gives_the_numbers_of_the_forecast(up: Up, nights, tmp_path, monkeypatch) -> None:
     body = tmp_path / "request.json"
-    command = up.shell("nightcast", "forecast", "three", "--json", "--request", str(body))
+    command = up.nightcast("forecast", "three", "--json", "--request", str(body))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", up.addresses.mlflow)
     (port,) = free_ports(1)
     model = ("-m", "models:/three@champion", "--env-manager", "local", "-p", str(port))
     with serving(("models", "serve", *model), f"http://127.0.0.1:{port}/ping", tmp_path):
-        text, _ = command.communicate(timeout=120)
+        text, _ = command.communicate()
         answer = requests.post(
             f"http://127.0.0.1:{port}/invocations",
             data=body.read_bytes(),

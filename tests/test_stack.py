@@ -82,13 +82,13 @@ def test_a_server_that_dies_ends_all_with_its_log(tmp_path) -> None:
 
 @pytest.mark.slow
 def test_doctor(up: Up, tmp_path) -> None:
-    well = up.shell("nightcast", "doctor", "--json")
+    well = up.nightcast("doctor", "--json")
     broken = {
         "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{free_ports(1)[0]}",
         "NIGHTCAST_CATALOG": str(tmp_path / "none.yaml"),
     }
-    ill = up.shell("nightcast", "doctor", "--json", environment=broken)
-    text, _ = well.communicate(timeout=120)
+    ill = up.nightcast("doctor", "--json", environment=broken)
+    text, _ = well.communicate()
     assert well.returncode == 0, text
     answer = json.loads(text)
     assert (answer["healthy"], answer["failed"], answer["prefect"]) == (
@@ -96,7 +96,7 @@ def test_doctor(up: Up, tmp_path) -> None:
         [],
         up.exports["PREFECT_API_URL"],
     )
-    text, _ = ill.communicate(timeout=120)
+    text, _ = ill.communicate()
     assert ill.returncode == 1, text
     answer = json.loads(text[text.index("{") :])
     assert (answer["healthy"], answer["failed"]) == (False, ["catalog", "mlflow"])

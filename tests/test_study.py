@@ -17,6 +17,7 @@ import optuna
 import psutil
 import pytest
 import sqlalchemy
+from forked import PIPE, Fork
 from optuna.trial import TrialState
 from servers import free_ports
 
@@ -480,12 +481,11 @@ def test_two_cleaners_queue_a_dead_trial_once(url):
 @pytest.mark.slow
 def test_several_processes_may_prepare_a_fresh_database(url):
     code = f"from lstm.search.storage import prepare; print(flush=True); input(); prepare({url!r})"
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    children = [subprocess.Popen([sys.executable, "-c", code], **pipes) for _ in range(4)]
+    children = [Fork(code, stdin=PIPE, stdout=PIPE) for _ in range(4)]
     for child in children:
-        assert child.stdout.readline() == b"\n"
+        assert child.stdout.readline() == "\n"
     for child in children:
-        child.stdin.write(b"\n")
+        child.stdin.write("\n")
         child.stdin.flush()
     for child in children:
         child.communicate()

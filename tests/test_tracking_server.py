@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -64,10 +65,10 @@ def wait_for(health: str, server: subprocess.Popen[bytes], log: Path) -> None:
     pytest.fail(f"the server did not start:\n{log.read_text()}")
 
 
-def test_a_night_through_a_server(tmp_path: Path, make_panel: Callable[..., Panel]) -> None:
+def test_a_night_through_a_server(tmp_path: Path, lived_in: Path, make_panel: Callable[..., Panel]) -> None:
     (port,) = free_ports(1)
     address = f"http://127.0.0.1:{port}"
-    store = f"sqlite:///{tmp_path}/mlflow.db"
+    store = f"sqlite:///{shutil.copy(lived_in / 'mlflow.db', tmp_path)}"
     arguments = ["server", "--workers", "1", "--port", str(port), "--backend-store-uri", store]
     arguments += ["--artifacts-destination", str(tmp_path / "artifacts")]
     panel = make_panel(steps=120)

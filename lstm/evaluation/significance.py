@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from data.panel import Floats, Integers
 
@@ -95,6 +94,9 @@ def _t(value_G: Floats) -> tuple[float, float, float, float]:
     if np.ptp(value_G) <= _ROUNDING * np.abs(value_G).max():
         # Forecasters that do the same, or differ by the same everywhere: no chance is seen at work.
         return mean, mean, mean, float(mean == 0)
+    # Half a second of imports, for which no contender's process should wait.
+    from scipy import stats
+
     test = stats.ttest_1samp(value_G, 0.0)
     low, high = test.confidence_interval(CONFIDENCE)
     return mean, float(low), float(high), float(test.pvalue)

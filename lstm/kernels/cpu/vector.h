@@ -13,7 +13,10 @@
 #else
 #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (quad_mask){__VA_ARGS__})
 #endif
+/* Sizes become constants where a function is inlined. Tests of the same lines may choose to compile sooner. */
+#ifndef INLINE
 #define INLINE static inline __attribute__((always_inline)) TARGET
+#endif
 
 typedef float vec __attribute__((vector_size(LANES * 4)));
 typedef int32_t mask __attribute__((vector_size(LANES * 4)));
