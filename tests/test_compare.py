@@ -137,7 +137,7 @@ def test_a_killed_comparison_goes_on(tmp_path: Path, lived_in: Path) -> None:
     [
         (("bad", *WISH), 1, "load"),
         (("one", "--networks", "transformer", "--minutes", "1"), 1, "hidden_size 4 of a transformer"),
-        (("one", "--lookbacks", "5000", "--networks", "gru"), 1, "Too short"),
+        (("one", "--lookbacks", "4800", "--networks", "gru"), 1, "Too short"),
     ],
     ids=["data", "space", "length"],
 )
