@@ -17,8 +17,9 @@ SOURCES := pyproject.toml constraints.txt $(wildcard lstm/kernels/cpu/*)
 export OMP_NUM_THREADS ?= 1
 export DO_NOT_TRACK = true
 
-# Two processes share the tests; tests/conftest.py says which stay together, and the longest start first.
-PYTEST := $(BIN)/python -m pytest -n 2
+# Three processes share the tests, since some wait for servers; tests/conftest.py says which stay together, and
+# the longest start first.
+PYTEST := $(BIN)/python -m pytest -n 3
 
 .PHONY: demo test coverage bench check format clean
 

@@ -28,7 +28,7 @@ from lstm.comparison.contenders import NETWORKS
 from lstm.comparison.results import Comparison
 from lstm.settings import Settings, load_settings, silence_telemetry
 
-MINUTES = 9.0
+MINUTES = 5.0
 SEEDS = 3
 
 

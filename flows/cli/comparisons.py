@@ -40,7 +40,7 @@ def compare(
             help="For searching and training, all together; the first round, a trial and a training of each "
             "network at each lookback, always ends.",
         ),
-    ] = 9.0,
+    ] = 5.0,
     seeds: Annotated[int, typer.Option(min=1, help="The most trainings of each best recipe.")] = 3,
     workers: Workers = None,
     as_json: AsJson = False,

@@ -23,14 +23,14 @@ from data.panel import Floats, Integers
 from lstm.evaluation.conformal import stretch
 from lstm.windows import Windows
 
-RATE = 0.03
+RATE = 0.05
 """How far a quantile moves, in parts of its distance from the median, where one forecast missed it."""
 
 TRAIL = 512
 """Steps to look back for forecasts to learn from. Where a calibration is about right, more add little."""
 
 # Of few windows, each may say so much.
-_MOST_RATE = 0.1
+_MOST_RATE = 0.2
 
 # A distance of nothing is missed for ever, however far it is stretched.
 _FURTHEST = log(10)

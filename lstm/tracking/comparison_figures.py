@@ -125,7 +125,7 @@ def coverage(comparison: Comparison) -> go.Figure:
     nominal = levels[-1] - levels[0]
     figure = _ranking(comparison, lambda one: Estimate(one.coverage, np.nan, np.nan))
     figure.add_vline(x=nominal, line={"color": MUTED, "width": 1.5, "dash": "dash"})
-    figure.update_xaxes(title=f"outcomes inside the {nominal:.0%} interval", tickformat=".0%")
+    figure.update_xaxes(title=f"outcomes inside the {nominal:.0%} interval", tickformat=".1~%")
     return figure
 
 
