@@ -17,9 +17,9 @@ SOURCES := pyproject.toml constraints.txt $(wildcard lstm/kernels/cpu/*)
 export OMP_NUM_THREADS ?= 1
 export DO_NOT_TRACK = true
 
-# Three processes share the tests, since some wait for servers; tests/conftest.py says which stay together, and
-# the longest start first.
-PYTEST := $(BIN)/python -m pytest -n 3
+# Two processes share the tests; tests/conftest.py says which stay together, and the longest start first. A third
+# one made them no faster on two cores.
+PYTEST := $(BIN)/python -m pytest -n 2
 
 .PHONY: demo test coverage bench check format clean
 
