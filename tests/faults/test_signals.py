@@ -15,6 +15,8 @@ import psutil
 import pytest
 from nights import Command, House
 
+from lstm.search.places import CLAIM
+
 pytestmark = pytest.mark.slow
 
 SLOW = {"hidden_size": [16], "segment_length": [1], "lookback": [48]}
@@ -58,6 +60,13 @@ def ask(house, name, query):
 
 def trials(house, state):
     return ask(house, "optuna.db", f"select number from trials where state = '{state}'")
+
+
+def signed(house):
+    """Running trials that their workers have signed; one killed in the moment before is known in a minute."""
+    join = "join trial_user_attributes a using (trial_id)"
+    claimed = f"select number from trials {join} where state = 'RUNNING' and a.key = '{CLAIM}'"
+    return ask(house, "optuna.db", claimed)
 
 
 def checkpoints(house, pattern):
@@ -107,9 +116,9 @@ def test_a_kill_in_the_search_takes_the_whole_tree_along(house, start):
 
 def test_a_killed_worker_is_replaced_and_sigterm_ends_the_training(house, start):
     command = start()
-    command.until(lambda: trials(house, "RUNNING"))
+    command.until(lambda: signed(house))
     [worker] = workers(command)
-    [running] = trials(house, "RUNNING")
+    [running] = signed(house)
     worker.kill()
     command.until(lambda: (now := trials(house, "RUNNING")) and now != [running])
     assert workers(command) not in ([], [worker])
