@@ -158,30 +158,22 @@ def test_static_features_that_are_not(declare: Declare) -> None:
     )
 
 
-@pytest.mark.parametrize("written", ["inf", "-Infinity", "1e999"])
-def test_an_infinite_static_number_is_refused(declare: Declare, written: str) -> None:
-    """It would turn every weight of the network to NaN."""
+@pytest.mark.parametrize(
+    ("written", "problem", "remedy"),
+    [
+        ("inf", "is no finite number", "correct it in the source"),
+        ("-Infinity", "is no finite number", "correct it in the source"),
+        ("1e999", "is no finite number", "correct it in the source"),
+        ("-nan", "no value", "fill it in one row"),
+    ],
+)
+def test_a_static_number_that_is_none_is_refused(
+    declare: Declare, written: str, problem: str, remedy: str
+) -> None:
+    """An infinite one would turn every weight of the network to NaN; one written as NaN is missing."""
     frame = with_kinds(rows(series=("a", "b")), area={"a": "80.5", "b": written})
-    assert_refused(
-        declare(frame, series="site", columns={"area": "static"}),
-        "is no finite number",
-        series="b",
-        column="area",
-        time=None,
-        remedy="correct it in the source",
-    )
-
-
-def test_a_static_number_written_as_nan_is_missing(declare: Declare) -> None:
-    frame = with_kinds(rows(series=("a", "b")), area={"a": "80.5", "b": "-nan"})
-    assert_refused(
-        declare(frame, series="site", columns={"area": "static"}),
-        "no value",
-        series="b",
-        column="area",
-        time=None,
-        remedy="fill it in one row",
-    )
+    found = declare(frame, series="site", columns={"area": "static"})
+    assert_refused(found, problem, series="b", column="area", time=None, remedy=remedy)
 
 
 def test_too_many_categories(declare: Declare, monkeypatch: pytest.MonkeyPatch) -> None:

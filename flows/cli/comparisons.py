@@ -51,17 +51,12 @@ def compare(
     """
     settings = prepare()
     from data.catalog import load_catalog
-    from data.retrain import Encoder
 
     data_set = load_catalog(settings.catalog).get(name)
-    known: tuple[str, ...] = get_args(Encoder)
-    chosen = known if networks == ALL else _words(networks, "--networks")
-    if unknown := [word for word in chosen if word not in known]:
-        raise typer.BadParameter(f"{unknown[0]!r} is not one of {', '.join(known)}", param_hint="--networks")
     wish: dict[str, Any] = {
         "data_set": name,
         "as_of": _pinned(data_set, moment_of(as_of)),
-        "networks": chosen,
+        "networks": _networks(networks),
         "lookbacks": ()
         if lookbacks == FITTING
         else tuple(_number(word, "--lookbacks") for word in _words(lookbacks, "--lookbacks")),
@@ -81,6 +76,16 @@ def compare(
         emit(outcome)
         return
     _print(outcome)
+
+
+def _networks(text: str) -> tuple[str, ...]:
+    from data.retrain import Encoder
+
+    known: tuple[str, ...] = get_args(Encoder)
+    chosen = known if text == ALL else _words(text, "--networks")
+    if unknown := [word for word in chosen if word not in known]:
+        raise typer.BadParameter(f"{unknown[0]!r} is not one of {', '.join(known)}", param_hint="--networks")
+    return chosen
 
 
 def _run(root: Any, wish: dict[str, Any]) -> dict[str, Any]:
