@@ -6,7 +6,6 @@ takes long to import is imported inside the commands, so that ``--help`` answers
 
 from __future__ import annotations
 
-import signal
 import sys
 
 import typer
@@ -14,6 +13,7 @@ import typer
 from flows.cli.comparisons import compare
 from flows.cli.data_sets import app as data_sets
 from flows.cli.explanation import explain
+from flows.cli.interrupts import obey
 from flows.cli.models import forecast, retire, rollback
 from flows.cli.nights import demo, history, retrain
 from flows.cli.output import Commands, keep_stdout_for_answers
@@ -37,14 +37,7 @@ app.add_typer(data_sets, name="data")
 
 def main() -> None:
     """Entry point of the console script."""
-    # A shell starts background commands with Ctrl-C ignored; a night must still end in order when asked.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, _terminate)
+    obey()
     if "--json" in sys.argv:
         keep_stdout_for_answers()
     app()
-
-
-def _terminate(number: int, _: object) -> None:
-    """Leave in order: what was begun is ended, and child processes are stopped, on the way out."""
-    raise SystemExit(128 + number)
