@@ -148,7 +148,7 @@ def _preload():
     with importing():
         for room in (data, lstm):
             for module in pkgutil.walk_packages(room.__path__, f"{room.__name__}."):
-                if not module.name.endswith("._native"):  # C, for ctypes
+                if not module.name.endswith(("._native", ".persistent_kernels")):  # C, for ctypes; Triton
                     importlib.import_module(module.name)
         importlib.import_module("flows.preparation")
     assert "prefect" not in sys.modules

@@ -23,9 +23,9 @@ logger = logging.getLogger(__name__)
 VARIABLE = "NIGHTCAST_KERNEL"
 # From `make bench BENCHMARKS=sweep`: rows of a batch; rows times steps.
 _LEAST_BATCH, _LARGE_BATCH, _LONG = 4, 256, 60_000
-# Where ``auto`` prefers the persistent kernel to cuDNN: by chip (`torch.cuda.get_device_name`), mode of the
-# module and padded hidden size, the largest batch up to which `make bench BENCHMARKS=sweep-cuda` found it faster
-# in training and in inference. Empty, so cuDNN does all the work: the kernel has never run on a GPU.
+# Where ``auto`` prefers the persistent kernel to cuDNN: by chip (`torch.cuda.get_device_name`), module's mode
+# and padded hidden size, the largest batch up to which `make bench BENCHMARKS=sweep-cuda` found it faster, in
+# training and in inference. Empty, so cuDNN does all the work: the kernel has never run on a GPU.
 FASTER_THAN_CUDNN: Mapping[tuple[str, str, int], int] = {}
 Kernel = Literal["auto", "native", "torch", "reference", "persistent"]
 Layer = Callable[

@@ -4,8 +4,8 @@ It loads the recurrent weights once, before its loop over time, and keeps them o
 are padded to powers of two; what is padded stays 0, also beside numbers that are not finite.
 
 Axes: B batch, T time steps, G gates, H hidden size. Every tensor is contiguous. `inputs_BTGH` is W_ih x and
-the biases, computed for all steps before; `kept_BTH` is what backward needs beside gates and hidden states: an
-LSTM's cell states, a GRU's W_hn h + b_hn. The equations are in `lstm.kernels.reference`.
+the biases, computed before for all steps; `kept_BTH` is what backward needs beside gates and hidden states:
+an LSTM's cell states, a GRU's W_hn h + b_hn. `lstm.kernels.reference` has the equations.
 """
 
 import triton
