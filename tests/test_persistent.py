@@ -167,6 +167,8 @@ def use_no_gradients(cell: str) -> None:
         with torch.no_grad():
             assert_alike(flat(ours(x)), expected)
             assert_alike([ours.last(x)], [expected[1][0]])
+        with torch.inference_mode():
+            assert_alike(flat(ours(x)), expected)
         ours.requires_grad_(False)
         assert ours(x)[0].grad_fn is None
         ours.bias_ih_l0.requires_grad_()
