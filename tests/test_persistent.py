@@ -209,7 +209,14 @@ def test_a_cpu_whose_triton_compiles_is_refused() -> None:
 
 def test_without_triton_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(persistent, "find_spec", lambda name: None)
-    assert "triton is not installed. Remedy: pip install triton" in refusal("gru", 5)
+    assert "no Triton 3.7 or newer. Remedy: pip install triton" in refusal("gru", 5)
+
+
+@TRITON
+def test_a_triton_that_is_too_old_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert persistent.is_installed()
+    monkeypatch.setattr("triton.__version__", "3.6.1")
+    assert "no Triton 3.7 or newer" in refusal("gru", 5)
 
 
 @TRITON
@@ -236,11 +243,18 @@ def test_auto_leaves_gpus_to_cudnn_until_something_was_measured(monkeypatch: pyt
     assert dispatch.choose(module, small) is None
     monkeypatch.setattr(dispatch, "FASTER_THAN_CUDNN", {("A chip", "LSTM", 64): 256})
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "A chip")
+    monkeypatch.setattr(persistent, "is_installed", lambda: True)
     assert dispatch.choose(module, small) is persistent.layer
     assert dispatch.choose(module, large) is None
     assert dispatch.choose(kernels.GRU(3, 50, batch_first=True), small) is None
     assert dispatch.choose(kernels.LSTM(3, 16, batch_first=True), small) is None
-    monkeypatch.setenv("NIGHTCAST_KERNEL", "torch")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "is_autocast_enabled", lambda device: device == "cuda")
+        assert dispatch.choose(module, small) is None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NIGHTCAST_KERNEL", "torch")
+        assert dispatch.choose(module, small) is None
+    monkeypatch.setattr(persistent, "is_installed", lambda: False)
     assert dispatch.choose(module, small) is None
 
 

@@ -147,7 +147,9 @@ def _is_faster(module: nn.RNNBase, x: Tensor) -> bool:
 
 
 def _beats_cudnn(module: nn.RNNBase, x: Tensor) -> bool:
-    if not FASTER_THAN_CUDNN or x.dtype is not torch.float32 or torch.is_autocast_enabled("cuda"):
+    if not FASTER_THAN_CUDNN or not persistent.is_installed():
+        return False
+    if x.dtype is not torch.float32 or torch.is_autocast_enabled("cuda"):
         return False
     chip, size = torch.cuda.get_device_name(x.device), persistent.units(module.hidden_size)
     return _batch_and_steps(module, x)[0] <= FASTER_THAN_CUDNN.get((chip, module.mode, size), 0)

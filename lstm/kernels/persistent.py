@@ -23,12 +23,14 @@ from data.errors import NightcastError
 from lstm.kernels.reference import Weights
 
 GATES = {"lstm": 4, "gru": 3, "tanh": 1, "relu": 1}
-# Of a program. With so few, registers and shared memory hold all that a step needs, and a batch of 512 gives
-# nearly each of an H100's 132 multiprocessors a program.
+# Of the batch, for a program. With so few, registers and shared memory hold all that a step needs, and 512 rows
+# give nearly each of an H100's 132 multiprocessors a program.
 ROWS = 4
 # Of one block on an H100, which the interpreter stands in for.
 _SHARED_BYTES = 227 * 1024
 _FLOAT = 4
+# Before 3.5 products take 16 rows or more; 3.5 and 3.6 do not interpret with NumPy 2.4.
+_LEAST_TRITON = (3, 7)
 
 
 class KernelUnavailable(NightcastError, RuntimeError):
@@ -55,6 +57,15 @@ def shared_bytes(cell: str, hidden: int) -> int:
     return GATES[cell] * padded * (padded + ROWS) * _FLOAT
 
 
+def is_installed() -> bool:
+    """Whether there is a Triton that can be used."""
+    if find_spec("triton") is None:
+        return False
+    import triton
+
+    return tuple(map(int, triton.__version__.split(".")[:2])) >= _LEAST_TRITON
+
+
 def check(cell: str, x_BTI: Tensor, hidden: int) -> None:
     """That the kernel can run a layer on this input.
 
@@ -62,8 +73,10 @@ def check(cell: str, x_BTI: Tensor, hidden: int) -> None:
         KernelUnavailable: no Triton, not float32, no CUDA device, or weights that do not fit on chip.
     """
     what = f"persistent kernel: {cell} of hidden size {hidden} on {x_BTI.device}"
-    if find_spec("triton") is None:
-        raise KernelUnavailable(f"{what}: triton is not installed. Remedy: pip install triton, on Linux")
+    if not is_installed():
+        raise KernelUnavailable(
+            f"{what}: no Triton {'.'.join(map(str, _LEAST_TRITON))} or newer. Remedy: pip install triton, on Linux"
+        )
     if x_BTI.dtype is not torch.float32 or torch.is_autocast_enabled(x_BTI.device.type):
         raise KernelUnavailable(
             f"{what}: float32 only, not {x_BTI.dtype} or autocast. Remedy: float32, or another kernel"
@@ -188,7 +201,7 @@ def _is_interpreted() -> bool:
 def _shared_bytes_of(device: torch.device) -> int:
     if device.type != "cuda":
         return _SHARED_BYTES
-    from triton.compiler import max_shared_mem
+    from triton.compiler.compiler import max_shared_mem
 
     most: int = max_shared_mem(device.index)
     return most
