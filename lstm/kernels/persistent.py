@@ -23,13 +23,13 @@ from data.errors import NightcastError
 from lstm.kernels.reference import Weights
 
 GATES = {"lstm": 4, "gru": 3, "tanh": 1, "relu": 1}
-# Of the batch, for a program. With so few, registers and shared memory hold all that a step needs, and 512 rows
-# give nearly each of an H100's 132 multiprocessors a program.
+# Of the batch, for a program. With so few, registers and shared memory hold all that a step needs, and 512
+# rows give nearly each of an H100's 132 multiprocessors a program.
 ROWS = 4
 # Of one block on an H100, which the interpreter stands in for.
 _SHARED_BYTES = 227 * 1024
 _FLOAT = 4
-# Before 3.5 products take 16 rows or more; 3.5 and 3.6 do not interpret with NumPy 2.4.
+# Triton 3.4 multiplies 16 rows or more; 3.5 and 3.6 do not interpret with NumPy 2.4.
 _LEAST_TRITON = (3, 7)
 
 
@@ -74,9 +74,8 @@ def check(cell: str, x_BTI: Tensor, hidden: int) -> None:
     """
     what = f"persistent kernel: {cell} of hidden size {hidden} on {x_BTI.device}"
     if not is_installed():
-        raise KernelUnavailable(
-            f"{what}: no Triton {'.'.join(map(str, _LEAST_TRITON))} or newer. Remedy: pip install triton, on Linux"
-        )
+        least = ".".join(map(str, _LEAST_TRITON))
+        raise KernelUnavailable(f"{what}: no Triton {least} or newer. Remedy: pip install triton, on Linux")
     if x_BTI.dtype is not torch.float32 or torch.is_autocast_enabled(x_BTI.device.type):
         raise KernelUnavailable(
             f"{what}: float32 only, not {x_BTI.dtype} or autocast. Remedy: float32, or another kernel"
