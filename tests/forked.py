@@ -2,8 +2,7 @@
 asks.
 
 A fork is a process as real as any: of a session of its own, with the environment, folder and files that the
-test gives it. Signals reach it and its interpreter ends as any other's does. What `prefect` reads from the
-environment it reads while it is imported: that is left to each fork.
+test gives it. Signals reach it and its interpreter ends as any other's does.
 """
 
 from __future__ import annotations
@@ -23,6 +22,20 @@ import subprocess
 import sys
 from pathlib import Path
 from subprocess import PIPE, STDOUT
+
+LATE = (
+    "alembic.config",
+    "nursery",
+    "plotly.graph_objects",
+    "prefect.flow_engine",
+    "prefect.server.api.server",
+    "prefect.task_engine",
+    "scipy.stats",
+    "sklearn.metrics",
+    "torch._dynamo",
+    "uvicorn",
+)
+"""What modules import where they use it."""
 
 FILES = 4
 """Descriptors that come with a request: its three standard files, and where the answers go."""
@@ -140,18 +153,19 @@ def _server():
 
 
 def _preload():
-    """Import every module of the project that does not import prefect."""
+    """Import every module of the project, and what these import late."""
     import data
+    import flows
     import lstm
     from flows.imports import importing
 
     with importing():
-        for room in (data, lstm):
+        for room in (data, lstm, flows):
             for module in pkgutil.walk_packages(room.__path__, f"{room.__name__}."):
                 if not module.name.endswith(("._native", ".persistent_kernels")):  # C, for ctypes; Triton
                     importlib.import_module(module.name)
-        importlib.import_module("flows.preparation")
-    assert "prefect" not in sys.modules
+        for name in LATE:
+            importlib.import_module(name)
     threads = {path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")}
     assert threads <= {"python", *MISSED}, f"threads would not be there after a fork: {threads}"
     gc.freeze()

@@ -27,7 +27,7 @@ from lstm.settings import Settings
 
 BIN = Path(sys.executable).parent
 START = datetime(2024, 1, 1, tzinfo=UTC)
-NIGHTCAST = "import sys; from flows.cli import main; sys.argv[0] = 'nightcast'; sys.exit(main())"
+NIGHTCAST = "import sys, nursery; main = nursery.begin(); sys.exit(main())"
 """What the installed program does."""
 LOOK_SECONDS = 0.25
 """Seconds between two looks at a tree of processes: a look reads about every process of the machine."""

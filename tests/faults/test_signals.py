@@ -167,6 +167,6 @@ def workers(command):
 
 def is_worker(process):
     try:
-        return "flows.worker" in process.cmdline()
+        return process.name() == "flows.worker"
     except psutil.Error:
         return False

@@ -1,0 +1,155 @@
+"""What a forked command starts on a leash, forked as well: its search workers, contenders and Prefect server.
+
+A command that has threads cannot fork. Before it has any, it puts a process beside itself that forks when the
+command asks, so that what is started is the command's descendant, as it would be. It has a session and files
+of its own, the environment of that moment, and its standard input for a leash; it ends and is killed as any
+other process. Only its imports are there already.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from prefect.context import refresh_global_settings_context
+from prefect.logging.configuration import setup_logging
+
+from data.errors import SettingsError
+
+POLL_SECONDS = 0.05
+ROOM = 200
+"""Descriptors above this are nobody's: a child's own are parked there until each has its number."""
+
+
+class Child:
+    """A process that the nursery forked, with what `flows` uses of `subprocess.Popen`."""
+
+    def __init__(self, pid, stdin, answers):
+        self.pid, self.stdin, self.returncode = pid, stdin, None
+        self._answers = answers
+
+    def poll(self):
+        """Its exit status, or None while it runs."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.wait(0)
+
+    def wait(self, timeout=None):
+        """Its exit status, once it has ended."""
+        if self.returncode is None:
+            if not select.select([self._answers], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout)
+            self.returncode = int(self._answers.recv(64))
+            self._answers.close()
+        return self.returncode
+
+    def kill(self):
+        """End it at once."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+
+class Nursery:
+    """The process beside a command, seen from the command."""
+
+    def __init__(self, requests):
+        self._requests = requests
+
+    def start(self, module, *arguments, log, environment=None, pass_fds=()):
+        """As `flows.leash.start`."""
+        log.parent.mkdir(parents=True, exist_ok=True)
+        request = {
+            "arguments": [module, *arguments],
+            "environment": {**os.environ, **(environment or {})},
+            "folder": str(Path.cwd()),
+            "numbers": [0, 1, 2, *pass_fds],
+        }
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        leash, stdin = os.pipe()
+        with log.open("ab") as output, theirs:
+            files = [leash, output.fileno(), output.fileno(), *pass_fds, theirs.fileno()]
+            socket.send_fds(self._requests, [json.dumps(request).encode()], files)
+        os.close(leash)
+        return Child(int(ours.recv(64)), os.fdopen(stdin, "wb"), ours)
+
+
+def begin():
+    """Put a nursery beside this process, which has one thread. Returns what it runs: the command line.
+
+    It returns once more in each process that the command starts, with what that one runs.
+    """
+    from flows import leash
+    from flows.cli import main, output
+
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if os.fork() == 0:
+        ours.close()
+        _become(*_nurse(theirs))
+        return leash.main
+    theirs.close()
+    leash.start = Nursery(ours).start
+    with contextlib.suppress(SettingsError):  # which the command will tell
+        output.prepare()
+        _let_prefect_read_the_environment()
+    sys.argv[0] = "nightcast"
+    return main
+
+
+def _nurse(requests):
+    """Fork for every request, and tell how each child has ended. Returns in each child."""
+    os.setsid()
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(nothing, number)
+    waiting = {}
+    while True:
+        if select.select([requests], [], [], POLL_SECONDS)[0]:
+            message, files, _, _ = socket.recv_fds(requests, 1 << 20, 16)
+            if not message:
+                os._exit(0)
+            *own, answers = files
+            if (pid := os.fork()) == 0:
+                break
+            waiting[pid] = socket.socket(fileno=answers)
+            waiting[pid].send(str(pid).encode())
+            for file in own:
+                os.close(file)
+        while waiting and (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            with waiting.pop(ended[0]) as answers, contextlib.suppress(BrokenPipeError):
+                answers.send(str(os.waitstatus_to_exitcode(ended[1])).encode())
+    requests.close()
+    os.close(answers)
+    for other in waiting.values():
+        other.close()
+    return json.loads(message), own
+
+
+def _become(request, files):
+    """This process as `flows.leash.start` would have started it."""
+    os.setsid()
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    parked = [fcntl.fcntl(file, fcntl.F_DUPFD, ROOM) for file in files]
+    for file in files:
+        os.close(file)
+    for file, number in zip(parked, request["numbers"], strict=True):
+        os.dup2(file, number)
+        os.close(file)
+    # As much of it as there is room for: what tells processes apart.
+    Path("/proc/self/comm").write_text(request["arguments"][0])
+    _let_prefect_read_the_environment()
+    sys.argv[:] = ["leash", *request["arguments"]]
+
+
+def _let_prefect_read_the_environment():
+    """As it does while it is imported."""
+    refresh_global_settings_context()
+    setup_logging()
