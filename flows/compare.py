@@ -24,6 +24,7 @@ from flows import comparing, comparison_report
 from flows.comparing import Comparing, Wish
 from flows.hold import held
 from flows.night import describe
+from flows.sweep import tasks_unsigned
 from lstm.comparison.contenders import NETWORKS
 from lstm.comparison.results import Comparison
 from lstm.settings import Settings, load_settings, silence_telemetry
@@ -65,7 +66,7 @@ def compare(
         work = check(settings, data_set, as_of, wish)
     except DataRefused as refusal:
         return Failed(name="Refused", message=str(refusal), data=refusal)
-    with held(work):
+    with tasks_unsigned(), held(work):
         outcome = _recorded(work)
     create_markdown_artifact(
         key=f"comparison-{data_set.replace('_', '-')}",

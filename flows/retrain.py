@@ -22,7 +22,7 @@ from flows.contest import Challenger, Reigning
 from flows.night import Night, NightLost, Outcome, begin, describe, end, open_night
 from flows.preparation import Prepared
 from flows.rerun import rerun
-from flows.sweep import sweep
+from flows.sweep import sweep, tasks_unsigned
 from flows.workers import Workers, local_workers, pool_workers
 from lstm.promotion.database import LedgerUnreachable
 from lstm.promotion.gate import Decision
@@ -56,7 +56,7 @@ def retrain(
     silence_telemetry()
     night = open_night(load_settings(), data_set, as_of, budget)
     get_run_logger().info("Night %s", night.identity.key)
-    with lease(night.ledger, data_set) as held:
+    with tasks_unsigned(), lease(night.ledger, data_set) as held:
         night.ledger.fail_unended(data_set)
         outcome = _to_an_ending(night, held, workers, pool)
     reporting.publish(outcome)

@@ -11,6 +11,7 @@ from prefect import tags
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import StateType
+from prefect.context import TagsContext
 from prefect.runtime import flow_run
 from prefect.states import Crashed
 
@@ -29,6 +30,17 @@ KEPT_LOGS = 30
 def signed() -> Iterator[None]:
     """Flow runs that begin inside the block say from their first moment that they are this process's."""
     with tags(f"{TAG}{this_process()}"):
+        yield
+
+
+@contextmanager
+def tasks_unsigned() -> Iterator[None]:
+    """Tasks that begin inside the block have every tag of the flow run but that of its process.
+
+    For a task's tags Prefect asks the server for a place among their limits: a round trip for each.
+    """
+    others = {tag for tag in TagsContext.get().current_tags if not tag.startswith(TAG)}
+    with TagsContext(current_tags=others):
         yield
 
 
