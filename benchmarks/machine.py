@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 
 _PACKAGES = ("nightcast", "torch", "numpy")
 
@@ -24,6 +25,7 @@ def describe() -> dict[str, Any]:
         "cores": len(psutil.Process().cpu_affinity() or [])
         if hasattr(psutil.Process, "cpu_affinity")
         else os.cpu_count(),
+        "gpus": gpus(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
@@ -31,6 +33,11 @@ def describe() -> dict[str, Any]:
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {name: version(name) for name in _PACKAGES},
     }
+
+
+def gpus() -> list[str]:
+    """Every CUDA device's chip."""
+    return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
 
 
 def _cpu() -> str:

@@ -27,7 +27,8 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     _DRAWN[result["name"]](axes, result)
     machine = result["machine"]
     axes.set_title(result["title"], fontsize=9, loc="left")
-    figure.supxlabel(f"{machine['cpu']}, {machine['cores']} cores, {machine['time'][:10]}", fontsize=7)
+    chips = "".join(f", {chip}" for chip in machine.get("gpus", ()))
+    figure.supxlabel(f"{machine['cpu']}, {machine['cores']} cores{chips}, {machine['time'][:10]}", fontsize=7)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)
     plt.close(figure)
@@ -51,11 +52,12 @@ def _bars(axes: Axes, result: Mapping[str, Any]) -> None:
 
 
 def _gains(axes: Axes, result: Mapping[str, Any]) -> None:
-    """How many times faster the native kernel is, a point a cell, and the median of each hidden size."""
-    cells = [cell for cell in result["details"]["cells"] if "native" in cell]
+    """How many times faster our kernel is, a point a cell, and the median of each hidden size."""
+    ours = "persistent" if result["name"] == "sweep-cuda" else "native"
+    cells = [cell for cell in result["details"]["cells"] if ours in cell]
     sizes = sorted({cell["hidden_size"] for cell in cells})
     for shift, mode in ((-0.15, "training"), (0.15, "inference")):
-        chosen = [[c["torch"] / c["native"] for c in _of(cells, size, mode)] for size in sizes]
+        chosen = [[c["torch"] / c[ours] for c in _of(cells, size, mode)] for size in sizes]
         colour = _OURS if mode == "training" else "#777777"
         places = [place + shift for place, gains in enumerate(chosen) for _ in gains]
         axes.scatter(places, [gain for gains in chosen for gain in gains], s=9, alpha=0.5, color=colour)
@@ -97,6 +99,7 @@ _DRAWN: dict[str, Callable[[Axes, Mapping[str, Any]], None]] = {
     "seed": _bars,
     "forecast": _bars,
     "sweep": _gains,
+    "sweep-cuda": _gains,
     "lanes": _bars,
     "scale": _growth,
 }

@@ -1,5 +1,7 @@
 """`sweep`: our LSTM against `torch.nn.LSTM` over sizes: is the kernel chosen the faster one, within 5 %?
 
+`sweep-cuda` is the same on a GPU, where ours is the persistent kernel and torch's is cuDNN.
+
 A training step is forward and backward; inference is forward without gradients. Each kernel has a process of
 its own, since the threads of one spin for a while on the cores of the other; the two take turns, cell by
 cell. A cell's times are medians.
@@ -38,28 +40,42 @@ def run(threads: Sequence[int], repeats: int) -> Result:
     Raises:
         PeerFailed: the process ended early.
     """
-    cells = [{**cell, "threads": number} for number in threads for cell in _measure(number)]
-    measured = [cell for cell in cells if "native" in cell]
+    return _run("sweep", "native", "cpu", threads)
+
+
+def run_on_cuda(threads: Sequence[int], repeats: int) -> Result:
+    """The grid on the first CUDA device; neither `threads` nor `repeats` has a say.
+
+    Raises:
+        PeerFailed: no Triton, or the process ended early.
+    """
+    return _run("sweep-cuda", "persistent", "cuda", [1])
+
+
+def _run(name: str, ours: str, device: str, threads: Sequence[int]) -> Result:
+    cells = [{**cell, "threads": number} for number in threads for cell in _measure(ours, device, number)]
+    measured = [cell for cell in cells if ours in cell]
     columns = (
         "hidden size, mode, threads",
         "cells",
-        "torch / native: least",
+        f"torch / {ours}: least",
         "median",
         "most",
         "auto loses in",
         "by at most",
     )
     rows = [
-        row(f"{size}, {mode}, {number}", chosen)
+        row(f"{size}, {mode}, {number}", chosen, ours)
         for number, size, mode in product(threads, GRID["hidden_size"], GRID["mode"])
         if (chosen := select(measured, threads=number, hidden_size=size, mode=mode))
     ]
-    title = "sweep: training step and inference over sizes, native kernel against torch.nn.LSTM"
+    title = f"{name}: training step and inference over sizes, {ours} kernel against torch.nn.LSTM"
     notes = (
-        f"{len(measured)} of {len(cells)} cells measured: some take too long, or came after the time.",
-        *losers(measured),
+        f"{len(measured)} of {len(cells)} cells measured: some take too long, came after the time, or do not "
+        "fit the kernel.",
+        *losers(measured, ours),
     )
-    return Result("sweep", title, columns, tuple(rows), notes, {"cells": cells})
+    return Result(name, title, columns, tuple(rows), notes, {"cells": cells})
 
 
 def select(cells: Sequence[Mapping[str, Any]], **values: Any) -> list[Mapping[str, Any]]:
@@ -67,27 +83,28 @@ def select(cells: Sequence[Mapping[str, Any]], **values: Any) -> list[Mapping[st
     return [cell for cell in cells if all(cell[key] == value for key, value in values.items())]
 
 
-def loss(cell: Mapping[str, Any]) -> float:
+def loss(cell: Mapping[str, Any], ours: str) -> float:
     """Time of the kernel that `auto` chooses, in times of the faster one: 1 where it is that."""
-    ratio: float = cell[cell["auto"]] / min(cell["torch"], cell["native"])
+    ratio: float = cell[cell["auto"]] / min(cell["torch"], cell[ours])
     return ratio
 
 
-def row(name: str, cells: Sequence[Mapping[str, Any]]) -> tuple[Cell, ...]:
+def row(name: str, cells: Sequence[Mapping[str, Any]], ours: str) -> tuple[Cell, ...]:
     """A line of the table."""
-    gains = [cell["torch"] / cell["native"] for cell in cells]
-    losing = [cell for cell in cells if loss(cell) > MOST_LOSS]
-    worst = max(loss(cell) for cell in cells)
+    gains = [cell["torch"] / cell[ours] for cell in cells]
+    losing = [cell for cell in cells if loss(cell, ours) > MOST_LOSS]
+    worst = max(loss(cell, ours) for cell in cells)
     return name, len(cells), min(gains), median(gains), max(gains), len(losing), f"{worst - 1:.0%}"
 
 
-def losers(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+def losers(cells: Sequence[Mapping[str, Any]], ours: str) -> list[str]:
     """The cells where `auto` loses, the worst first."""
-    losing = sorted((cell for cell in cells if loss(cell) > MOST_LOSS), key=loss, reverse=True)
+    by_loss = sorted(((loss(cell, ours), cell) for cell in cells), key=lambda pair: pair[0], reverse=True)
+    losing = [(times, cell) for times, cell in by_loss if times > MOST_LOSS]
     lines = [
         f"{cell['mode']}: hidden size {cell['hidden_size']}, layers {cell['layers']}, batch {cell['batch']}, "
-        f"steps {cell['steps']}, threads {cell['threads']}: {cell['auto']} loses {loss(cell) - 1:.0%}"
-        for cell in losing[:LISTED]
+        f"steps {cell['steps']}, threads {cell['threads']}: {cell['auto']} loses {times - 1:.0%}"
+        for times, cell in losing[:LISTED]
     ]
     rest = len(losing) - len(lines)
     return [f"auto loses by more than {MOST_LOSS - 1:.0%} in {len(losing)} cells.", *lines] + (
@@ -95,24 +112,27 @@ def losers(cells: Sequence[Mapping[str, Any]]) -> list[str]:
     )
 
 
-def _measure(threads: int) -> list[dict[str, Any]]:
+def _measure(ours: str, device: str, threads: int) -> list[dict[str, Any]]:
     """Every cell until the budget is spent; the rest as skipped."""
     cells = [dict(zip(GRID, values, strict=True)) for values in product(*GRID.values())]
     cells = [cells[place] for place in np.random.default_rng(0).permutation(len(cells))]
     end = time.monotonic() + BUDGET
-    task = {"cells": cells, "limit": LIMIT}
-    with _process("torch", task, threads) as theirs, _process("native", task, threads) as ours:
+    task = {"cells": cells, "limit": LIMIT, "device": device}
+    with _process("torch", task, threads) as torchs, _process(ours, task, threads) as own:
         found = []
         for cell in cells:
             if time.monotonic() > end:
                 break
-            its, own = theirs.repeat(), ours.repeat()
-            if "skipped" in its or "skipped" in own:
+            theirs, its = torchs.repeat(), own.repeat()
+            if "skipped" in theirs or "skipped" in its:
                 found.append({**cell, "skipped": True})
             else:
-                found.append({**cell, "torch": its["taken"], "native": own["taken"], "auto": own["auto"]})
+                found.append({**cell, "torch": theirs["taken"], ours: its["taken"], "auto": its["auto"]})
     return [*found, *({**cell, "skipped": True} for cell in cells[len(found) :])]
 
 
 def _process(kernel: str, task: Mapping[str, Any], threads: int) -> Process:
-    return Process(Contender(kernel, "sweep_cells", environment={"NIGHTCAST_KERNEL": kernel}), task, threads)
+    # The persistent kernel is not for the environment to choose.
+    environment = {} if kernel == "persistent" else {"NIGHTCAST_KERNEL": kernel}
+    contender = Contender(kernel, "sweep_cells", environment=environment)
+    return Process(contender, {**task, "kernel": kernel}, threads)

@@ -162,7 +162,7 @@ def _preload():
     with importing():
         for room in (data, lstm, flows):
             for module in pkgutil.walk_packages(room.__path__, f"{room.__name__}."):
-                if not module.name.endswith("._native"):  # C, for ctypes
+                if not module.name.endswith(("._native", ".persistent_kernels")):  # C, for ctypes; Triton
                     importlib.import_module(module.name)
         for name in LATE:
             importlib.import_module(name)

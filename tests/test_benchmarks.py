@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import machine, picture, results, scale, sweep
+from benchmarks.__main__ import main
 from benchmarks.arithmetic import lstm_training
 from benchmarks.contender import Contender, PeerFailed, Process
 from benchmarks.race import Run, close, fastest, race, rotated
@@ -87,11 +91,44 @@ def test_auto_loses_where_it_chooses_the_slower_kernel() -> None:
     cell = {"torch": 1.0, "native": 1.2, "mode": "training", "hidden_size": 16, "layers": 1, "batch": 16}
     cell |= {"steps": 24, "threads": 1}
     wrong, right = {**cell, "auto": "native"}, {**cell, "auto": "torch"}
-    assert (sweep.loss(wrong), sweep.loss(right)) == (pytest.approx(1.2), 1.0)
-    assert sweep.row("16", [wrong, right])[-2:] == (1, "20%")
-    first, second = sweep.losers([wrong, right])
+    assert (sweep.loss(wrong, "native"), sweep.loss(right, "native")) == (pytest.approx(1.2), 1.0)
+    assert sweep.row("16", [wrong, right], "native")[-2:] == (1, "20%")
+    first, second = sweep.losers([wrong, right], "native")
     assert "in 1 cells" in first
     assert "native loses 20%" in second
+
+
+@pytest.mark.parametrize(("name", "ours"), [("sweep", "native"), ("sweep-cuda", "persistent")])
+def test_a_sweep_is_drawn_by_its_own_kernel(tmp_path: Path, name: str, ours: str) -> None:
+    cells = [{"torch": 2.0, ours: 1.0, "mode": mode, "hidden_size": 16} for mode in ("training", "inference")]
+    result = results.Result(name, "a title", (), (), (), {"cells": [*cells, {"skipped": True}]})
+    results.keep(tmp_path / "results.json", result, {**machine.describe(), "gpus": ["A chip"]})
+    picture.main(tmp_path / "results.json", tmp_path)
+    assert (tmp_path / f"bench-{name}.png").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_sweep_on_a_gpu_is_refused_where_there_is_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "sweep-cuda"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "sweep-cuda needs a CUDA device" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
+def test_a_sweep_times_the_persistent_kernel_where_it_fits() -> None:
+    """On the CPU, by Triton's interpreter."""
+    shape = {"layers": 1, "batch": 2, "steps": 2, "mode": "training"}
+    cells = [{"hidden_size": 4, **shape}, {"hidden_size": 65, **shape}]
+    task = {"cells": cells, "limit": 60, "device": "cpu", "kernel": "persistent"}
+    contender = Contender("persistent", "sweep_cells", environment={"TRITON_INTERPRET": "1"})
+    with Process(contender, task, 1) as process:
+        assert process.repeat()["taken"] > 0
+        assert process.repeat()["skipped"]
+    with pytest.raises(PeerFailed, match="TRITON_INTERPRET=1"):
+        Process(Contender("persistent", "sweep_cells"), task, 1)
 
 
 def test_growth_is_measured_against_the_next_smaller_panel() -> None:

@@ -1,13 +1,15 @@
-"""The cells of `sweep`, one a repeat, by the kernel of NIGHTCAST_KERNEL; and which one `auto` would choose.
+"""The cells of `sweep`, one a repeat, by one kernel; and which one `auto` would choose.
 
-As many inputs as units, as in the forecaster; the gradient reaches the input. A cell is skipped where an
-estimate or the first call takes longer than the task's limit.
+The kernel is that of NIGHTCAST_KERNEL, unless the task asks for the persistent one. As many inputs as units,
+as in the forecaster; the gradient reaches the input. A cell is skipped where an estimate or the first call
+takes longer than the task's limit, or where the kernel cannot run it.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from statistics import median
 from typing import Any
 
@@ -16,16 +18,18 @@ from torch import Tensor, nn
 
 from benchmarks.arithmetic import lstm_training
 from benchmarks.peers import talk
-from lstm.kernels import LSTM, using
+from lstm.kernels import LSTM, persistent, using
 from lstm.kernels.dispatch import choose
 
 # Operations a second to reckon with; seconds to spend on a kernel in a cell.
-_SLOWEST, _SECONDS = 3e10, 0.2
+_SLOWEST, _SECONDS = {"cpu": 3e10, "cuda": 3e11}, 0.2
 
 
 def prepare(task: dict[str, Any]) -> talk.Repeat:
     """Args: see `benchmarks.sweep`. A repeat returns the next cell; `done` after the last one."""
     torch.set_num_threads(talk.threads())
+    if task["kernel"] == "persistent":
+        persistent.check("lstm", torch.empty(0, device=task["device"]), hidden=1)
     cells = _cells(task)
     return lambda: next(cells, {"done": True})
 
@@ -34,17 +38,22 @@ def _cells(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
     # The process's first repeat is not counted.
     yield {}
     for cell in task["cells"]:
-        yield {**cell, **_measured(**cell, limit=task["limit"])}
+        with using("persistent") if task["kernel"] == "persistent" else nullcontext():
+            try:
+                found = _measured(**cell, limit=task["limit"], device=task["device"])
+            except persistent.KernelUnavailable:
+                found = {"skipped": True}
+        yield {**cell, **found}
 
 
 def _measured(
-    hidden_size: int, layers: int, batch: int, steps: int, mode: str, limit: float
+    hidden_size: int, layers: int, batch: int, steps: int, mode: str, limit: float, device: str
 ) -> dict[str, Any]:
     flop = layers * lstm_training(batch, steps, hidden_size, hidden_size) / (1 if mode == "training" else 3)
-    if flop / _SLOWEST > limit:
+    if flop / _SLOWEST[device] > limit:
         return {"skipped": True}
-    module = LSTM(hidden_size, hidden_size, layers, batch_first=True)
-    x_BTI = torch.randn(batch, steps, hidden_size, requires_grad=mode == "training")
+    module = LSTM(hidden_size, hidden_size, layers, batch_first=True, device=device)
+    x_BTI = torch.randn(batch, steps, hidden_size, requires_grad=mode == "training", device=device)
     work = _train if mode == "training" else _infer
     _seconds(work, module, x_BTI)
     first = _seconds(work, module, x_BTI)
@@ -53,7 +62,7 @@ def _measured(
     rounds = min(max(3, round(_SECONDS / first)), 50)
     taken = median(_seconds(work, module, x_BTI) for _ in range(rounds))
     with using("auto"):
-        chosen = "torch" if choose(module, x_BTI) is None else "native"
+        chosen = "torch" if choose(module, x_BTI) is None else "persistent" if x_BTI.is_cuda else "native"
     return {"taken": taken, "auto": chosen, "rounds": rounds}
 
 
@@ -71,6 +80,8 @@ def _infer(module: nn.RNNBase, x_BTI: Tensor) -> None:
 def _seconds(work: Callable[[nn.RNNBase, Tensor], None], module: nn.RNNBase, x_BTI: Tensor) -> float:
     begin = time.perf_counter()
     work(module, x_BTI)
+    if x_BTI.is_cuda:
+        torch.cuda.synchronize()
     return time.perf_counter() - begin
 
 

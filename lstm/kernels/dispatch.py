@@ -1,11 +1,11 @@
-"""Which kernel runs a layer: the native one, torch's own, or the reference."""
+"""Which kernel runs a layer: the native one, torch's own, the reference, or the persistent one."""
 
 from __future__ import annotations
 
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Literal, get_args
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from data.errors import SettingsError
-from lstm.kernels import native, reference
+from lstm.kernels import native, persistent, reference
 from lstm.kernels.reference import Weights
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,11 @@ logger = logging.getLogger(__name__)
 VARIABLE = "NIGHTCAST_KERNEL"
 # From `make bench BENCHMARKS=sweep`: rows of a batch; rows times steps.
 _LEAST_BATCH, _LARGE_BATCH, _LONG = 4, 256, 60_000
-Kernel = Literal["auto", "native", "torch", "reference"]
+# Where ``auto`` prefers the persistent kernel to cuDNN: by chip (`torch.cuda.get_device_name`), module's mode
+# and padded hidden size, the largest batch up to which `make bench BENCHMARKS=sweep-cuda` found it faster, in
+# training and in inference. Empty, so cuDNN does all the work: the kernel has never run on a GPU.
+FASTER_THAN_CUDNN: Mapping[tuple[str, str, int], int] = {}
+Kernel = Literal["auto", "native", "torch", "reference", "persistent"]
 Layer = Callable[
     [str, Tensor, Tensor, Tensor | None, Weights, bool], tuple[Tensor | None, Tensor, Tensor | None]
 ]
@@ -40,6 +44,8 @@ _forced = _Forced()
 @contextmanager
 def using(kernel: Kernel) -> Iterator[None]:
     """Force a kernel for this thread inside the block; it comes before NIGHTCAST_KERNEL.
+
+    ``persistent`` raises `lstm.kernels.persistent.KernelUnavailable` from the layers that it cannot run.
 
     Raises:
         ValueError: an unknown name.
@@ -98,7 +104,7 @@ def choose(module: nn.RNNBase, x: Tensor | PackedSequence) -> Layer | None:
     """What runs each layer of a module on this input; None leaves all of it to torch.
 
     The native kernel takes float32 on the CPU. ``auto`` leaves to torch what torch was measured to do faster
-    (`benchmarks/sweep.py`).
+    (`benchmarks/sweep.py`), and on a GPU everything that the persistent kernel was not measured to do faster.
     """
     if isinstance(x, PackedSequence) or module.proj_size:
         return None
@@ -109,6 +115,10 @@ def choose(module: nn.RNNBase, x: Tensor | PackedSequence) -> Layer | None:
         return None
     if kernel == "reference":
         return reference.layer
+    if kernel == "persistent":
+        return persistent.layer
+    if x.is_cuda and kernel == "auto":
+        return persistent.layer if _beats_cudnn(module, x) else None
     if not _fits(module, x):
         return None
     if not native.widths():
@@ -130,11 +140,24 @@ def _is_faster(module: nn.RNNBase, x: Tensor) -> bool:
     Where torch has several threads, it shares out small batches better, and its threads spin on the cores of
     ours: only long or large batches are left to the native kernel (`lstm.kernels.set_threads` parts the two).
     """
-    steps_at, batch_at = (1, 0) if module.batch_first else (0, 1)
-    batch, steps = (1, x.shape[0]) if x.dim() == 2 else (x.shape[batch_at], x.shape[steps_at])
+    batch, steps = _batch_and_steps(module, x)
     if native.has_own_threads() or torch.get_num_threads() == 1:
         return batch >= _LEAST_BATCH
     return batch * steps >= _LONG and (batch >= _LARGE_BATCH or torch.is_grad_enabled())
+
+
+def _beats_cudnn(module: nn.RNNBase, x: Tensor) -> bool:
+    if not FASTER_THAN_CUDNN or not persistent.is_installed():
+        return False
+    if x.dtype is not torch.float32 or torch.is_autocast_enabled("cuda"):
+        return False
+    chip, size = torch.cuda.get_device_name(x.device), persistent.units(module.hidden_size)
+    return _batch_and_steps(module, x)[0] <= FASTER_THAN_CUDNN.get((chip, module.mode, size), 0)
+
+
+def _batch_and_steps(module: nn.RNNBase, x: Tensor) -> tuple[int, int]:
+    steps_at, batch_at = (1, 0) if module.batch_first else (0, 1)
+    return (1, x.shape[0]) if x.dim() == 2 else (x.shape[batch_at], x.shape[steps_at])
 
 
 @cache
