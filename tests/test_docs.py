@@ -19,6 +19,7 @@ import pytest
 import torch
 import typer
 import yaml
+from shim import nightcast_first
 
 from data.calendar import Frequency
 from data.catalog import DataSet, Files, Gaps, Query, default_seasons, load_catalog
@@ -241,18 +242,25 @@ def test_the_pictures_of_the_page_on_the_lstm_are_made(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_tutorial_runs(tmp_path: Path) -> None:
     """Every command of the tutorial, in order, in one shell's folder; what it states is what comes out."""
-    parts = BLOCK.findall((ROOT / "docs" / "tutorial.md").read_text())
+    folder = tmp_path / "shell"
+    folder.mkdir()
+    with nightcast_first(tmp_path / "bin") as path:
+        follow(ROOT / "docs" / "tutorial.md", folder, path)
+    assert (folder / "tomorrow.png").read_bytes().startswith(b"\x89PNG")
+
+
+def follow(page: Path, folder: Path, path: str) -> None:
+    parts = BLOCK.findall(page.read_text())
     ours = ("NIGHTCAST_", "PREFECT_", "MLFLOW_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    environment |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "80"}
-    environment |= {"DO_NOT_TRACK": "true", "OMP_NUM_THREADS": "1"}
+    environment |= {"PATH": path, "COLUMNS": "80", "DO_NOT_TRACK": "true", "OMP_NUM_THREADS": "1"}
     (exports, first), printed = parts[0], ""
     assert exports == "bash"
     for kind, text in parts[1:]:
         if kind == "bash":
             done = subprocess.run(
                 ["bash", "-euo", "pipefail", "-c", first + text],
-                cwd=tmp_path,
+                cwd=folder,
                 env=environment,
                 capture_output=True,
                 text=True,
@@ -265,7 +273,6 @@ def test_the_tutorial_runs(tmp_path: Path) -> None:
             assert len(stated & said) >= 0.9 * len(stated), stated - said
             for ending in get_args(Ending):
                 assert (ending in stated) == (ending in said)
-    assert (tmp_path / "tomorrow.png").read_bytes().startswith(b"\x89PNG")
 
 
 def words_of(text: str) -> set[str]:

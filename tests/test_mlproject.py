@@ -11,6 +11,7 @@ import typer
 import yaml
 from mlflow import MlflowClient
 from servers import Up, furnish
+from shim import nightcast_first
 
 from flows.cli import app
 from flows.deploy import PROJECT
@@ -49,9 +50,9 @@ def test_parameters_are_options_with_the_same_defaults(project) -> None:
 def test_a_night_and_a_forecast_through_mlflow_run(up: Up, tmp_path: Path, lived_in: Path) -> None:
     """No store is chosen: the night goes to the home, whatever folder MLflow keeps its own run in."""
     house = furnish(tmp_path / "house", lived_in)
-    environment = {**house.environment, "MLFLOW_TRACKING_URI": ""}
 
-    def run(entry, **parameters):
+    def run(path, entry, **parameters):
+        environment = {**house.environment, "MLFLOW_TRACKING_URI": "", "PATH": path}
         given = [word for name, value in parameters.items() for word in ("-P", f"{name}={value}")]
         command = up.shell(
             *("mlflow", "run", PROJECT, "-e", entry, "--env-manager", "local", "-P", "data_set=one", *given),
@@ -61,10 +62,12 @@ def test_a_night_and_a_forecast_through_mlflow_run(up: Up, tmp_path: Path, lived
         assert command.returncode == 0, text
         return text
 
-    assert "promoted" in run("retrain", trials=1)
+    with nightcast_first(tmp_path / "bin") as path:
+        assert "promoted" in run(path, "retrain", trials=1)
+        told = run(path, "forecast")
     (night,) = house.runs("one", "night")
     assert (night.info.status, night.data.params["budget_trials"]) == ("FINISHED", "1")
-    assert "champion version 1" in run("forecast")
+    assert "champion version 1" in told
     assert len(house.forecasts("one")) == 1
     own = MlflowClient(f"sqlite:///{up.elsewhere / 'mlflow.db'}").search_runs(["0"])
     assert [one.info.status for one in own] == ["FINISHED"] * 2
