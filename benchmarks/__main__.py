@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks import forecast, lanes, machine, results, scale, seed, sweep
+from lstm.kernels import persistent
 
 BENCHMARKS = {
     "seed": seed.run,
@@ -37,7 +38,7 @@ def main() -> None:
     if "sweep-cuda" in chosen.names and not machine.gpus():
         parser.error("sweep-cuda needs a CUDA device; torch sees none")
     console = Console()
-    every = [name for name in BENCHMARKS if name != "sweep-cuda" or machine.gpus()]
+    every = [name for name in BENCHMARKS if name != "sweep-cuda" or _has_both_on_cuda()]
     for name in chosen.names or every:
         # Before the benchmark loads the machine itself.
         described = machine.describe()
@@ -45,6 +46,10 @@ def main() -> None:
         console.print(result.table())
         if chosen.json is not None:
             results.keep(chosen.json, result, described)
+
+
+def _has_both_on_cuda() -> bool:
+    return bool(machine.gpus()) and persistent.is_installed()
 
 
 if __name__ == "__main__":

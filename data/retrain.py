@@ -172,6 +172,7 @@ def defaults(frequency: Frequency, horizon: int | None = None) -> dict[str, Any]
         segments = (day,) if day <= 48 else (quarter, day)
         space = SearchSpace(hidden_size=(64, 128, 192), segment_length=segments, lookback=(7 * day, 14 * day))
         if horizon is not None and horizon > 2 * day:
+            # The first of two is the middle of the space.
             far = {"head": ("segments",), "normalisation": ("last_value", "instance")}
             space = space.model_copy(update=far)
         return {"horizon": day, "validation": "4w", "judge": "4w", "search_space": space}

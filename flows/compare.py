@@ -23,6 +23,7 @@ from data.retrain import Encoder
 from flows import comparing, comparison_report
 from flows.comparing import Comparing, Wish
 from flows.hold import held
+from flows.interrupts import insist
 from flows.night import describe
 from flows.sweep import tasks_unsigned
 from lstm.comparison.contenders import NETWORKS
@@ -57,17 +58,19 @@ def compare(
         workers: trainings at a time; empty for one a core of this machine.
     """
     silence_telemetry()
+    insist()
     settings = load_settings()
     budget = load_catalog(settings.catalog).get(data_set).retrain.budget
     wish = Wish(
         networks, lookbacks, trials or budget.trials, minutes, seeds, workers or settings.local_workers
     )
-    try:
-        work = check(settings, data_set, as_of, wish)
-    except DataRefused as refusal:
-        return Failed(name="Refused", message=str(refusal), data=refusal)
-    with tasks_unsigned(), held(work):
-        outcome = _recorded(work)
+    with tasks_unsigned():
+        try:
+            work = check(settings, data_set, as_of, wish)
+        except DataRefused as refusal:
+            return Failed(name="Refused", message=str(refusal), data=refusal)
+        with held(work):
+            outcome = _recorded(work)
     create_markdown_artifact(
         key=f"comparison-{data_set.replace('_', '-')}",
         markdown=comparison_report.markdown(outcome),

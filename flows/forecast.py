@@ -12,6 +12,7 @@ from prefect.states import Completed, Failed
 
 from data.errors import DataRefused
 from flows.forecasting import Made, NoChampion, make_forecast, write_picture
+from flows.interrupts import insist
 from lstm.settings import Settings, load_settings, silence_telemetry
 
 
@@ -23,6 +24,7 @@ def forecast(data_set: str = "household_power") -> State[Any]:
         data_set: its name in the catalog.
     """
     silence_telemetry()
+    insist()
     settings = load_settings()
     try:
         made = forecast_now(settings, data_set)

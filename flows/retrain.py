@@ -19,6 +19,7 @@ from data.errors import DataRefused
 from data.retrain import Budget
 from flows import contest, preparation, reporting, searching
 from flows.contest import Challenger, Reigning
+from flows.interrupts import insist
 from flows.night import Night, NightLost, Outcome, begin, describe, end, open_night
 from flows.preparation import Prepared
 from flows.rerun import rerun
@@ -54,6 +55,7 @@ def retrain(
         pool: a Prefect work pool to search in; empty for processes of this machine.
     """
     silence_telemetry()
+    insist()
     night = open_night(load_settings(), data_set, as_of, budget)
     get_run_logger().info("Night %s", night.identity.key)
     with tasks_unsigned(), lease(night.ledger, data_set) as held:

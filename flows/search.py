@@ -10,6 +10,7 @@ from prefect.states import Completed
 
 from data.errors import NightcastError
 from data.processes import Process
+from flows.interrupts import insist
 from flows.worker import JOB_FILE, Job, run_worker
 from lstm.search.storage import SearchFailed
 from lstm.search.study import progress
@@ -30,6 +31,7 @@ def search(night_run: str) -> State[int]:
         night_run: the id of the night's MLflow run, which holds the data and the study's name.
     """
     silence_telemetry()
+    insist()
     settings = load_settings()
     require_reach(night_run, settings)
     get_run_logger().info("Searching for the night of MLflow run %s on %s", night_run, settings.device)

@@ -35,7 +35,7 @@ def signed() -> Iterator[None]:
 
 @contextmanager
 def tasks_unsigned() -> Iterator[None]:
-    """Tasks that begin inside the block have every tag of the flow run but that of its process.
+    """Tasks that begin inside the block have the tags of the flow run that are around it, but its process's.
 
     For a task's tags Prefect asks the server for a place among their limits: a round trip for each.
     """

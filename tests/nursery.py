@@ -118,7 +118,8 @@ def _nurse(requests):
             if (pid := os.fork()) == 0:
                 break
             waiting[pid] = socket.socket(fileno=answers)
-            waiting[pid].send(str(pid).encode())
+            with contextlib.suppress(BrokenPipeError):
+                waiting[pid].send(str(pid).encode())
             for file in own:
                 os.close(file)
         while waiting and (ended := os.waitpid(-1, os.WNOHANG))[0]:

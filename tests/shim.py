@@ -1,7 +1,8 @@
 """`nightcast` on a shell's path, forked: for tests that run commands as a page or another program has them.
 
 The program that the shell finds hands its words, environment, folder and files to this process and waits for
-the exit status. It is not there to be sent signals.
+the exit status. It is not there to be sent signals. The installed program's own way is that of `Executable`
+and of `make demo`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import sys
 import threading
@@ -36,40 +38,42 @@ def nightcast_first(folder: Path):
     address, program = str(folder / "asked"), folder / "nightcast"
     program.write_text(PROGRAM.format(python=sys.executable, address=address))
     program.chmod(0o755)
+    commands: list[Fork] = []
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(address)
         listener.listen()
-        answering = threading.Thread(target=_answer, args=(listener,))
+        answering = threading.Thread(target=_answer, args=(listener, commands))
         answering.start()
         try:
             yield f"{folder}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         finally:
             listener.shutdown(socket.SHUT_RDWR)
+            # One that nobody waits for any more; the thread sees its end.
+            for command in commands:
+                if command.returncode is None:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(command.pid, signal.SIGKILL)
             answering.join()
 
 
-def _answer(listener):
-    """One command after the other, until the listener is shut."""
-    while True:
-        try:
-            asked, _ = listener.accept()
-        except OSError:
-            return
-        with asked:
-            message, files, _, _ = socket.recv_fds(asked, 1 << 20, 3)
-            arguments, environment, where = json.loads(message)
-            with contextlib.ExitStack() as given:
-                stdin, stdout, stderr = (
-                    given.enter_context(os.fdopen(file, mode))
-                    for file, mode in zip(files, ("rb", "wb", "wb"), strict=True)
-                )
-                command = Fork(
-                    NIGHTCAST,
-                    *arguments,
-                    stdin=stdin,
-                    stdout=stdout,
-                    stderr=stderr,
-                    environment=environment,
-                    folder=where,
-                )
-            asked.send(str(command.wait()).encode())
+def _answer(listener, commands):
+    """One command after the other, until the listener is shut. Whoever asks after a failure is refused."""
+    with listener:
+        while True:
+            try:
+                asked, _ = listener.accept()
+            except OSError:
+                return
+            with asked:
+                commands.append(_start(asked))
+                asked.send(str(commands[-1].wait()).encode())
+
+
+def _start(asked):
+    message, files, _, _ = socket.recv_fds(asked, 1 << 20, 3)
+    arguments, environment, where = json.loads(message)
+    with contextlib.ExitStack() as given:
+        opened = zip(files, ("rb", "wb", "wb"), strict=True)
+        stdin, stdout, stderr = (given.enter_context(os.fdopen(file, mode)) for file, mode in opened)
+        streams = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
+        return Fork(NIGHTCAST, *arguments, **streams, environment=environment, folder=where)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from benchmarks.arithmetic import lstm_training
 from benchmarks.contender import Contender, PeerFailed, Process
 from benchmarks.race import Run, close, fastest, race, rotated
 from benchmarks.scale import Case
+from lstm.kernels import persistent
 
 PEERS = sorted((Path(__file__).parent.parent / "benchmarks" / "peers").glob("*.txt"))
 
@@ -117,7 +117,7 @@ def test_a_sweep_on_a_gpu_is_refused_where_there_is_none(
     assert "sweep-cuda needs a CUDA device" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
+@pytest.mark.skipif(not persistent.is_installed(), reason="needs Triton 3.7 or newer")
 def test_a_sweep_times_the_persistent_kernel_where_it_fits() -> None:
     """On the CPU, by Triton's interpreter."""
     shape = {"layers": 1, "batch": 2, "steps": 2, "mode": "training"}

@@ -10,7 +10,7 @@ import pytest
 
 PROGRAM = """
 import os, signal, time, weakref
-from flows.cli.interrupts import obey
+from flows.interrupts import obey
 
 class Anything:
     pass
@@ -21,6 +21,7 @@ def callback(_):
         pass
 
 obey()
+{then}
 thing = Anything()
 reference = weakref.ref(thing, callback)
 try:
@@ -33,22 +34,30 @@ except BaseException as error:
 """
 
 
+IN_A_FLOW = "from prefect.flow_engine import capture_sigterm; inside = capture_sigterm(); inside.__enter__()"
+
+
 @pytest.mark.parametrize(
-    ("name", "told", "status"),
-    [("SIGINT", "KeyboardInterrupt", -signal.SIGINT), ("SIGTERM", "Asked", 128 + signal.SIGTERM)],
+    ("name", "then", "told", "status"),
+    [
+        ("SIGINT", "", "KeyboardInterrupt", -signal.SIGINT),
+        ("SIGTERM", "", "Asked", 128 + signal.SIGTERM),
+        ("SIGTERM", IN_A_FLOW, "TerminationSignal", 1),
+    ],
 )
-def test_a_signal_inside_a_finaliser_still_ends_the_command(name: str, told: str, status: int) -> None:
+def test_a_signal_inside_a_finaliser_still_ends_the_command(
+    name: str, then: str, told: str, status: int
+) -> None:
     """Python only prints what is raised there."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(name=name)], capture_output=True, text=True, timeout=30
-    )
+    program = PROGRAM.format(name=name, then=then)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
     assert done.stdout.split() == ["lost", told]
     assert done.returncode == status
 
 
 def test_other_exceptions_inside_a_finaliser_are_still_printed() -> None:
     program = """
-from flows.cli.interrupts import obey
+from flows.interrupts import obey
 class Broken:
     def __del__(self):
         raise ValueError("told")

@@ -13,11 +13,11 @@ import typer
 from flows.cli.comparisons import compare
 from flows.cli.data_sets import app as data_sets
 from flows.cli.explanation import explain
-from flows.cli.interrupts import obey
 from flows.cli.models import forecast, retire, rollback
 from flows.cli.nights import demo, history, retrain
 from flows.cli.output import Commands, keep_stdout_for_answers
 from flows.cli.servers import deploy, doctor, up
+from flows.interrupts import obey
 
 app = typer.Typer(
     name="nightcast",

@@ -147,7 +147,8 @@ def _is_faster(module: nn.RNNBase, x: Tensor) -> bool:
 
 
 def _beats_cudnn(module: nn.RNNBase, x: Tensor) -> bool:
-    if not FASTER_THAN_CUDNN or not persistent.is_installed():
+    # It has no operator that a graph could hold.
+    if not FASTER_THAN_CUDNN or not persistent.is_installed() or torch.compiler.is_compiling():
         return False
     if x.dtype is not torch.float32 or torch.is_autocast_enabled("cuda"):
         return False

@@ -1,4 +1,4 @@
-"""Being asked to end: Ctrl-C and SIGTERM become exceptions that unwind the command, whenever they come."""
+"""Being asked to end: Ctrl-C and SIGTERM become exceptions that unwind the work, whenever they come."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,21 +28,34 @@ def obey() -> None:
     # A shell starts background commands with Ctrl-C ignored; a night must still end in order when asked.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _end)
-    sys.unraisablehook = _insist
+    insist()
+
+
+def insist() -> None:
+    """Let no signal of this process be lost, whoever handles it: in a flow run Prefect does."""
+    if not isinstance(sys.unraisablehook, _Insistent):
+        sys.unraisablehook = _Insistent(sys.unraisablehook)
 
 
 def _end(_: int, __: object) -> None:
     raise Asked
 
 
-def _insist(lost: UnraisableHookArgs) -> None:
-    """Send a signal again whose exception was raised where Python drops it.
+class _Insistent:
+    """Sends a signal again whose exception was raised where Python drops it.
 
     A handler runs wherever the main thread is: also inside finalisers and the callbacks of weak references,
     of which a database session has many. In a loop that asks a study how it is doing, one in twenty did.
     """
-    for kind, number in ((KeyboardInterrupt, signal.SIGINT), (Asked, signal.SIGTERM)):
-        if issubclass(lost.exc_type, kind):
-            threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), number)).start()
+
+    def __init__(self, others: Callable[[UnraisableHookArgs], object]) -> None:
+        self._others = others
+
+    def __call__(self, lost: UnraisableHookArgs) -> None:
+        if issubclass(lost.exc_type, Exception | GeneratorExit):
+            self._others(lost)
             return
-    sys.__unraisablehook__(lost)
+        # Prefect's exception names its signal.
+        asked = signal.SIGINT if issubclass(lost.exc_type, KeyboardInterrupt) else signal.SIGTERM
+        number = getattr(lost.exc_value, "signal", asked)
+        threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), number)).start()
