@@ -157,9 +157,8 @@ def defaults(frequency: Frequency, horizon: int | None = None) -> dict[str, Any]
     """Values of `Retrain` that fit a frequency: a day, a fortnight, eight weeks or a year ahead.
 
     Args:
-        horizon: where it is another one. Up to a horizon of two days more is tried: the calendar head, which
-            costs as much for each step as the segment head for each segment; and windows as they are, whose
-            forecasts further ahead do not follow a series to a level that train has not seen.
+        horizon: where it is another one. The calendar head, which costs as much for each step as the segment
+            head for each segment, is tried up to a horizon of two days.
 
     The rarer the steps the fewer the windows, so the smaller the batches and the more the epochs: a training
     needs some hundreds of them to get anywhere.
@@ -170,11 +169,13 @@ def defaults(frequency: Frequency, horizon: int | None = None) -> dict[str, Any]
         # A quarter of a day, or the next smaller part that days are a multiple of.
         quarter = next(steps for steps in range(max(day // 4, 1), 0, -1) if day % steps == 0)
         segments = (day,) if day <= 48 else (quarter, day)
-        space = SearchSpace(hidden_size=(64, 128, 192), segment_length=segments, lookback=(7 * day, 14 * day))
-        if horizon is not None and horizon > 2 * day:
-            # The first of two is the middle of the space.
-            far = {"head": ("segments",), "normalisation": ("last_value", "instance")}
-            space = space.model_copy(update=far)
+        heads: tuple[Head, ...] = ("segments", "calendar")
+        space = SearchSpace(
+            hidden_size=(64, 128, 192),
+            segment_length=segments,
+            lookback=(7 * day, 14 * day),
+            head=heads if horizon is None or horizon <= 2 * day else ("segments",),
+        )
         return {"horizon": day, "validation": "4w", "judge": "4w", "search_space": space}
     if frequency.text == "D":
         space = SearchSpace(segment_length=(1, 7), lookback=(28, 56), batch_size=(32, 64))

@@ -15,7 +15,6 @@ from data.calendar import Frequency
 from data.catalog import SHIPPED, DataSet, Query, load_catalog, parse_data_set
 from data.errors import CatalogError, UnknownDataSet
 from data.retrain import Budget, Interval, Margins, Retrain, SearchSpace, default_seasons, defaults
-from lstm.search.space import centre
 
 ENTRY: dict[str, Any] = {
     "source": {"kind": "csv", "path": "load.csv"},
@@ -68,15 +67,6 @@ def test_a_key_of_the_retrain_block_leaves_the_other_defaults() -> None:
     assert (retrain.horizon, retrain.budget.trials, retrain.budget.minutes) == (12, 3, Budget().minutes)
     assert retrain.validation == parse().retrain.validation
     assert retrain.search_space == parse().retrain.search_space
-
-
-@pytest.mark.parametrize(("horizon", "is_far"), [(48, False), (49, True)])
-def test_a_far_horizon_does_without_what_holds_for_near_ones(horizon: int, is_far: bool) -> None:
-    """In hours; the middle of the space is the same for both."""
-    space = parse(retrain={"horizon": horizon}).retrain.search_space
-    assert ("calendar" in space.head, "none" in space.normalisation) == (not is_far, not is_far)
-    middle = centre(space)
-    assert (middle["head"], middle["normalisation"]) == ("segments", "last_value")
 
 
 def test_an_empty_retrain_block_is_all_defaults() -> None:
