@@ -51,7 +51,7 @@ def compare(
         data_set: its name in the catalog.
         as_of: the moment at which the past ends; empty for the newest complete step.
         networks: which to compare.
-        lookbacks: steps; empty for a quarter of the catalog's longest one, that one and its double.
+        lookbacks: steps; empty for a quarter, a half and the whole of the catalog's longest one.
         trials: the most of each search; empty for the catalog's.
         minutes: for searching and training; the first round of every contender always ends.
         seeds: the most trainings of each best recipe.

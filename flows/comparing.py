@@ -110,7 +110,7 @@ def open_comparison(settings: Settings, name: str, as_of: datetime | None, wish:
     declared = load_catalog(settings.catalog).get(name)
     moment = resolve_as_of(declared) if as_of is None else grid_step(declared, as_of)
     checked = check(declared, moment, None)
-    lookbacks = wish.lookbacks or lookbacks_of(declared, checked.panel)
+    lookbacks = wish.lookbacks or lookbacks_of(declared)
     chosen = compared(declared, wish.networks, lookbacks)
     each = wish.minutes * wish.workers * SEARCH_SHARE / len(contenders(chosen))
     data_set = chosen.with_budget(Budget(trials=wish.trials, minutes=each))

@@ -26,7 +26,7 @@ def compare(
     lookbacks: Annotated[
         str,
         typer.Option(
-            help="Steps, as `48,168`; `fitting` for a quarter of the catalog's longest, that and its double."
+            help="Steps, as `48,168`; `fitting` for a quarter, a half and all of the catalog's longest."
         ),
     ] = FITTING,
     as_of: Annotated[str, typer.Option(help="Where the past ends: ISO 8601, or `newest`.")] = NEWEST,

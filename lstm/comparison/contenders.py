@@ -11,9 +11,7 @@ from pydantic import ValidationError
 
 from data.catalog import DataSet
 from data.errors import NightcastError
-from data.panel import Panel
 from data.retrain import Encoder, SearchSpace
-from data.splits import split
 
 NETWORKS: tuple[Encoder, ...] = get_args(Encoder)
 
@@ -35,17 +33,12 @@ class Contender:
         return f"{self.network}-{self.lookback}"
 
 
-def lookbacks_of(data_set: DataSet, panel: Panel) -> tuple[int, ...]:
-    """A quarter of the catalog's longest lookback, that one, and its double, in whole segments.
-
-    Without the double where a panel is too short to train on it: a quarter of the training span or more.
-    """
+def lookbacks_of(data_set: DataSet) -> tuple[int, ...]:
+    """A quarter, a half and the whole of the catalog's longest lookback, in whole segments."""
     space = data_set.retrain.search_space
     longest, unit = max(space.lookback), math.lcm(*space.segment_length)
-    short = max(unit * -(-longest // (4 * unit)), 2)
-    train = split(panel, data_set.retrain).train
-    double = [2 * longest] if 8 * longest <= len(train) else []
-    return tuple(dict.fromkeys([short, longest, *double]))
+    shares = (max(unit * -(-longest // (parts * unit)), 2) for parts in (4, 2))
+    return tuple(dict.fromkeys([*shares, longest]))
 
 
 def compared(data_set: DataSet, networks: Sequence[Encoder], lookbacks: Sequence[int]) -> DataSet:
