@@ -315,22 +315,34 @@ def test_threads_may_change_between_forward_and_backward() -> None:
 
 
 @NATIVE
-def test_beside_several_threads_of_torchs_the_native_kernel_takes_long_batches_only() -> None:
-    module = kernels.LSTM(1, 2, batch_first=True)
-    short, long = torch.zeros(64, 24, 1), torch.zeros(64, 1000, 1)
+def test_beside_several_threads_of_torchs_the_native_kernel_takes_long_batches_and_small_layers() -> None:
+    module, small = (kernels.LSTM(1, size, batch_first=True) for size in (17, 16))
+    short, long, narrow = torch.zeros(64, 24, 1), torch.zeros(64, 1000, 1), torch.zeros(16, 1000, 1)
     with torch_threads(2):
         assert dispatch.choose(module, short) is None
+        assert dispatch.choose(small, short) is native.layer
+        assert dispatch.choose(small, short[:2]) is None
         assert dispatch.choose(module, long) is native.layer
+        assert dispatch.choose(module, narrow) is native.layer
         with torch.inference_mode():
-            assert dispatch.choose(module, long) is None
+            assert dispatch.choose(module, long) is native.layer
+            assert dispatch.choose(module, narrow) is None
         try:
             kernels.set_threads(2)
             assert dispatch.choose(module, short) is native.layer
         finally:
             kernels.set_threads(None)
+
+
+@NATIVE
+def test_on_one_thread_torch_trains_what_is_shortest() -> None:
+    module, short = kernels.LSTM(1, 17, batch_first=True), torch.zeros(64, 24, 1)
     with torch_threads(1):
         assert dispatch.choose(module, short) is native.layer
         assert dispatch.choose(module, short[:2]) is None
+        assert dispatch.choose(module, short[:16]) is None
+        with torch.inference_mode():
+            assert dispatch.choose(module, short[:16]) is native.layer
 
 
 def test_what_it_cannot_run_is_left_to_torch() -> None:

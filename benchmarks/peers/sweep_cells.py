@@ -61,7 +61,7 @@ def _measured(
         return {"skipped": True}
     rounds = min(max(3, round(_SECONDS / first)), 50)
     taken = median(_seconds(work, module, x_BTI) for _ in range(rounds))
-    with using("auto"):
+    with using("auto"), torch.set_grad_enabled(mode == "training"):
         chosen = "torch" if choose(module, x_BTI) is None else "persistent" if x_BTI.is_cuda else "native"
     return {"taken": taken, "auto": chosen, "rounds": rounds}
 

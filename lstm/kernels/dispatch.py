@@ -21,8 +21,10 @@ from lstm.kernels.reference import Weights
 logger = logging.getLogger(__name__)
 
 VARIABLE = "NIGHTCAST_KERNEL"
-# From `make bench BENCHMARKS=sweep`: rows of a batch; rows times steps.
-_LEAST_BATCH, _LARGE_BATCH, _LONG = 4, 256, 60_000
+# From `make bench BENCHMARKS=sweep`: rows of a batch; rows times steps; hidden sizes.
+_LEAST_BATCH, _LARGE_BATCH = 4, 64
+_SHORT, _LONG = 500, 10_000
+_SMALL = 16
 # Where ``auto`` prefers the persistent kernel to cuDNN: by chip (`torch.cuda.get_device_name`), module's mode
 # and padded hidden size, the largest batch up to which `make bench BENCHMARKS=sweep-cuda` found it faster, in
 # training and in inference. Empty, so cuDNN does all the work: the kernel has never run on a GPU.
@@ -137,13 +139,17 @@ def _fits(module: nn.RNNBase, x: Tensor) -> bool:
 def _is_faster(module: nn.RNNBase, x: Tensor) -> bool:
     """Rows of the batch lie along the vectors: a batch of a few rows leaves most of a vector idle.
 
-    Where torch has several threads, it shares out small batches better, and its threads spin on the cores of
-    ours: only long or large batches are left to the native kernel (`lstm.kernels.set_threads` parts the two).
+    Where torch has several threads, it shares out the products of a step better, and its threads spin on the
+    cores of ours: what is short is left to it, but for the smallest layers (`lstm.kernels.set_threads` parts
+    the two).
     """
     batch, steps = _batch_and_steps(module, x)
+    is_training = torch.is_grad_enabled()
     if native.has_own_threads() or torch.get_num_threads() == 1:
+        return batch >= _LEAST_BATCH and (batch * steps >= _SHORT or not is_training)
+    if module.hidden_size <= _SMALL:
         return batch >= _LEAST_BATCH
-    return batch * steps >= _LONG and (batch >= _LARGE_BATCH or torch.is_grad_enabled())
+    return batch * steps >= _LONG and (batch >= _LARGE_BATCH or is_training)
 
 
 def _beats_cudnn(module: nn.RNNBase, x: Tensor) -> bool:
