@@ -51,66 +51,33 @@ MISSED = ("polars-ooc-clea",)
 """Threads that nobody misses: this one removes what queries larger than the memory left on the disk."""
 
 
-class Fork:
-    """A process that runs Python code, with what `subprocess.Popen` offers of it.
-
-    Args:
-        code: what `python -c` would be given.
-        arguments: its `sys.argv[1:]`, as texts.
-        stdin, stdout, stderr: files; `PIPE` is one that this process holds the other end of, for text, and
-            `STDOUT` the same as `stdout`.
-        environment: all of it.
-        folder: where it works; unset is where this process does.
+class Running:
+    """A process that was forked elsewhere, with what `subprocess.Popen` offers of it.
 
     Attributes:
         pid: of the process.
         returncode: its exit status, or minus the signal that killed it; None until its end was seen.
-        stdin, stdout: the other ends of pipes.
     """
 
-    def __init__(self, code, *arguments, stdin=None, stdout=None, stderr=None, environment=None, folder=None):
+    def __init__(self, answers):
+        """`answers` is a socket that tells the process's id, then how it has ended."""
         self.returncode = None
-        self.stdin = self.stdout = None
-        request = {"code": code, "arguments": list(map(str, arguments)), "folder": str(folder or Path.cwd())}
-        request["environment"] = {**os.environ} if environment is None else environment
-        self._answers, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        given = [stdin, stdout or sys.__stdout__, stderr or sys.__stderr__]
-        with Path(os.devnull).open("rb") as null, contextlib.ExitStack() as passed, theirs:
-            if stdin is PIPE:
-                given[0], self.stdin = map(os.fdopen, os.pipe(), ("rb", "w"))
-                passed.push(given[0])
-            if stdout is PIPE:
-                self.stdout, given[1] = map(os.fdopen, os.pipe(), ("r", "wb"))
-                passed.push(given[1])
-            if stderr is STDOUT:
-                given[2] = given[1]
-            files = [given[0] or null, *given[1:], theirs]
-            socket.send_fds(_server(), [json.dumps(request).encode()], [file.fileno() for file in files])
+        self._answers = answers
         self.pid = self._answer()
 
     def poll(self):
         """Its exit status, or None while it runs."""
-        if self.returncode is None and select.select([self._answers], [], [], 0)[0]:
-            self.wait()
-        return self.returncode
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.wait(0)
 
-    def wait(self):
+    def wait(self, timeout=None):
         """Its exit status, once it has ended."""
         if self.returncode is None:
+            if not select.select([self._answers], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout)
             self.returncode = self._answer()
             self._answers.close()
         return self.returncode
-
-    def communicate(self, text=""):
-        """Write, read until its end, and wait; what it wrote. Once more: nothing."""
-        if self.stdin is not None:
-            with contextlib.suppress(BrokenPipeError), contextlib.closing(self.stdin):
-                if text:
-                    self.stdin.write(text)
-        with contextlib.closing(self.stdout):
-            said = "" if self.stdout.closed else self.stdout.read()
-        self.wait()
-        return said, None
 
     def send_signal(self, number):
         """A signal, unless it has ended."""
@@ -129,6 +96,52 @@ class Fork:
         text = self._answers.recv(64)
         assert text, "the process that forks has ended"
         return int(text)
+
+
+class Fork(Running):
+    """A process that runs Python code.
+
+    Args:
+        code: what `python -c` would be given.
+        arguments: its `sys.argv[1:]`, as texts.
+        stdin, stdout, stderr: files; `PIPE` is one that this process holds the other end of, for text, and
+            `STDOUT` the same as `stdout`.
+        environment: all of it.
+        folder: where it works; unset is where this process does.
+
+    Attributes:
+        stdin, stdout: the other ends of pipes.
+    """
+
+    def __init__(self, code, *arguments, stdin=None, stdout=None, stderr=None, environment=None, folder=None):
+        self.stdin = self.stdout = None
+        request = {"code": code, "arguments": list(map(str, arguments)), "folder": str(folder or Path.cwd())}
+        request["environment"] = {**os.environ} if environment is None else environment
+        answers, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        given = [stdin, stdout or sys.__stdout__, stderr or sys.__stderr__]
+        with Path(os.devnull).open("rb") as null, contextlib.ExitStack() as passed, theirs:
+            if stdin is PIPE:
+                given[0], self.stdin = map(os.fdopen, os.pipe(), ("rb", "w"))
+                passed.push(given[0])
+            if stdout is PIPE:
+                self.stdout, given[1] = map(os.fdopen, os.pipe(), ("r", "wb"))
+                passed.push(given[1])
+            if stderr is STDOUT:
+                given[2] = given[1]
+            files = [given[0] or null, *given[1:], theirs]
+            socket.send_fds(_server(), [json.dumps(request).encode()], [file.fileno() for file in files])
+        super().__init__(answers)
+
+    def communicate(self, text=""):
+        """Write, read until its end, and wait; what it wrote. Once more: nothing."""
+        if self.stdin is not None:
+            with contextlib.suppress(BrokenPipeError), contextlib.closing(self.stdin):
+                if text:
+                    self.stdin.write(text)
+        with contextlib.closing(self.stdout):
+            said = "" if self.stdout.closed else self.stdout.read()
+        self.wait()
+        return said, None
 
 
 @functools.cache
@@ -205,12 +218,17 @@ def _reap():
             continue
 
 
-def _become(request, standard):
-    """This process as a shell would have started it."""
+def settle(request):
+    """This process in a session of its own, in the folder and with the environment that were asked for."""
     os.setsid()
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
+
+
+def _become(request, standard):
+    """This process as a shell would have started it."""
+    settle(request)
     for number, file in enumerate(standard):
         os.dup2(file, number)
         os.close(file)

@@ -13,12 +13,11 @@ import fcntl
 import json
 import os
 import select
-import signal
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
+from forked import Running, settle
 from prefect.context import refresh_global_settings_context
 from prefect.logging.configuration import setup_logging
 
@@ -27,33 +26,6 @@ from data.errors import SettingsError
 POLL_SECONDS = 0.05
 ROOM = 200
 """Descriptors above this are nobody's: a child's own are parked there until each has its number."""
-
-
-class Child:
-    """A process that the nursery forked, with what `flows` uses of `subprocess.Popen`."""
-
-    def __init__(self, pid, stdin, answers):
-        self.pid, self.stdin, self.returncode = pid, stdin, None
-        self._answers = answers
-
-    def poll(self):
-        """Its exit status, or None while it runs."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return self.wait(0)
-
-    def wait(self, timeout=None):
-        """Its exit status, once it has ended."""
-        if self.returncode is None:
-            if not select.select([self._answers], [], [], timeout)[0]:
-                raise subprocess.TimeoutExpired(str(self.pid), timeout)
-            self.returncode = int(self._answers.recv(64))
-            self._answers.close()
-        return self.returncode
-
-    def kill(self):
-        """End it at once."""
-        if self.poll() is None:
-            os.kill(self.pid, signal.SIGKILL)
 
 
 class Nursery:
@@ -77,7 +49,9 @@ class Nursery:
             files = [leash, output.fileno(), output.fileno(), *pass_fds, theirs.fileno()]
             socket.send_fds(self._requests, [json.dumps(request).encode()], files)
         os.close(leash)
-        return Child(int(ours.recv(64)), os.fdopen(stdin, "wb"), ours)
+        child = Running(ours)
+        child.stdin = os.fdopen(stdin, "wb")
+        return child
 
 
 def begin():
@@ -134,10 +108,7 @@ def _nurse(requests):
 
 def _become(request, files):
     """This process as `flows.leash.start` would have started it."""
-    os.setsid()
-    os.chdir(request["folder"])
-    os.environ.clear()
-    os.environ.update(request["environment"])
+    settle(request)
     parked = [fcntl.fcntl(file, fcntl.F_DUPFD, ROOM) for file in files]
     for file in files:
         os.close(file)
