@@ -247,7 +247,11 @@ def test_an_interrupted_comparison_says_how_to_go_on(tmp_path: Path, lived_in: P
     ("networks", "lookbacks", "told"),
     [
         ((), (12,), r"one: cell: .*Remedy: name networks of lstm, gru, rnn, transformer"),
-        (("gru",), (10,), r"lookback 10 is not a multiple of segment_length 12.*Remedy: .*multiples of 12"),
+        (
+            ("gru",),
+            (10,),
+            r"^one: lookback 10 is not a multiple of segment_length 12.*Remedy: .*multiples of 12",
+        ),
     ],
 )
 def test_a_wish_that_cannot_be_compared_is_refused(

@@ -57,8 +57,10 @@ def compared(data_set: DataSet, networks: Sequence[Encoder], lookbacks: Sequence
     try:
         space = SearchSpace.model_validate(own.with_keys(keys))
     except ValidationError as error:
+        # What concerns keys together stands at none of them.
         problems = "; ".join(
-            f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)
+            ": ".join([*map(str, one["loc"]), one["msg"].removeprefix("Value error, ")])
+            for one in error.errors(include_url=False)
         )
         raise WrongComparison(
             f"{data_set.name}: {problems}. Remedy: name networks of {', '.join(NETWORKS)}, and lookbacks of "
