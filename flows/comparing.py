@@ -59,7 +59,7 @@ class Wish:
         lookbacks: steps; none for those that suit the data set (`lookbacks_of`).
         trials: the most of each contender's search.
         minutes: for searching and training. The first round of every contender always ends (measured, a
-            trial, trained, calibrated), as do the last trainings that began in them.
+            trial, trained), as do the last trainings that began in them.
         seeds: the most trainings of each contender's best recipe. All contenders get the same number.
         workers: processes at a time.
     """

@@ -27,7 +27,6 @@ from lstm.comparison.records import Records
 from lstm.comparison.results import Searched
 from lstm.evaluation.conformal import spread
 from lstm.models.heads import median_index
-from lstm.promotion.calibration import calibrate_on
 from lstm.search import study
 from lstm.search.objective import SearchTask
 from lstm.search.worker import work
@@ -117,6 +116,7 @@ def _search(
     if asked.is_set():
         return
     best, spent = study.best(url, name), study.progress(url, name)
+    records.save_calibration(best.calibration)
     records.save_search(
         Searched(best.recipe, best.value, spent.complete, spent.pruned, spent.failed, spent.seconds)
     )
@@ -125,8 +125,8 @@ def _search(
 def _train(ground: Ground, records: Records, seed: int, settings: Settings, asked: threading.Event) -> None:
     """The recipe on train and validation, and its forecasts for the judge windows.
 
-    Its quantiles are calibrated as a night's are, on validation, by a training that has not seen it; and they
-    adapt, as a night's do, to the forecasts before whose horizon is over.
+    Its quantiles are calibrated as a night's are, by what the best trial missed on validation. They adapt, as
+    a night's do, to the forecasts before whose horizon is over.
     """
 
     def end_if_asked(_: int, __: EpochLoss) -> None:
@@ -142,10 +142,6 @@ def _train(ground: Ground, records: Records, seed: int, settings: Settings, aske
         recipe, ground.panel, ground.learned, device, checkpoint=checkpoint, on_epoch=end_if_asked
     )
     seconds = time.monotonic() - began
-    if not records.has_calibration():
-        seen_less = refit(found, ground.panel, ground.splits.train, device, on_epoch=end_if_asked)
-        span = ground.splits.validation
-        records.save_calibration(calibrate_on(ground.panel, span, found.model, seen_less, device))
     scaled = trained.scaler.scale(ground.panel, recipe.model.horizon)
     judged = make_bench(ground).windows
     z_WHQ = records.calibration().apply(

@@ -16,8 +16,6 @@ from data.splits import Span
 from flows.night import Night, begin
 from flows.preparation import Prepared
 from flows.progress import Stage
-from lstm.evaluation.conformal import Calibration
-from lstm.promotion.calibration import calibrate_on
 from lstm.promotion.gate import Decision, Evidence, choose_weights, decide
 from lstm.promotion.identity import to_iso
 from lstm.promotion.judge import Candidate, Verdict, judge
@@ -36,12 +34,10 @@ class Challenger:
     Attributes:
         best: the search's best trial.
         judged: weights whose training ended before the judge span.
-        calibration: of its quantiles, from the validation span.
     """
 
     best: Best
     judged: Trained
-    calibration: Calibration
 
     @property
     def recipe(self) -> Recipe:
@@ -78,25 +74,11 @@ def find_champion(night: Night, panel: Panel) -> Reigning:
     return Reigning(champion.version, bundle, _unfit(bundle, data_set, panel))
 
 
-def train_judged(night: Night, prepared: Prepared, best: Best, stage: Stage) -> Trained:
+def train_challenger(night: Night, prepared: Prepared, best: Best, stage: Stage) -> Challenger:
     """The best trial's recipe, trained on everything before the judge span."""
     splits = prepared.splits
     before = Span(splits.train.first, splits.validation.last)
-    return _train(night, prepared, best.recipe, before, "judged", stage)
-
-
-def calibrate(night: Night, prepared: Prepared, best: Best, stage: Stage) -> Calibration:
-    """The calibration of the best trial's quantiles, from its errors on the validation windows.
-
-    The judged weights have learned from these windows, the trial's have not. They may be on another
-    machine, or gone with their checkpoint; the recipe makes them again.
-    """
-    splits, recipe = prepared.splits, best.recipe
-    trained = _train(night, prepared, recipe, splits.train, "calibration", stage)
-    device = choose_device(night.settings.device)
-    calibration = calibrate_on(prepared.panel, splits.validation, recipe.model, trained, device)
-    stage.note = f"{calibration.windows} windows"
-    return calibration
+    return Challenger(best, _train(night, prepared, best.recipe, before, "judged", stage))
 
 
 def judge_challenger(
@@ -208,7 +190,7 @@ def _bundle(
         non_negative=data_set.non_negative,
         recipe=challenger.recipe,
         judged=judged,
-        calibration=challenger.calibration,
+        calibration=challenger.best.calibration,
         served=judged if served is None else Twin(served.state, served.scaler, to_iso(panel.as_of)),
         serves="judged" if served is None else "served",
         code_version=package_version("nightcast"),

@@ -170,12 +170,9 @@ def search(night: Night, reigning: Reigning, held: Lease, workers: int | None, p
 
 @task(cache_policy=NO_CACHE, task_run_name="train the challenger")
 def train(night: Night, prepared: Prepared, best: Best) -> Challenger:
-    """Judged weights, and the calibration of their quantiles."""
+    """Judged weights of the best trial's recipe."""
     with night.stages.stage("train") as stage:
-        judged = contest.train_judged(night, prepared, best, stage)
-    with night.stages.stage("coverage") as stage:
-        calibration = contest.calibrate(night, prepared, best, stage)
-    return Challenger(best, judged, calibration)
+        return contest.train_challenger(night, prepared, best, stage)
 
 
 @task(cache_policy=NO_CACHE, task_run_name="judge")

@@ -332,7 +332,7 @@ def test_a_night_and_the_day_after(shell: Shell) -> None:
     assert night.returncode == 0, night.stderr
     _is_a_night(json.loads(night.stdout))
     stages = {line.split()[0]: float(line.split()[1]) for line in night.stderr.splitlines() if " s" in line}
-    assert " ".join(stages) == "start check record search train coverage judge refit register report"
+    assert " ".join(stages) == "start check record search train judge refit register report"
     assert stages["start"] > 1
     for chatter in ("INFO", "mlflow.", "prefect.", "http://"):
         assert chatter not in night.stderr

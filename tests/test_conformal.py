@@ -16,9 +16,9 @@ from lstm.evaluation import metrics
 from lstm.evaluation.conformal import EXPONENTS, Calibration, calibrate, spread
 from lstm.features import feature_names
 from lstm.models.forecaster import ForecasterConfig, build
-from lstm.promotion.calibration import calibrate_on
 from lstm.scaling import Scaler
-from lstm.training.refit import Trained
+from lstm.search.calibration import calibrate_on
+from lstm.windows import windows
 
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
 MEDIAN = 2
@@ -170,18 +170,19 @@ def test_json_gives_back_the_same():
 
 @pytest.mark.parametrize("most", [20_000, 50])
 def test_the_judge_span_changes_nothing(make_panel, monkeypatch, most):
-    monkeypatch.setattr("lstm.promotion.calibration._MOST_WINDOWS", most)
+    monkeypatch.setattr("lstm.search.calibration._MOST_WINDOWS", most)
     panel = make_panel(steps=300, series=("a", "b"), missing=0.05)
     config = ForecasterConfig(
         cell="gru", hidden_size=4, num_layers=1, dropout=0.0, segment_length=1, lookback=24, horizon=6,
         quantiles=LEVELS, columns=1, calendar_features=len(feature_names(panel.frequency)),
     )  # fmt: skip
     torch.manual_seed(0)
-    trained = Trained(build(config).state_dict(), Scaler.fit(panel, 180))
+    state, scaler = build(config).state_dict(), Scaler.fit(panel, 180)
     validation = Span(181, 240)
 
     def calibration():
-        return calibrate_on(panel, validation, config, trained, torch.device("cpu"))
+        chosen = windows(panel, validation, config.lookback, config.horizon)
+        return calibrate_on(scaler.scale(panel, config.horizon), chosen, config, state, torch.device("cpu"))
 
     before = calibration()
     for number in range(2):

@@ -19,6 +19,7 @@ from data.processes import this_process
 from data.retrain import Budget
 from data.splits import split
 from lstm.evaluation import metrics
+from lstm.evaluation.conformal import calibrate, spread
 from lstm.scaling import Scaler
 from lstm.search import places, study
 from lstm.search.objective import SearchTask
@@ -149,6 +150,35 @@ def test_the_best_recipe_makes_the_same_loss_again(make_task):
     scaler = Scaler.fit(task.panel, task.splits.train.last)
     y = scaler.scale_target(targets(task.panel, validation, 6), validation.series)
     assert metrics.pinball(y, z.astype(float), model.quantiles) == pytest.approx(best.value, rel=1e-4)
+
+
+def test_a_trial_that_leads_leaves_its_calibration(make_task):
+    task = make_task(trials=4)
+    task = replace(task, data_set=_never_pruned(task.data_set))
+    work(task, Recorder())
+    with study.loaded(task.storage_url, task.study_name) as own:
+        done = [(trial.value, places.CALIBRATION in trial.user_attrs) for trial in own.get_trials()]
+    leads = [value <= min(before for before, _ in done[: number + 1]) for number, (value, _) in enumerate(done)]
+    assert [has for _, has in done] == leads
+    assert not all(leads)
+    best = study.best(task.storage_url, task.study_name)
+    model, training = best.recipe.model, best.recipe.training
+    scaler, spans = Scaler.fit(task.panel, task.splits.train.last), task.splits
+    again = fit(
+        model,
+        training,
+        task.scaled,
+        task.windows(spans.train, model.lookback),
+        device=torch.device("cpu"),
+        epochs=best.recipe.epochs,
+    )
+    chosen = task.windows(spans.validation, model.lookback)
+    z_WHQ = predict(model, again.state, task.scaled, chosen, torch.device("cpu"))
+    y_WH = scaler.scale_target(targets(task.panel, chosen, 6), chosen.series)
+    spread_W = spread(task.scaled.values[:, 0], chosen.origins, model.lookback)
+    made = calibrate(y_WH, z_WHQ, spread_W, model.quantiles)
+    np.testing.assert_allclose(best.calibration.factor_HQ, made.factor_HQ, rtol=1e-3)
+    assert (best.calibration.exponent, best.calibration.windows) == (made.exponent, len(chosen))
 
 
 def test_every_trial_has_a_seed_of_its_own(make_task):

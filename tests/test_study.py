@@ -13,6 +13,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import optuna
 import psutil
 import pytest
@@ -23,6 +24,7 @@ from servers import free_ports
 
 from data.processes import Process, this_process
 from data.retrain import Budget
+from lstm.evaluation.conformal import Calibration
 from lstm.models.forecaster import ForecasterConfig
 from lstm.search import places, study
 from lstm.search.sampler import Sampler, pruner
@@ -123,6 +125,7 @@ def run(url, count, objective=lambda trial: trial.suggest_float("x", 0, 1), budg
         def noted(trial):
             value = objective(trial)
             trial.set_user_attr(places.RECIPE, RECIPE.to_dict())
+            trial.set_user_attr(places.CALIBRATION, Calibration(np.full((1, 3), value), 0.0, 1).to_dict())
             trial.set_user_attr(places.END, {"time": time.time(), "reason": ""})
             return value
 
@@ -189,6 +192,7 @@ def test_best_is_the_lowest_with_its_recipe(lite):
     run(lite, 4, lambda trial: trial.suggest_float("x", 0, 1) * 0 + next(values))
     best = study.best(lite, NAME)
     assert (best.number, best.value, best.recipe) == (1, 0.2, RECIPE)
+    np.testing.assert_array_equal(best.calibration.factor_HQ, 0.2)
     assert best.params == study.trials(lite, NAME)[1].params
     assert study.progress(lite, NAME).best_value == 0.2
 

@@ -63,10 +63,6 @@ class Records:
         raw = self._read("search.json")
         return Searched(**{**raw, "recipe": Recipe.from_dict(raw["recipe"])})
 
-    def has_calibration(self) -> bool:
-        """Whether its quantiles have been calibrated."""
-        return self._path("calibration.json").exists()
-
     def save_calibration(self, calibration: Calibration) -> None:
         """Keep how its quantiles are stretched."""
         self._write("calibration.json", calibration.to_dict())

@@ -17,6 +17,7 @@ from data.panel import Integers, Panel
 from data.splits import Span, Splits
 from lstm.scaling import ScaledPanel, Scaler
 from lstm.search import places
+from lstm.search.calibration import calibrate_on
 from lstm.search.space import suggest
 from lstm.training.checkpoint import EpochLoss
 from lstm.training.device import Wanted, choose_device
@@ -93,7 +94,8 @@ def train_trial(
 ) -> float:
     """Train one suggested configuration and return its lowest validation loss.
 
-    Its recipe, with the epochs found by early stopping, is stored with the trial.
+    Its recipe, with the epochs found by early stopping, is stored with the trial. So is the calibration of
+    its quantiles, unless another trial has beaten it already: its weights are at hand here alone.
 
     Args:
         started: called once the parameters are drawn.
@@ -110,6 +112,7 @@ def train_trial(
     number = places.place(trial.study.get_trials(deepcopy=False)[trial.number])
     model, training = suggest(trial, task.data_set, **task.scaled.sizes)
     training = replace(training, seed=training.seed + number)
+    device = choose_device(task.device)
     started()
     losses: list[float] = []
 
@@ -123,7 +126,7 @@ def train_trial(
             raise Stopped
         if trial.should_prune():
             raise optuna.TrialPruned(f"worse than the median of the trials before at epoch {epoch}")
-        if time.monotonic() > deadline and _has_finished_one(trial.study):
+        if time.monotonic() > deadline and _finished(trial.study):
             raise optuna.TrialPruned(f"the search's time was over at epoch {epoch}")
 
     result = train(
@@ -132,15 +135,21 @@ def train_trial(
         task.scaled,
         task.windows(task.splits.train, model.lookback),
         task.validation(model.lookback),
-        device=choose_device(task.device),
+        device=device,
         checkpoint=task.checkpoint(number),
         on_epoch=report,
     )
     assert result.best_loss is not None
     recipe = Recipe(model, training, result.best_epoch)
     trial.set_user_attr(places.RECIPE, recipe.to_dict())
+    if all(result.best_loss <= value for value in _finished(trial.study)):
+        chosen = task.windows(task.splits.validation, model.lookback)
+        calibration = calibrate_on(task.scaled, chosen, model, result.state, device)
+        trial.set_user_attr(places.CALIBRATION, calibration.to_dict())
     return result.best_loss
 
 
-def _has_finished_one(study: optuna.Study) -> bool:
-    return bool(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+def _finished(study: optuna.Study) -> list[float]:
+    """The losses of the trials that have finished so far."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return [trial.value for trial in complete if trial.value is not None]

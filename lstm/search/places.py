@@ -22,6 +22,7 @@ CLAIM = "claim"  # {"process", "time"}: who runs it, since when
 EPOCHS = "epochs"  # {"time", "train_losses"}: the newest epoch's end, and every epoch's training loss
 END = "end"  # {"time", "reason"}: an orderly end
 RECIPE = "recipe"  # of a complete trial, as JSON-safe dictionary
+CALIBRATION = "calibration"  # of a complete trial that no other had beaten, likewise
 PLACE = "place"  # {"number", "kills"}: the trial that this one repeats, and how often it was killed
 BEYOND = "beyond"  # True: it came after the budget's last place
 

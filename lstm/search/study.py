@@ -15,6 +15,7 @@ from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from data.retrain import Budget
+from lstm.evaluation.conformal import Calibration
 from lstm.search import places
 from lstm.search.storage import GRACE_SECONDS, SearchFailed, opened, prepare
 from lstm.training.recipe import Recipe
@@ -56,11 +57,17 @@ class Progress:
 
 @dataclass(frozen=True)
 class Best:
-    """The best complete trial."""
+    """The best complete trial.
+
+    Attributes:
+        value: its lowest validation loss.
+        calibration: of its quantiles, by its errors on the validation windows.
+    """
 
     number: int
     value: float
     recipe: Recipe
+    calibration: Calibration
     params: dict[str, Any]
 
 
@@ -160,7 +167,8 @@ def best(storage_url: str, name: str) -> Best:
         trial = min(complete, key=lambda one: (one.value, one.number))
         assert trial.value is not None
         recipe = Recipe.from_dict(trial.user_attrs[places.RECIPE])
-        return Best(trial.number, trial.value, recipe, dict(trial.params))
+        calibration = Calibration.from_dict(trial.user_attrs[places.CALIBRATION])
+        return Best(trial.number, trial.value, recipe, calibration, dict(trial.params))
 
 
 def trials(storage_url: str, name: str) -> list[TrialRow]:

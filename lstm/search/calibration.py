@@ -1,0 +1,47 @@
+"""How a trial stretches its quantiles: by its errors on validation windows, which it has not learned from.
+
+Axes: W windows, H horizon steps, Q quantile levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lstm.evaluation.conformal import Calibration, calibrate, spread
+from lstm.models.forecaster import ForecasterConfig
+from lstm.scaling import ScaledPanel
+from lstm.training.predict import predict
+from lstm.windows import Windows
+
+# More do not move an order statistic, but cost memory: windows, and numbers of their forecasts.
+_MOST_WINDOWS = 20_000
+_MOST_NUMBERS = 10_000_000
+
+
+def calibrate_on(
+    panel: ScaledPanel,
+    windows: Windows,
+    config: ForecasterConfig,
+    state: Mapping[str, Tensor],
+    device: torch.device,
+) -> Calibration:
+    """How to stretch the quantiles of a configuration's forecasts, by its errors on some windows.
+
+    Args:
+        windows: whose targets the weights have not learned from; of very many, a fixed draw.
+        config: the network, whose horizon and quantiles the calibration has.
+        state: its weights.
+    """
+    numbers = config.horizon * len(config.quantiles)
+    chosen = windows.at_most(min(_MOST_WINDOWS, max(_MOST_NUMBERS // numbers, 1)))
+    rows_WH = chosen.origins[:, np.newaxis] + 1 + np.arange(config.horizon)
+    return calibrate(
+        np.where(panel.observed[rows_WH, 0], panel.values[rows_WH, 0].astype(np.float64), np.nan),
+        predict(config, state, panel, chosen, device),
+        spread(panel.values[:, 0], chosen.origins, config.lookback),
+        config.quantiles,
+    )
