@@ -169,7 +169,7 @@ def defaults(frequency: Frequency, horizon: int | None = None) -> dict[str, Any]
         # A quarter of a day, or the next smaller part that days are a multiple of.
         quarter = next(steps for steps in range(max(day // 4, 1), 0, -1) if day % steps == 0)
         segments = (day,) if day <= 48 else (quarter, day)
-        heads: tuple[Head, ...] = ("segments", "calendar")
+        heads: tuple[Head, ...] = ("calendar", "segments")
         space = SearchSpace(
             hidden_size=(64, 128, 192),
             segment_length=segments,

@@ -331,6 +331,7 @@ def test_a_longer_horizon_tries_only_finalists_of_its_own_space(make_panel: Make
     short, long = (case.data_set(horizon, (24,), {}).retrain.search_space for horizon in (6, 72))
     assert "calendar" in short.head
     assert "calendar" not in long.head
+    assert (centre(short)["head"], centre(long)["head"]) == ("calendar", "segments")
     tried = [
         {**centre(short), "head": head, "num_layers": layers}
         for head, layers in (("calendar", 1), ("segments", 1), ("calendar", 2), ("segments", 2))

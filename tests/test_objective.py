@@ -158,7 +158,9 @@ def test_a_trial_that_leads_leaves_its_calibration(make_task):
     work(task, Recorder())
     with study.loaded(task.storage_url, task.study_name) as own:
         done = [(trial.value, places.CALIBRATION in trial.user_attrs) for trial in own.get_trials()]
-    leads = [value <= min(before for before, _ in done[: number + 1]) for number, (value, _) in enumerate(done)]
+    leads = [
+        value <= min(before for before, _ in done[: number + 1]) for number, (value, _) in enumerate(done)
+    ]
     assert [has for _, has in done] == leads
     assert not all(leads)
     best = study.best(task.storage_url, task.study_name)

@@ -85,7 +85,7 @@ def test_the_centre_is_the_middle_and_the_first_of_two():
         "segment_length": 6,
         "lookback": 48,
         "normalisation": "last_value",
-        "head": "segments",
+        "head": "calendar",
         "pooling": "last",
         "bidirectional": False,
         "channels": "joint",

@@ -254,8 +254,8 @@ def _method(comparison: Comparison) -> str:
         f"validation together, with {counted}; errors are their mean. A network stands above with the "
         "lookback that validation liked best. The linear model (ridge regression over the lookback) "
         "and the seasonal naive learned from the same span. All quantiles are calibrated on "
-        "validation, by a training that has not seen it, and adapt to the forecasts before whose horizon is "
-        "over.",
+        "validation, by that trial, which has not learned from it, and adapt to the forecasts before whose "
+        "horizon is over.",
         "All were judged on the same windows. Neighbouring windows share targets, so they were put into "
         f"{groups} groups of neighbours in time, each at least two horizons long where there is room, and "
         "intervals and tests are Student's t over the groups (Ibragimov and Müller 2010). p values are "
