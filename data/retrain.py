@@ -158,7 +158,7 @@ def defaults(frequency: Frequency, horizon: int | None = None) -> dict[str, Any]
 
     Args:
         horizon: where it is another one. The calendar head, which costs as much for each step as the segment
-            head for each segment, is tried up to a horizon of two days.
+            head for each segment, is tried up to a horizon of two days, and first: it is the default there.
 
     The rarer the steps the fewer the windows, so the smaller the batches and the more the epochs: a training
     needs some hundreds of them to get anywhere.

@@ -125,7 +125,7 @@ def _search(
 def _train(ground: Ground, records: Records, seed: int, settings: Settings, asked: threading.Event) -> None:
     """The recipe on train and validation, and its forecasts for the judge windows.
 
-    Its quantiles are calibrated as a night's are, by what the best trial missed on validation. They adapt, as
+    Its quantiles are calibrated as a night's are, by the best trial's errors on validation. They adapt, as
     a night's do, to the forecasts before whose horizon is over.
     """
 

@@ -72,8 +72,8 @@ def write_three(house):
 class Up:
     """A running `nightcast up`, with a client of both servers."""
 
-    def __init__(self, folder: Path, lived_in: Path) -> None:
-        self.house = furnish(folder, lived_in)
+    def __init__(self, folder: Path) -> None:
+        self.house = furnish(folder)
         self.addresses = Addresses(*free_ports(2))
         self.elsewhere = folder / "elsewhere"
         self.elsewhere.mkdir()

@@ -168,9 +168,14 @@ def test_json_gives_back_the_same():
             Calibration.from_dict({**calibration.to_dict(), "factor": [[broken]]})
 
 
-@pytest.mark.parametrize("most", [20_000, 50])
-def test_the_judge_span_changes_nothing(make_panel, monkeypatch, most):
-    monkeypatch.setattr("lstm.search.calibration._MOST_WINDOWS", most)
+@pytest.mark.parametrize(
+    ("limits", "count"),
+    [({}, 110), ({"WINDOWS": 50}, 50), ({"NUMBERS": 60 * 30}, 60), ({"NUMBERS": 30}, 40)],
+)
+def test_the_judge_span_changes_nothing(make_panel, monkeypatch, limits, count):
+    monkeypatch.setattr("lstm.search.calibration._ENOUGH_WINDOWS", 40)
+    for name, most in limits.items():
+        monkeypatch.setattr(f"lstm.search.calibration._MOST_{name}", most)
     panel = make_panel(steps=300, series=("a", "b"), missing=0.05)
     config = ForecasterConfig(
         cell="gru", hidden_size=4, num_layers=1, dropout=0.0, segment_length=1, lookback=24, horizon=6,
@@ -182,13 +187,13 @@ def test_the_judge_span_changes_nothing(make_panel, monkeypatch, most):
 
     def calibration():
         chosen = windows(panel, validation, config.lookback, config.horizon)
-        return calibrate_on(scaler.scale(panel, config.horizon), chosen, config, state, torch.device("cpu"))
+        return calibrate_on(scaler.scale(panel, config.horizon), chosen, config, state)
 
     before = calibration()
     for number in range(2):
         panel.values[panel.row(number, validation.last + 1) : panel.rows(number).stop] = 1e6
     after = calibration()
     np.testing.assert_array_equal(after.factor_HQ, before.factor_HQ)
-    assert before.windows == min(2 * (60 - 5), most)
+    assert before.windows == count
     panel.values[panel.row(0, 185) : panel.row(0, 235)] += 9
     assert not np.allclose(calibration().factor_HQ, before.factor_HQ)

@@ -24,9 +24,12 @@ from flows import embedded
 from flows.night import NightLost, end, open_night
 from flows.retrain import retrain
 from flows.sweep import KEPT_LOGS, TAG
+from flows.worker import JOB_FILE, Job
 from lstm.promotion.identity import Identity
 from lstm.promotion.lease import lease
+from lstm.search import study
 from lstm.tracking.registry import Registry
+from lstm.tracking.runs import Tracker
 from lstm.tracking.server import global_store
 
 pytestmark = [
@@ -296,6 +299,10 @@ def test_a_version_is_calibrated_on_the_validation_windows(teller, first):
     assert (calibration.windows, calibration.factor_HQ.shape) == (72 - 5, (6, 5))
     assert (calibration.factor_HQ[:, 2] == 1).all()
     assert (calibration.factor_HQ[:, [0, 4]] != 1).all()
+    tracker = Tracker(house.settings.mlflow_uri)
+    job = Job.model_validate_json(tracker.read_artifact(first.result["run_id"], JOB_FILE))
+    best = study.best(house.settings.study_url, job.study).calibration
+    np.testing.assert_array_equal(calibration.factor_HQ, best.factor_HQ)
     again = replace(bundle, calibration=replace(calibration, factor_HQ=np.ones((6, 5)), exponent=0.0))
     digest = house.mlflow.get_run(first.result["run_id"]).data.tags["nightcast.snapshot"]
     panel = load(house.settings.snapshots / f"{digest}.parquet")

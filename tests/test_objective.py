@@ -6,6 +6,7 @@ import logging
 import shutil
 import time
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,15 @@ from data.retrain import Budget
 from data.splits import split
 from lstm.evaluation import metrics
 from lstm.evaluation.conformal import calibrate, spread
+from lstm.models.forecaster import build
 from lstm.scaling import Scaler
 from lstm.search import places, study
-from lstm.search.objective import SearchTask
+from lstm.search.objective import SearchTask, train_trial
+from lstm.search.sampler import Sampler
 from lstm.search.space import contains
 from lstm.search.storage import SearchFailed, prepare
 from lstm.search.worker import work
-from lstm.training.fit import fit
+from lstm.training.fit import Fit, fit
 from lstm.training.predict import predict
 from lstm.windows import targets
 
@@ -152,30 +155,40 @@ def test_the_best_recipe_makes_the_same_loss_again(make_task):
     assert metrics.pinball(y, z.astype(float), model.quantiles) == pytest.approx(best.value, rel=1e-4)
 
 
-def test_a_trial_that_leads_leaves_its_calibration(make_task):
-    task = make_task(trials=4)
-    task = replace(task, data_set=_never_pruned(task.data_set))
-    work(task, Recorder())
+@pytest.mark.parametrize("losses", [(0.4, 0.3, 0.5, 0.3, 0.2), (0.1, 0.2), (0.3,)])
+def test_a_trial_that_none_has_beaten_leaves_its_calibration(make_task, losses):
+    """One that is as good as the best so far, too: of two the earlier number is taken, whoever ends first."""
+    task = make_task(trials=len(losses))
     with study.loaded(task.storage_url, task.study_name) as own:
-        done = [(trial.value, places.CALIBRATION in trial.user_attrs) for trial in own.get_trials()]
-    leads = [
-        value <= min(before for before, _ in done[: number + 1]) for number, (value, _) in enumerate(done)
-    ]
-    assert [has for _, has in done] == leads
-    assert not all(leads)
+        own.sampler = Sampler(5, Budget(trials=len(losses)))
+        waiting = map(untrained, losses)
+        own.optimize(
+            lambda trial: train_trial(task, trial, lambda: None, print, inf, lambda: False, next(waiting)),
+            n_trials=len(losses),
+        )
+        has = [places.CALIBRATION in trial.user_attrs for trial in own.get_trials()]
+    assert has == [loss <= min(losses[: number + 1]) for number, loss in enumerate(losses)]
+
+
+def untrained(loss):
+    """In place of `fit`: initial weights, and a loss."""
+
+    def train(config, training, panel, train, validation, *, device, checkpoint, on_epoch):
+        return Fit(build(config).state_dict(), (), 1, loss)
+
+    return train
+
+
+def test_the_calibration_is_by_errors_on_validation_of_weights_that_have_not_seen_it(make_task):
+    task = make_task(trials=2)
+    work(task, Recorder())
     best = study.best(task.storage_url, task.study_name)
     model, training = best.recipe.model, best.recipe.training
-    scaler, spans = Scaler.fit(task.panel, task.splits.train.last), task.splits
-    again = fit(
-        model,
-        training,
-        task.scaled,
-        task.windows(spans.train, model.lookback),
-        device=torch.device("cpu"),
-        epochs=best.recipe.epochs,
-    )
-    chosen = task.windows(spans.validation, model.lookback)
-    z_WHQ = predict(model, again.state, task.scaled, chosen, torch.device("cpu"))
+    cpu, scaler = torch.device("cpu"), Scaler.fit(task.panel, task.splits.train.last)
+    train = task.windows(task.splits.train, model.lookback)
+    again = fit(model, training, task.scaled, train, device=cpu, epochs=best.recipe.epochs)
+    chosen = task.windows(task.splits.validation, model.lookback)
+    z_WHQ = predict(model, again.state, task.scaled, chosen, cpu)
     y_WH = scaler.scale_target(targets(task.panel, chosen, 6), chosen.series)
     spread_W = spread(task.scaled.values[:, 0], chosen.origins, model.lookback)
     made = calibrate(y_WH, z_WHQ, spread_W, model.quantiles)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import tracemalloc
 from collections.abc import Callable
 
@@ -17,11 +18,13 @@ from data.splits import Span
 from lstm import kernels
 from lstm.features import day_features, time_features
 from lstm.kernels import native
-from lstm.models.forecaster import ForecasterConfig
+from lstm.models.forecaster import ForecasterConfig, build
 from lstm.scaling import Scaler
 from lstm.training.batches import Batches
 from lstm.training.device import DeviceMissing, choose_device, set_threads
+from lstm.training.initial import seeded
 from lstm.training.loss import forecast_loss
+from lstm.training.predict import network
 from lstm.training.recipe import Recipe, TrainingConfig
 from lstm.training.schedule import learning_rate
 from lstm.windows import windows
@@ -99,6 +102,23 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert choose_device().type == choose_device("cuda").type == "cuda"
     assert choose_device("cpu") == CPU
+
+
+def test_no_network_is_built_while_another_draws_its_initial_weights() -> None:
+    config = ForecasterConfig(
+        cell="gru", hidden_size=4, num_layers=1, dropout=0.0, segment_length=1, lookback=8, horizon=2,
+        quantiles=(0.5,), columns=1, calendar_features=3,
+    )  # fmt: skip
+    with seeded(1):
+        alone = torch.rand(3)
+    state = build(config).state_dict()
+    other = threading.Thread(target=network, args=(config, state))
+    with seeded(1):
+        other.start()
+        other.join(0.2)
+        assert other.is_alive()
+        assert torch.rand(3).tolist() == alone.tolist()
+    other.join()
 
 
 def test_threads() -> None:

@@ -37,7 +37,7 @@ _LEAST_SPREAD = 0.1
 _PIECE = 1024
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Calibration:
     """What quantiles are stretched by, away from the median.
 

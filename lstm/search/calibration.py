@@ -17,31 +17,34 @@ from lstm.scaling import ScaledPanel
 from lstm.training.predict import predict
 from lstm.windows import Windows
 
-# More do not move an order statistic, but cost memory: windows, and numbers of their forecasts.
+# More windows hardly move an order statistic, but cost memory: that of as many numbers as they forecast.
 _MOST_WINDOWS = 20_000
 _MOST_NUMBERS = 10_000_000
+_ENOUGH_WINDOWS = 1_000
 
 
 def calibrate_on(
-    panel: ScaledPanel,
-    windows: Windows,
-    config: ForecasterConfig,
-    state: Mapping[str, Tensor],
-    device: torch.device,
+    panel: ScaledPanel, windows: Windows, config: ForecasterConfig, state: Mapping[str, Tensor]
 ) -> Calibration:
     """How to stretch the quantiles of a configuration's forecasts, by its errors on some windows.
 
+    On the CPU: where other trials train on a device, it has no memory to spare.
+
     Args:
+        panel: in the units that the weights were trained in.
         windows: whose targets the weights have not learned from; of very many, a fixed draw.
         config: the network, whose horizon and quantiles the calibration has.
         state: its weights.
+
+    Raises:
+        RuntimeError: the state is not of this configuration.
     """
     numbers = config.horizon * len(config.quantiles)
-    chosen = windows.at_most(min(_MOST_WINDOWS, max(_MOST_NUMBERS // numbers, 1)))
+    chosen = windows.at_most(min(_MOST_WINDOWS, max(_MOST_NUMBERS // numbers, _ENOUGH_WINDOWS)))
     rows_WH = chosen.origins[:, np.newaxis] + 1 + np.arange(config.horizon)
     return calibrate(
         np.where(panel.observed[rows_WH, 0], panel.values[rows_WH, 0].astype(np.float64), np.nan),
-        predict(config, state, panel, chosen, device),
+        predict(config, state, panel, chosen, torch.device("cpu")),
         spread(panel.values[:, 0], chosen.origins, config.lookback),
         config.quantiles,
     )

@@ -112,7 +112,6 @@ def train_trial(
     number = places.place(trial.study.get_trials(deepcopy=False)[trial.number])
     model, training = suggest(trial, task.data_set, **task.scaled.sizes)
     training = replace(training, seed=training.seed + number)
-    device = choose_device(task.device)
     started()
     losses: list[float] = []
 
@@ -135,7 +134,7 @@ def train_trial(
         task.scaled,
         task.windows(task.splits.train, model.lookback),
         task.validation(model.lookback),
-        device=device,
+        device=choose_device(task.device),
         checkpoint=task.checkpoint(number),
         on_epoch=report,
     )
@@ -143,8 +142,9 @@ def train_trial(
     recipe = Recipe(model, training, result.best_epoch)
     trial.set_user_attr(places.RECIPE, recipe.to_dict())
     if all(result.best_loss <= value for value in _finished(trial.study)):
-        chosen = task.windows(task.splits.validation, model.lookback)
-        calibration = calibrate_on(task.scaled, chosen, model, result.state, device)
+        # All of this lookback's: those that it shares with others may be fewer.
+        own = task.windows(task.splits.validation, model.lookback)
+        calibration = calibrate_on(task.scaled, own, model, result.state)
         trial.set_user_attr(places.CALIBRATION, calibration.to_dict())
     return result.best_loss
 

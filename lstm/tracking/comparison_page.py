@@ -253,9 +253,9 @@ def _method(comparison: Comparison) -> str:
         f"budget, at most {budget}. The best trial by validation loss was trained again on train and "
         f"validation together, with {counted}; errors are their mean. A network stands above with the "
         "lookback that validation liked best. The linear model (ridge regression over the lookback) "
-        "and the seasonal naive learned from the same span. All quantiles are calibrated on "
-        "validation, by that trial, which has not learned from it, and adapt to the forecasts before whose "
-        "horizon is over.",
+        "and the seasonal naive learned from the same span. A network's quantiles are calibrated by its best "
+        "trial's errors on validation, which it has not learned from, those of linear and naive are made of "
+        "their errors there; all adapt to the forecasts before whose horizon is over.",
         "All were judged on the same windows. Neighbouring windows share targets, so they were put into "
         f"{groups} groups of neighbours in time, each at least two horizons long where there is room, and "
         "intervals and tests are Student's t over the groups (Ibragimov and Müller 2010). p values are "

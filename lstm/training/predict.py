@@ -12,6 +12,7 @@ from torch import Tensor
 from lstm.models.forecaster import Forecaster, ForecasterConfig, build
 from lstm.scaling import ScaledPanel
 from lstm.training.batches import Batches
+from lstm.training.initial import seeded
 from lstm.windows import Windows
 
 
@@ -44,7 +45,7 @@ def network(config: ForecasterConfig, state: Mapping[str, Tensor]) -> Forecaster
     Raises:
         RuntimeError: the state is not of this configuration.
     """
-    with torch.random.fork_rng(devices=[]):
+    with seeded(0):
         model = build(config)
     model.load_state_dict(dict(state))
     return model.eval()
