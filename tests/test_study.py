@@ -197,6 +197,15 @@ def test_best_is_the_lowest_with_its_recipe(lite):
     assert study.progress(lite, NAME).best_value == 0.2
 
 
+def test_the_trial_of_an_older_worker_is_refused(lite):
+    study.create(lite, NAME, Budget(trials=1), 0)
+    with study.loaded(lite, NAME) as own:
+        own.sampler = Sampler(0, Budget())
+        own.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+    with pytest.raises(SearchFailed, match=r"trial 0 has no calibration.* Remedy: "):
+        study.best(lite, NAME)
+
+
 def test_best_of_nothing_says_what_became_of_the_trials(lite):
     study.create(lite, NAME, Budget(trials=4), 0)
     with pytest.raises(SearchFailed, match="none was started"):

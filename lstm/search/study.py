@@ -157,7 +157,8 @@ def best(storage_url: str, name: str) -> Best:
     """The complete trial with the lowest validation loss.
 
     Raises:
-        SearchFailed: there is no such study, or no trial of it finished; says what became of them.
+        SearchFailed: there is no such study, or no trial of it finished; says what became of them. Or the
+            best one was run by a worker of another version, which left no calibration.
     """
     with loaded(storage_url, name) as study:
         own = study.get_trials(deepcopy=False)
@@ -166,6 +167,12 @@ def best(storage_url: str, name: str) -> Best:
             raise SearchFailed(f"study {name}: no trial finished; {_fates(own)}")
         trial = min(complete, key=lambda one: (one.value, one.number))
         assert trial.value is not None
+        if places.CALIBRATION not in trial.user_attrs:
+            raise SearchFailed(
+                f"study {name}: trial {trial.number} has no calibration; its worker runs another version of "
+                "Nightcast. Remedy: install the same one wherever trials run, then start the search anew by "
+                "another retrain.seed"
+            )
         recipe = Recipe.from_dict(trial.user_attrs[places.RECIPE])
         calibration = Calibration.from_dict(trial.user_attrs[places.CALIBRATION])
         return Best(trial.number, trial.value, recipe, calibration, dict(trial.params))
