@@ -102,9 +102,11 @@ def test_a_wrong_value_is_rejected(up: Up, wrong) -> None:
     assert answer.status_code == 409, answer.text
 
 
-def test_nights_are_cancelled_and_a_forecast_is_stored(up: Up, nights) -> None:
+def test_nights_are_cancelled_a_forecast_is_stored_and_networks_are_compared(up: Up, nights) -> None:
     """Cancelling as the UI does it reaches the runs in a pool and the processes beside the night."""
     forecast = up.submit("forecast/hourly", data_set="three")
+    little = {"networks": ["gru"], "lookbacks": [24], "trials": 1, "minutes": 0.1, "seeds": 1, "workers": 1}
+    comparison = up.submit("compare/on-demand", data_set="three", **little)
     pooled = up.submit("retrain/nightly", data_set="long", pool="nightcast-search", workers=1)
     local = up.submit("retrain/nightly", data_set="long_too", workers=1)
     both = ("long", "long_too")
@@ -124,11 +126,13 @@ def test_nights_are_cancelled_and_a_forecast_is_stored(up: Up, nights) -> None:
     assert local_workers
     assert not any(one.is_running() for one in local_workers)
 
-    (stored,) = up.until_ended(forecast)
+    stored, compared = up.until_ended(forecast, comparison)
     assert stored["name"] == "Completed", stored
     assert "version 1" in stored["message"]
     assert len(up.house.forecasts("three")) == 1
     assert "q0.5" in up.artifact("forecast-three")
+    assert compared["name"] == "Completed", compared
+    assert "GRU" in up.artifact("comparison-three")
 
 
 def test_a_pool_without_a_deployment_is_refused(up: Up) -> None:
