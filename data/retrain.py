@@ -21,6 +21,9 @@ Positions = Literal["learned", "sinusoidal"]
 HEAD_SIZE = 16
 """Units of one attention head of a transformer."""
 
+# Up to so many steps of horizon the calendar head is no great cost.
+_FEW_STEPS = 48
+
 
 def _is_duration(text: str) -> str:
     duration(text)
@@ -157,8 +160,7 @@ def defaults(frequency: Frequency, horizon: int | None = None) -> dict[str, Any]
     """Values of `Retrain` that fit a frequency: a day, a fortnight, eight weeks or a year ahead.
 
     Args:
-        horizon: where it is another one. The calendar head, which costs as much for each step as the segment
-            head for each segment, is tried up to a horizon of two days, and first: it is the default there.
+        horizon: where it is another one.
 
     The rarer the steps the fewer the windows, so the smaller the batches and the more the epochs: a training
     needs some hundreds of them to get anywhere.
@@ -169,12 +171,11 @@ def defaults(frequency: Frequency, horizon: int | None = None) -> dict[str, Any]
         # A quarter of a day, or the next smaller part that days are a multiple of.
         quarter = next(steps for steps in range(max(day // 4, 1), 0, -1) if day % steps == 0)
         segments = (day,) if day <= 48 else (quarter, day)
-        heads: tuple[Head, ...] = ("calendar", "segments")
         space = SearchSpace(
             hidden_size=(64, 128, 192),
             segment_length=segments,
             lookback=(7 * day, 14 * day),
-            head=heads if horizon is None or horizon <= 2 * day else ("segments",),
+            head=_heads(horizon or day, day),
         )
         return {"horizon": day, "validation": "4w", "judge": "4w", "search_space": space}
     if frequency.text == "D":
@@ -185,6 +186,16 @@ def defaults(frequency: Frequency, horizon: int | None = None) -> dict[str, Any]
         return {"horizon": 8, "validation": "26w", "judge": "26w", "max_epochs": 60, "search_space": space}
     space = SearchSpace(segment_length=(1, 3), lookback=(24, 36), batch_size=(16, 32))
     return {"horizon": 12, "validation": "104w", "judge": "104w", "max_epochs": 60, "search_space": space}
+
+
+def _heads(horizon: int, day: int) -> tuple[Head, ...]:
+    """Heads to try for steps of less than a day; the first of two is the default.
+
+    The calendar head costs as much for each step as the segment head for each segment.
+    """
+    if horizon > 2 * day:
+        return ("segments",)
+    return ("calendar", "segments") if horizon <= _FEW_STEPS else ("segments", "calendar")
 
 
 def default_seasons(frequency: Frequency) -> tuple[int, ...]:

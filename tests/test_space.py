@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data.calendar import Frequency
 from data.catalog import parse_data_set
-from data.retrain import SearchSpace
+from data.retrain import SearchSpace, defaults
 from lstm.search.space import centre, contains, params_of, suggest
 from lstm.training.recipe import Recipe
 
@@ -95,6 +96,24 @@ def test_the_centre_is_the_middle_and_the_first_of_two():
         "dropout": 0.2,
         "learning_rate": pytest.approx(1e-3),
     }
+
+
+@pytest.mark.parametrize(
+    ("frequency", "horizon", "heads"),
+    [
+        ("h", None, ("calendar", "segments")),
+        ("h", 48, ("calendar", "segments")),
+        ("h", 49, ("segments",)),
+        ("15min", 48, ("calendar", "segments")),
+        ("15min", None, ("segments", "calendar")),
+        ("15min", 192, ("segments", "calendar")),
+        ("15min", 193, ("segments",)),
+        ("D", None, ("segments", "calendar")),
+    ],
+)
+def test_the_first_head_is_the_calendars_where_steps_are_few(frequency, horizon, heads):
+    """It costs as much for each step as the other for each segment of a day."""
+    assert defaults(Frequency(frequency), horizon)["search_space"].head == heads
 
 
 def test_the_centre_is_inside_and_can_be_tried_first():
