@@ -21,7 +21,7 @@ Positions = Literal["learned", "sinusoidal"]
 HEAD_SIZE = 16
 """Units of one attention head of a transformer."""
 
-# Up to so many steps of horizon the calendar head is no great cost.
+# Up to so many steps of horizon the calendar head is worth its cost (docs/decisions.md).
 _FEW_STEPS = 48
 
 

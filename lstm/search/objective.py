@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,10 +11,13 @@ from pathlib import Path
 import numpy as np
 import optuna
 from optuna.trial import TrialState
+from torch import Tensor
 
 from data.catalog import DataSet
 from data.panel import Integers, Panel
 from data.splits import Span, Splits
+from lstm.evaluation.conformal import Calibration
+from lstm.models.forecaster import ForecasterConfig
 from lstm.scaling import ScaledPanel, Scaler
 from lstm.search import places
 from lstm.search.calibration import calibrate_on
@@ -139,14 +142,16 @@ def train_trial(
         on_epoch=report,
     )
     assert result.best_loss is not None
-    recipe = Recipe(model, training, result.best_epoch)
-    trial.set_user_attr(places.RECIPE, recipe.to_dict())
+    trial.set_user_attr(places.RECIPE, Recipe(model, training, result.best_epoch).to_dict())
     if all(result.best_loss <= value for value in _finished(trial.study)):
-        # All of this lookback's: those that it shares with others may be fewer.
-        own = task.windows(task.splits.validation, model.lookback)
-        calibration = calibrate_on(task.scaled, own, model, result.state)
-        trial.set_user_attr(places.CALIBRATION, calibration.to_dict())
+        trial.set_user_attr(places.CALIBRATION, _calibration(task, model, result.state).to_dict())
     return result.best_loss
+
+
+def _calibration(task: SearchTask, model: ForecasterConfig, state: Mapping[str, Tensor]) -> Calibration:
+    """By all validation windows of its own lookback: those that other lookbacks share may be fewer."""
+    own = task.windows(task.splits.validation, model.lookback)
+    return calibrate_on(task.scaled, own, model, state)
 
 
 def _finished(study: optuna.Study) -> list[float]:
