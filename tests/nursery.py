@@ -9,7 +9,6 @@ other process. Only its imports are there already.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import select
@@ -17,15 +16,14 @@ import socket
 import sys
 from pathlib import Path
 
-from forked import Running, settle
+from forked import FILES, PIPE, STDOUT, Fork, Running, become
 from prefect.context import refresh_global_settings_context
 from prefect.logging.configuration import setup_logging
 
 from data.errors import SettingsError
 
 POLL_SECONDS = 0.05
-ROOM = 200
-"""Descriptors above this are nobody's: a child's own are parked there until each has its number."""
+ON_A_LEASH = "import nursery; nursery.leashed()"
 
 
 class Nursery:
@@ -52,6 +50,23 @@ class Nursery:
         child = Running(ours)
         child.stdin = os.fdopen(stdin, "wb")
         return child
+
+
+def start(module, *arguments, log, environment=None, pass_fds=()):
+    """As `flows.leash.start`, for a test that has threads: the child is not a descendant of it."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    full = {**os.environ, **(environment or {})}
+    with log.open("ab") as output:
+        files = {"stdin": PIPE, "stdout": output, "stderr": STDOUT, "pass_fds": pass_fds}
+        return Fork(ON_A_LEASH, module, *arguments, environment=full, **files)
+
+
+def leashed():
+    """What a child that a test has started runs."""
+    from flows import leash
+
+    _be_on_a_leash()
+    leash.main()
 
 
 def begin():
@@ -85,7 +100,7 @@ def _nurse(requests):
     waiting = {}
     while True:
         if select.select([requests], [], [], POLL_SECONDS)[0]:
-            message, files, _, _ = socket.recv_fds(requests, 1 << 20, 16)
+            message, files, _, _ = socket.recv_fds(requests, 1 << 20, FILES)
             if not message:
                 os._exit(0)
             *own, answers = files
@@ -108,17 +123,15 @@ def _nurse(requests):
 
 def _become(request, files):
     """This process as `flows.leash.start` would have started it."""
-    settle(request)
-    parked = [fcntl.fcntl(file, fcntl.F_DUPFD, ROOM) for file in files]
-    for file in files:
-        os.close(file)
-    for file, number in zip(parked, request["numbers"], strict=True):
-        os.dup2(file, number)
-        os.close(file)
-    # As much of it as there is room for: what tells processes apart.
-    Path("/proc/self/comm").write_text(request["arguments"][0])
-    _let_prefect_read_the_environment()
+    become(request, files)
     sys.argv[:] = ["leash", *request["arguments"]]
+    _be_on_a_leash()
+
+
+def _be_on_a_leash():
+    # As much of it as there is room for: what tells processes apart.
+    Path("/proc/self/comm").write_text(sys.argv[1])
+    _let_prefect_read_the_environment()
 
 
 def _let_prefect_read_the_environment():
