@@ -2,7 +2,7 @@
 asks.
 
 A fork is a process as real as any: of a session of its own, with the environment, folder and files that the
-test gives it. Signals reach it and its interpreter ends as any other's does.
+test gives it. Signals reach it, and it ends as any other does: threads are waited for, exit functions called.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from subprocess import PIPE, STDOUT
 
@@ -301,10 +302,38 @@ def become(request, files):
 
 
 def _run(request, files):
-    """The code, as a shell would have started it."""
+    """The code, as a shell would have started it, to its end."""
     become(request, files)
     sys.argv = ["-c", *request["arguments"]]
-    exec(request["code"], {"__name__": "__main__"})
+    try:
+        exec(request["code"], {"__name__": "__main__"})
+        status = 0
+    except SystemExit as end:
+        status = end.code
+        if status is not None and not isinstance(status, int):
+            print(status, file=sys.stderr)
+            status = 1
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        status = 1
+        if isinstance(error, KeyboardInterrupt):
+            atexit.register(_interrupt)
+    _end(status or 0)
+
+
+def _interrupt():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def _end(status):
+    """As an interpreter ends; but what it has in memory is not taken apart first, for half a second."""
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":
