@@ -305,6 +305,7 @@ def _run(request, files):
     """The code, as a shell would have started it, to its end."""
     become(request, files)
     sys.argv = ["-c", *request["arguments"]]
+    sys.path.insert(0, "")
     try:
         exec(request["code"], {"__name__": "__main__"})
         status = 0

@@ -9,6 +9,7 @@ other process. Only its imports are there already.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import select
@@ -77,18 +78,35 @@ def begin():
     from flows import leash
     from flows.cli import main, output
 
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    if os.fork() == 0:
-        ours.close()
-        _become(*_nurse(theirs))
+    if not _beside():
         return leash.main
-    theirs.close()
-    leash.start = Nursery(ours).start
     with contextlib.suppress(SettingsError):  # which the command will tell
         output.prepare()
         _let_prefect_read_the_environment()
     sys.argv[0] = "nightcast"
     return main
+
+
+def begin_accuracy():
+    """The same for `python -m benchmarks.accuracy`."""
+    from benchmarks.accuracy import main
+    from flows import leash
+
+    return functools.partial(main, *sys.argv[1:]) if _beside() else leash.main
+
+
+def _beside():
+    """Put a nursery beside this process: true. False in each process that it forks later."""
+    from flows import leash
+
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if os.fork() == 0:
+        ours.close()
+        _become(*_nurse(theirs))
+        return False
+    theirs.close()
+    leash.start = Nursery(ours).start
+    return True
 
 
 def _nurse(requests):
