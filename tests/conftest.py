@@ -28,7 +28,14 @@ settings.register_profile(
 )
 settings.load_profile("nightcast")
 
-STACK = ("test_deploy.py", "test_mlproject.py", "test_postgres_night.py", "test_servers.py", "test_stack.py")
+STACK = (
+    "test_deploy.py",
+    "test_mlproject.py",
+    "test_postgres_night.py",
+    "test_tracking_server.py",
+    "test_servers.py",
+    "test_stack.py",
+)
 """Files whose tests share one `nightcast up`."""
 
 LONGEST = (
@@ -40,7 +47,6 @@ LONGEST = (
     "test_night.py",
     "test_covariates_night.py",
     "test_accuracy.py",
-    "test_tracking_server.py",
     "test_study.py",
     "test_kernel_sanitizers.py",
     "test_search_workers.py",

@@ -31,6 +31,8 @@ LATE = (
     "anyio._backends._asyncio",
     "git",
     "graphviz",
+    "mlflow.cli",
+    "mlflow.projects.backend.local",
     "mlflow.store.artifact.local_artifact_repo",
     "mlflow.store.model_registry.sqlalchemy_store",
     "mlflow.store.tracking.sqlalchemy_store",
@@ -39,6 +41,8 @@ LATE = (
     "pandera.backends.polars.register",
     "pandera.strategies.base_strategies",
     "plotly.graph_objects",
+    "prefect.cli.deploy",
+    "prefect.cli.deployment",
     "prefect.flow_engine",
     "prefect.server.api.server",
     "prefect.task_engine",
@@ -229,7 +233,7 @@ def _preload():
 
 
 def _look_up_once():
-    """What libraries find out at their first use and keep: mappings, fonts, which package has which module."""
+    """What libraries find out at their first use, and keep: mappings, fonts, the modules of packages."""
     from mlflow.utils import requirements_utils
     from sqlalchemy.orm import configure_mappers
 
@@ -243,7 +247,7 @@ def _look_up_once():
 
 
 def _serve(listener):
-    """Forks for every request, as long as anybody may ask. Returns in each fork, with its request and files."""
+    """Forks for every request, while anybody may ask. Returns in each fork, with its request and files."""
     asking = []
     message = None
     while message is None:
@@ -314,7 +318,7 @@ def _run(request, files):
         if status is not None and not isinstance(status, int):
             print(status, file=sys.stderr)
             status = 1
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - told, as every interpreter does at its end
         sys.excepthook(type(error), error, error.__traceback__)
         status = 1
         if isinstance(error, KeyboardInterrupt):

@@ -82,7 +82,7 @@ def begin():
         return leash.main
     with contextlib.suppress(SettingsError):  # which the command will tell
         output.prepare()
-        _let_prefect_read_the_environment()
+        let_prefect_read_the_environment()
     sys.argv[0] = "nightcast"
     return main
 
@@ -149,10 +149,19 @@ def _become(request, files):
 def _be_on_a_leash():
     # As much of it as there is room for: what tells processes apart.
     Path("/proc/self/comm").write_text(sys.argv[1])
-    _let_prefect_read_the_environment()
+    let_prefect_read_the_environment()
 
 
-def _let_prefect_read_the_environment():
+def prefect():
+    """What the installed program does; its exit status."""
+    from prefect.cli import app
+
+    let_prefect_read_the_environment()
+    sys.argv[0] = "prefect"
+    return app()
+
+
+def let_prefect_read_the_environment():
     """As it does while it is imported."""
     refresh_global_settings_context()
     setup_logging()
