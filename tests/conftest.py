@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import sys
@@ -63,9 +64,12 @@ class Groups(LoadScopeScheduling):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Called once in each process, which imports everything now."""
+    """Called once in each process, which imports everything now, and has no garbage among it later."""
     with importing():
-        return (yield)
+        found = yield
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+    return found
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -230,6 +230,7 @@ def _preload():
     missing = [name for name in threads if name not in MISSED]
     assert len(missing) == 1, f"threads would not be there after a fork: {missing}"
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def _look_up_once():

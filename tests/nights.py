@@ -26,6 +26,8 @@ from lstm.promotion.ledger import Ledger
 from lstm.settings import Settings
 
 BIN = Path(sys.executable).parent
+SITE = str(Path(__file__).parent / "site")
+"""On the path of interpreters that a test starts."""
 START = datetime(2024, 1, 1, tzinfo=UTC)
 NIGHTCAST = "import sys, nursery; main = nursery.begin(); sys.exit(main())"
 """What the installed program does."""
@@ -94,6 +96,7 @@ class House:
             "NIGHTCAST_CATALOG": str(self.catalog),
             "NIGHTCAST_DEVICE": "cpu",
             "NIGHTCAST_WORKERS": "1",
+            "PYTHONPATH": SITE,
         }
 
     def declare(self, name, space=None, **retrain):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from nights import BIN
+from nights import BIN, SITE
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from servers import Up, free_ports, through, wait
 
@@ -187,7 +187,12 @@ def test_serving_gives_the_numbers_of_the_forecast(up: Up, nights, tmp_path, mon
 def serving(arguments: Sequence[str], health: str, folder: Path) -> Iterator[None]:
     """Run `mlflow models serve` until its health address answers; end it and its children afterwards."""
     # It looks for uvicorn on the path.
-    environment = {**os.environ, "DO_NOT_TRACK": "true", "PATH": f"{BIN}:{os.environ['PATH']}"}
+    environment = {
+        **os.environ,
+        "DO_NOT_TRACK": "true",
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "PYTHONPATH": SITE,
+    }
     with (folder / "server.log").open("w+") as log:
         server = subprocess.Popen(
             [BIN / "mlflow", "models", "serve", *arguments],
