@@ -10,6 +10,7 @@ import socket
 import time
 from pathlib import Path
 
+import psutil
 import requests
 import yaml
 from forked import PIPE, STDOUT, Fork
@@ -202,6 +203,14 @@ class Up:
     def trials_running(self, name):
         """How many trials of a data set MLflow shows as running."""
         return len(self.runs(name, "trial", "RUNNING"))
+
+    def local_workers(self):
+        """The search processes that run beside a night."""
+        found = []
+        for one in psutil.Process(self.command.process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found += [one] if "flows.worker" in one.cmdline() else []
+        return found
 
     @property
     def logs(self):
