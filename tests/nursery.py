@@ -149,7 +149,8 @@ def _become(request, files):
 def _be_on_a_leash():
     # As much of it as there is room for: what tells processes apart.
     Path("/proc/self/comm").write_text(sys.argv[1])
-    let_prefect_read_the_environment()
+    if sys.argv[1] == "flows.embedded":
+        let_prefect_read_the_environment()
 
 
 def prefect():

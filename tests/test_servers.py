@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import pytest
 import requests
-from nights import BIN, SITE
+from forked import Fork
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from servers import Up, free_ports, through, wait
+from servers import PROGRAMS, Up, free_ports, through, wait
 
 from flows.loopback import answers
 from flows.search import OutOfReach, require_reach
@@ -159,15 +157,14 @@ def test_a_search_worker_out_of_reach_says_what_is_missing(up: Up, nights, tmp_p
     client.set_tag(run, PROCESS_TAG, process)
 
 
-def test_serving_gives_the_numbers_of_the_forecast(up: Up, nights, tmp_path, monkeypatch) -> None:
+def test_serving_gives_the_numbers_of_the_forecast(up: Up, nights, tmp_path) -> None:
     """Of several series with a covariate, both with gaps; a request without rows is refused."""
     body = tmp_path / "request.json"
     command = up.run("nightcast", "forecast", "three", "--json", "--request", str(body))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", up.addresses.mlflow)
     (port,) = free_ports(1)
     address = f"http://127.0.0.1:{port}"
     model = ("-m", "models:/three@champion", "--env-manager", "local", "-p", str(port))
-    with serving(model, f"{address}/ping", tmp_path):
+    with serving(up, model, f"{address}/ping"):
         text, _ = command.communicate()
         assert command.returncode == 0, text
         request = json.loads(body.read_text())
@@ -184,27 +181,15 @@ def test_serving_gives_the_numbers_of_the_forecast(up: Up, nights, tmp_path, mon
 
 
 @contextmanager
-def serving(arguments: Sequence[str], health: str, folder: Path) -> Iterator[None]:
+def serving(up: Up, arguments: Sequence[str], health: str) -> Iterator[None]:
     """Run `mlflow models serve` until its health address answers; end it and its children afterwards."""
-    # It looks for uvicorn on the path.
-    environment = {
-        **os.environ,
-        "DO_NOT_TRACK": "true",
-        "PATH": f"{BIN}:{os.environ['PATH']}",
-        "PYTHONPATH": SITE,
-    }
-    with (folder / "server.log").open("w+") as log:
-        server = subprocess.Popen(
-            [BIN / "mlflow", "models", "serve", *arguments],
-            cwd=folder,
-            env=environment,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
+    with (up.elsewhere / "serve.log").open("w+") as log:
+        server = Fork(
+            PROGRAMS["mlflow"], "models", "serve", *arguments, stdout=log, environment=up.environment
         )
         try:
             wait(lambda: server.poll() is not None or answers(health, 5), 120)
-            assert server.poll() is None, (folder / "server.log").read_text()
+            assert server.poll() is None, (up.elsewhere / "serve.log").read_text()
             yield
         finally:
             with suppress(ProcessLookupError):
