@@ -153,8 +153,10 @@ def find_champion(night: Night, prepared: Prepared) -> Reigning:
 
 
 @task(cache_policy=NO_CACHE, task_run_name="search")
-def search(night: Night, reigning: Reigning, held: Lease, workers: int | None, pool: str | None) -> Best:
-    """The best trial of the study, once its workers have spent the budget."""
+def search(
+    night: Night, reigning: Reigning, held: Lease, workers: int | None, pool: str | None
+) -> tuple[Best, ...]:
+    """The best trial of the study, or of each normalisation, once its workers have spent the budget."""
     with night.stages.stage("search") as stage:
         searching.create_study(night, reigning)
         if not searching.is_over(night):
@@ -164,13 +166,14 @@ def search(night: Night, reigning: Reigning, held: Lease, workers: int | None, p
             finally:
                 searching.tidy(night)
         best = searching.best(night)
-    get_run_logger().info("Best trial %d: loss %.4f, %s", best.number, best.value, best.params)
+    for one in best:
+        get_run_logger().info("Best trial %d: loss %.4f, %s", one.number, one.value, one.params)
     return best
 
 
 @task(cache_policy=NO_CACHE, task_run_name="train the challenger")
-def train(night: Night, prepared: Prepared, best: Best) -> Challenger:
-    """Judged weights of the best trial's recipe."""
+def train(night: Night, prepared: Prepared, best: tuple[Best, ...]) -> Challenger:
+    """Judged weights of the best trials' recipes."""
     with night.stages.stage("train") as stage:
         return contest.train_challenger(night, prepared, best, stage)
 

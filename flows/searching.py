@@ -10,7 +10,7 @@ from flows.night import Night
 from flows.progress import Stage
 from flows.workers import Workers, WorkersFailed
 from lstm.search import study
-from lstm.search.space import centre, contains, params_of
+from lstm.search.space import contains, first_trials, params_of
 from lstm.search.study import Best, Progress
 
 logger = logging.getLogger(__name__)
@@ -22,10 +22,10 @@ def create_study(night: Night, reigning: Reigning) -> None:
     """The night's study, made before its workers start. It tries the middle of the space first, then what
     the champion was made with."""
     retrain = night.data_set.retrain
-    first = [centre(retrain.search_space)]
+    first = first_trials(retrain)
     if reigning.bundle is not None:
-        params = params_of(reigning.bundle.recipe)
-        first += [params] if contains(retrain.search_space, params) else []
+        made_with = [params_of(member.recipe) for member in reigning.bundle.members]
+        first += [params for params in made_with if contains(retrain.search_space, params)]
     study.create(night.settings.study_url, night.study, retrain.budget, retrain.seed, first)
 
 
@@ -58,13 +58,15 @@ def wait_for_search(night: Night, workers: Workers, check_lease: Callable[[], No
         logger.warning("a search worker ended in an error: %s", error)
 
 
-def best(night: Night) -> Best:
-    """The best trial of the night's study.
+def best(night: Night) -> tuple[Best, ...]:
+    """The best trial of the night's study; for an ensemble the best of each normalisation, the best of all
+    first.
 
     Raises:
         SearchFailed: no trial finished.
     """
-    return study.best(night.settings.study_url, night.study)
+    found = study.best_of_each(night.settings.study_url, night.study)
+    return found if night.data_set.retrain.ensemble else found[:1]
 
 
 def is_over(night: Night) -> bool:

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import accuracy, m4, standing
-from benchmarks.campaign import Campaign, Plan, Unit, finalists
+from benchmarks.campaign import Campaign, Plan, Unit, family, finalists
 from benchmarks.narrator import Narrator
 from benchmarks.protocol import (
     Case,
@@ -317,7 +317,7 @@ def test_search_and_training_never_see_the_test_part(case: Case, tmp_path: Path)
     best = [study.best(each._url, "horizon-6") for each in (before, after)]
     found = [{**vars(one), "calibration": one.calibration.to_dict()} for one in best]
     assert found[0] == found[1]
-    weights = [each.folder / "seeds" / "horizon-6-pinball-seed-0.safetensors" for each in (before, after)]
+    weights = [each.folder / "seeds" / "horizon-6-pinball-seed-0-0.safetensors" for each in (before, after)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
     assert before.scores(6) != after.scores(6)
     # In the same place, what was searched and trained is taken for what it is, and only scored anew.
@@ -346,6 +346,49 @@ def test_a_longer_horizon_tries_only_finalists_of_its_own_space(make_panel: Make
     assert finalists(rows[:3], long, 2) == [centre(long)]
 
 
+def test_an_ensemble_is_the_best_of_each_normalisation_that_a_space_holds(make_panel: MakePanel) -> None:
+    case = Case("made", make_panel(steps=800), split_rows("made", 800, "70/10/20"), 24, ENTRY)
+    short, long = (case.data_set(horizon, (24,), {}).retrain.search_space for horizon in (6, 72))
+    tried = [
+        {**centre(short), "head": head, "normalisation": kind, "num_layers": layers}
+        for head, kind, layers in (
+            ("calendar", "last_value", 1),
+            ("segments", "last_value", 2),
+            ("calendar", "none", 2),
+            ("segments", "instance", 1),
+        )
+    ]
+    values = (0.4, 0.5, 0.3, None)
+    rows = [
+        study.TrialRow(number, "finished" if value else "pruned", value, params, (), (), 1.0, "")
+        for number, (value, params) in enumerate(zip(values, tried, strict=True))
+    ]
+    assert family(rows, short) == [tried[2], tried[0]]
+    assert family(rows, long) == [{**centre(long), "normalisation": "none"}, tried[1]]
+
+
+@pytest.mark.parametrize("trials", [0, 3])
+def test_an_ensemble_forecasts_the_mean_of_its_networks(case: Case, tmp_path: Path, trials: int) -> None:
+    plan = replace(PLAN, trials=trials, seeds=(0,), retrain={"max_epochs": 1, "ensemble": True})
+    watcher = Watcher()
+    ensemble = campaign(case, tmp_path, plan)
+    ensemble.run(watcher)
+    # Only the shortest horizon searches; its first trials are the middle with each normalisation.
+    assert (watcher.trials, watcher.seeds) == (trials, 2)
+    for horizon in plan.horizons:
+        recipes = ensemble.recipes(horizon)
+        kinds = [recipe.model.normalisation for recipe in recipes]
+        assert sorted(kinds) == ["instance", "last_value", "none"]
+        assert {recipe.model.horizon for recipe in recipes} == {horizon}
+        files = [
+            ensemble.folder / "seeds" / f"horizon-{horizon}-pinball-seed-0-{n}.safetensors" for n in range(3)
+        ]
+        assert all(file.exists() for file in files)
+    alone = campaign(case, tmp_path, replace(plan, trials=0, retrain={"max_epochs": 1}))
+    alone.run(Watcher())
+    assert alone.scores(6)["mse"] != ensemble.scores(6)["mse"]
+
+
 def test_another_search_lies_in_another_folder_but_more_seeds_and_horizons_go_on(
     case: Case, tmp_path: Path
 ) -> None:
@@ -363,7 +406,7 @@ def test_where_what_scores_changes_the_trained_models_are_scored_anew(
     plan = replace(PLAN, trials=0, horizons=(6,), seeds=(0,))
     before = campaign(case, tmp_path, plan)
     before.run(Watcher())
-    weights = before.folder / "seeds" / f"{before.units[0]}.safetensors"
+    weights = before.folder / "seeds" / f"{before.units[0]}-0.safetensors"
     trained = weights.stat().st_mtime_ns
     other_season = campaign(replace(case, season=12), tmp_path, plan)
     monkeypatch.setattr("benchmarks.campaign.SCORING", ("benchmarks/standing.py",))
@@ -414,7 +457,7 @@ def test_the_json_has_a_value_a_seed_the_configuration_and_the_seconds(
     assert list(found["horizons"]) == ["6", "12"]
     for scores in found["horizons"].values():
         assert all(len(scores[metric]) == 2 for metric in ("mse", "mae"))
-    assert found["config"]["recipes"]["12"]["model"]["horizon"] == 12
+    assert found["config"]["recipes"]["12"][0]["model"]["horizon"] == 12
     assert found["seconds"] > 0
     printed = capsys.readouterr().out
     assert "Nightcast, searched" in printed
@@ -438,7 +481,7 @@ def test_a_target_is_forecast_from_all_columns_beside_ridge(
     assert "ridge, residual quantiles" in printed
     found = json.loads((tmp_path / "out.json").read_text())
     assert set(found["horizons"]["6"]) == {"mse", "mse_of_median", "mae", "pinball"}
-    assert found["config"]["recipes"]["6"]["model"]["columns"] == 2
+    assert found["config"]["recipes"]["6"][0]["model"]["columns"] == 2
 
 
 @pytest.mark.parametrize(

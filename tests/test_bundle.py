@@ -29,7 +29,7 @@ from lstm.models.forecaster import ForecasterConfig, build
 from lstm.promotion.gate import Weights
 from lstm.promotion.identity import to_iso
 from lstm.scaling import Scaler
-from lstm.tracking.bundle import Bundle, BundleError, Twin, load, save
+from lstm.tracking.bundle import Bundle, BundleError, Member, Twin, load, save
 from lstm.tracking.forecast import panel_of, rows_of
 from lstm.tracking.registry import save_model, signature
 from lstm.training.recipe import Recipe, TrainingConfig
@@ -39,7 +39,10 @@ LOOKBACK, HORIZON = 48, 6
 MakePanel = Callable[..., Panel]
 
 
-def make_bundle(panel: Panel, *, series: str | None = None, non_negative: bool = False) -> Bundle:
+def make_bundle(
+    panel: Panel, *, series: str | None = None, non_negative: bool = False, members: int = 1
+) -> Bundle:
+    """Each member after the first reads half of what the one before does."""
     config = ForecasterConfig(
         cell="gru",
         hidden_size=4,
@@ -52,10 +55,12 @@ def make_bundle(panel: Panel, *, series: str | None = None, non_negative: bool =
         columns=len(panel.columns),
         calendar_features=len(feature_names(panel.frequency)),
     )
+    configs = [replace(config, lookback=LOOKBACK // 2**number) for number in range(members)]
+    factors = np.linspace(0.5, 1.5, 3 * HORIZON).reshape(HORIZON, 3)
     twins = []
     for number, last in enumerate((panel.n_steps // 2, panel.n_steps - 1)):
         torch.manual_seed(number)
-        weights = build(config).state_dict()
+        weights = tuple(build(one).state_dict() for one in configs)
         until = to_iso(panel.frequency.shift(panel.start, last))
         twins.append(Twin(weights, Scaler.fit(panel, last), until))
     return Bundle(
@@ -63,10 +68,11 @@ def make_bundle(panel: Panel, *, series: str | None = None, non_negative: bool =
         frequency=panel.frequency,
         seasons=(24, 168),
         non_negative=non_negative,
-        recipe=Recipe(config, TrainingConfig(), 3),
+        members=tuple(
+            Member(Recipe(one, TrainingConfig(), 3), Calibration(factors, 0.25, 100)) for one in configs
+        ),
         judged=twins[0],
         served=twins[1],
-        calibration=Calibration(np.linspace(0.5, 1.5, 3 * HORIZON).reshape(HORIZON, 3), 0.25, 100),
         serves="served",
         code_version="0.1.0",
     )
@@ -77,8 +83,9 @@ def panel(make_panel: MakePanel) -> Panel:
     return make_panel(steps=200, series=("a", "b"), covariates=("warmth",), missing=0.1, first_steps=(0, 30))
 
 
-def test_saved_and_loaded_is_the_same(panel: Panel, tmp_path: Path) -> None:
-    bundle = make_bundle(panel, series="id")
+@pytest.mark.parametrize("members", [1, 3])
+def test_saved_and_loaded_is_the_same(panel: Panel, tmp_path: Path, members: int) -> None:
+    bundle = make_bundle(panel, series="id", members=members)
     digest = save(bundle, tmp_path)
     loaded = load(tmp_path, digest)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -86,7 +93,7 @@ def test_saved_and_loaded_is_the_same(panel: Panel, tmp_path: Path) -> None:
         "judged.safetensors",
         "served.safetensors",
     ]
-    for name in ("layout", "frequency", "seasons", "non_negative", "recipe", "serves", "code_version"):
+    for name in ("layout", "frequency", "seasons", "non_negative", "serves", "code_version"):
         assert getattr(loaded, name) == getattr(bundle, name), name
     for which in ("judged", "served"):
         before, after = bundle.twin(which), loaded.twin(which)
@@ -94,10 +101,14 @@ def test_saved_and_loaded_is_the_same(panel: Panel, tmp_path: Path) -> None:
         assert after.scaler.series == before.scaler.series
         np.testing.assert_array_equal(after.scaler.loc_SC, before.scaler.loc_SC)
         np.testing.assert_array_equal(after.scaler.scale_SC, before.scaler.scale_SC)
-        assert after.weights.keys() == before.weights.keys()
-        assert all(torch.equal(after.weights[name], before.weights[name]) for name in before.weights)
-    np.testing.assert_array_equal(loaded.calibration.factor_HQ, bundle.calibration.factor_HQ)
-    assert (loaded.calibration.exponent, loaded.calibration.windows) == (0.25, 100)
+        assert len(after.weights) == len(before.weights) == members
+        for one, other in zip(after.weights, before.weights, strict=True):
+            assert one.keys() == other.keys()
+            assert all(torch.equal(one[name], other[name]) for name in one)
+    for made, kept in zip(bundle.members, loaded.members, strict=True):
+        assert kept.recipe == made.recipe
+        np.testing.assert_array_equal(kept.calibration.factor_HQ, made.calibration.factor_HQ)
+        assert (kept.calibration.exponent, kept.calibration.windows) == (0.25, 100)
     assert (loaded.data_set, loaded.quantiles, loaded.lookback) == ("made", (0.1, 0.5, 0.9), LOOKBACK)
     np.testing.assert_array_equal(loaded.forecast(panel).values_SHQ, bundle.forecast(panel).values_SHQ)
 
@@ -135,14 +146,18 @@ def test_manifests_that_cannot_be_read(panel: Panel, tmp_path: Path) -> None:
     save(make_bundle(panel), tmp_path)
     path = tmp_path / "bundle.json"
     raw = json.loads(path.read_bytes())
+    [member] = raw["members"]
+    wrong = [{**member["calibration"], "factor": factor} for factor in ([[1.0]], [[-1.0]])]
     for change, words in (
-        ({"format": 1}, "bundle format 1, this version reads 3. Remedy: use nightcast 0.1.0"),
-        ({"format": 2}, "bundle format 2, this version reads 3"),
-        ({"calibration": {}}, "not a readable bundle .*factor"),
-        ({"calibration": raw["calibration"] | {"factor": [[1.0]]}}, "not a readable bundle .*calibration of"),
-        ({"calibration": raw["calibration"] | {"factor": [[-1.0]]}}, "not a readable bundle .*at least 0"),
+        ({"format": 1}, "bundle format 1, this version reads 4. Remedy: use nightcast 0.1.0"),
+        ({"format": 3}, "bundle format 3, this version reads 4"),
+        ({"members": [{**member, "calibration": {}}]}, "not a readable bundle .*factor"),
+        ({"members": [{**member, "calibration": wrong[0]}]}, "not a readable bundle .*calibration of"),
+        ({"members": [{**member, "calibration": wrong[1]}]}, "not a readable bundle .*at least 0"),
+        ({"members": [{**member, "recipe": {}}]}, "not a readable bundle .*model"),
+        ({"members": []}, "not a readable bundle .*no members"),
+        ({"members": [member, member]}, "not a readable bundle .*no weights of member 1"),
         ({"serves": "neither"}, "not a readable bundle .*neither"),
-        ({"recipe": {}}, "not a readable bundle .*model"),
         ({"files": {}}, "not a readable bundle .*judged.safetensors"),
     ):
         path.write_text(json.dumps({**raw, **change}))
@@ -168,13 +183,36 @@ def test_the_twin_asked_for_forecasts(panel: Panel) -> None:
 def test_both_twins_forecast_calibrated_quantiles(panel: Panel, which: Weights) -> None:
     # Of these windows, none comes after another one whose horizon is over.
     bundle, some = make_bundle(panel), windows(panel, Span(101, 106 + HORIZON - 1), LOOKBACK, HORIZON)
-    plain = replace(bundle, calibration=Calibration(np.ones((HORIZON, 3)), 0.0, 0))
+    [member] = bundle.members
+    plain = replace(
+        bundle, members=(replace(member, calibration=Calibration(np.ones((HORIZON, 3)), 0.0, 0)),)
+    )
     before, after = (one.forecast_windows(panel, some, which) for one in (plain, bundle))
     np.testing.assert_array_equal(after[..., 1], before[..., 1])
     spread_W = spread(bundle.twin(which).scaler.scale(panel, HORIZON).values[:, 0], some.origins, LOOKBACK)
     stretched = (before[..., [0, 2]] - before[..., [1]]) * (spread_W**0.25)[:, None, None]
-    wanted = stretched * bundle.calibration.factor_HQ[:, [0, 2]]
+    wanted = stretched * member.calibration.factor_HQ[:, [0, 2]]
     np.testing.assert_allclose(after[..., [0, 2]] - after[..., [1]], wanted, rtol=1e-9)
+
+
+@pytest.mark.parametrize("which", ["judged", "served"])
+def test_members_forecast_the_mean_of_what_each_would(panel: Panel, which: Weights) -> None:
+    # Of these windows, none comes after another one whose horizon is over.
+    bundle = make_bundle(panel, members=3)
+    some = windows(panel, Span(101, 106 + HORIZON - 1), bundle.lookback, HORIZON)
+
+    def alone(number: int) -> Bundle:
+        twins = {
+            name: replace(bundle.twin(name), weights=(bundle.twin(name).weights[number],))
+            for name in ("judged", "served")
+        }
+        return replace(bundle, members=(bundle.members[number],), **twins)
+
+    each = [alone(number).forecast_windows(panel, some, which) for number in range(3)]
+    assert not np.allclose(each[0], each[1])
+    np.testing.assert_allclose(bundle.forecast_windows(panel, some, which), np.mean(each, axis=0), rtol=1e-9)
+    assert [alone(number).lookback for number in range(3)] == [LOOKBACK, LOOKBACK // 2, LOOKBACK // 4]
+    assert bundle.lookback == LOOKBACK
 
 
 def test_forecasts_are_in_the_units_of_each_series(panel: Panel) -> None:

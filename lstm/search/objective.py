@@ -15,6 +15,7 @@ from torch import Tensor
 
 from data.catalog import DataSet
 from data.panel import Integers, Panel
+from data.retrain import Normalisation
 from data.splits import Span, Splits
 from lstm.evaluation.conformal import Calibration
 from lstm.models.forecaster import ForecasterConfig
@@ -98,7 +99,8 @@ def train_trial(
     """Train one suggested configuration and return its lowest validation loss.
 
     Its recipe, with the epochs found by early stopping, is stored with the trial. So is the calibration of
-    its quantiles, unless another trial has beaten it already: its weights are at hand here alone.
+    its quantiles, unless another trial of its normalisation has beaten it already: its weights are at hand
+    here alone.
 
     Args:
         started: called once the parameters are drawn.
@@ -143,7 +145,8 @@ def train_trial(
     )
     assert result.best_loss is not None
     trial.set_user_attr(places.RECIPE, Recipe(model, training, result.best_epoch).to_dict())
-    if all(result.best_loss <= value for value in _finished(trial.study)):
+    alike = _finished(trial.study, model.normalisation)
+    if all(result.best_loss <= value for value in alike):
         trial.set_user_attr(places.CALIBRATION, _calibration(task, model, result.state).to_dict())
     return result.best_loss
 
@@ -154,7 +157,11 @@ def _calibration(task: SearchTask, model: ForecasterConfig, state: Mapping[str, 
     return calibrate_on(task.scaled, own, model, state)
 
 
-def _finished(study: optuna.Study) -> list[float]:
-    """The losses of the trials that have finished so far."""
+def _finished(study: optuna.Study, normalisation: Normalisation | None = None) -> list[float]:
+    """The losses of the trials that have finished so far: of all, or of one normalisation."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return [trial.value for trial in complete if trial.value is not None]
+    return [
+        trial.value
+        for trial in complete
+        if trial.value is not None and normalisation in (None, places.normalisation(trial))
+    ]

@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 
 from data.catalog import DataSet
-from data.retrain import Interval, SearchSpace
+from data.retrain import Interval, Retrain, SearchSpace
 from lstm.models.forecaster import ForecasterConfig
 from lstm.scaling import ScaledPanel
 from lstm.training.recipe import Recipe, TrainingConfig
@@ -92,10 +92,29 @@ def centre(space: SearchSpace) -> dict[str, Any]:
     return middle
 
 
+def first_trials(retrain: Retrain) -> list[dict[str, Any]]:
+    """What a search tries before it draws any: the middle, and for an ensemble that of each normalisation."""
+    middle = centre(retrain.search_space)
+    if not retrain.ensemble:
+        return [middle]
+    others = [name for name in retrain.search_space.normalisation if name != middle["normalisation"]]
+    return [middle, *({**middle, "normalisation": name} for name in others)]
+
+
 def at_centre(data_set: DataSet, scaled: ScaledPanel) -> tuple[ForecasterConfig, TrainingConfig]:
     """The configuration in the middle of the data set's space."""
-    trial = optuna.trial.FixedTrial(centre(data_set.retrain.search_space))
-    return suggest(trial, data_set, **scaled.sizes)
+    return at(centre(data_set.retrain.search_space), data_set, scaled)
+
+
+def at(
+    params: Mapping[str, Any], data_set: DataSet, scaled: ScaledPanel
+) -> tuple[ForecasterConfig, TrainingConfig]:
+    """The configuration of some parameters.
+
+    Raises:
+        ValueError: one is missing, or lies outside the data set's space.
+    """
+    return suggest(optuna.trial.FixedTrial(dict(params)), data_set, **scaled.sizes)
 
 
 def params_of(recipe: Recipe) -> dict[str, Any]:
