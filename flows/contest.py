@@ -20,7 +20,8 @@ from lstm.promotion.gate import Decision, Evidence, choose_weights, decide
 from lstm.promotion.identity import to_iso
 from lstm.promotion.judge import Candidate, Verdict, judge
 from lstm.search.study import Best
-from lstm.tracking.bundle import Bundle, BundleError, Member, Twin
+from lstm.tracking.bundle import Bundle, Member, Twin
+from lstm.tracking.bundle_files import BundleError
 from lstm.tracking.server import NotFound
 from lstm.training.checkpoint import EpochLoss
 from lstm.training.device import choose_device, set_threads

@@ -29,7 +29,8 @@ from lstm.models.forecaster import ForecasterConfig, build
 from lstm.promotion.gate import Weights
 from lstm.promotion.identity import to_iso
 from lstm.scaling import Scaler
-from lstm.tracking.bundle import Bundle, BundleError, Member, Twin, load, save
+from lstm.tracking.bundle import Bundle, Member, Twin
+from lstm.tracking.bundle_files import BundleError, load, save
 from lstm.tracking.forecast import panel_of, rows_of
 from lstm.tracking.registry import save_model, signature
 from lstm.training.recipe import Recipe, TrainingConfig

@@ -25,7 +25,8 @@ from lstm.clock import calendar
 from lstm.evaluation.conformal import Calibration
 from lstm.models.forecaster import ForecasterConfig, build
 from lstm.scaling import Scaler
-from lstm.tracking.bundle import Bundle, Member, Twin, load, save
+from lstm.tracking.bundle import Bundle, Member, Twin
+from lstm.tracking.bundle_files import load, save
 from lstm.tracking.forecast import panel_of, rows_of
 from lstm.tracking.registry import signature
 from lstm.training.batches import Batches, Inputs

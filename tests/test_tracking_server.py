@@ -23,7 +23,7 @@ from test_bundle import make_bundle
 from data.panel import Panel
 from lstm.promotion.identity import Identity
 from lstm.promotion.ledger import Ledger
-from lstm.tracking.bundle import save
+from lstm.tracking.bundle_files import save
 from lstm.tracking.forecast import rows_of
 from lstm.tracking.registry import Registry, save_model
 from lstm.tracking.runs import Tracker
