@@ -17,8 +17,8 @@ import mlflow
 import numpy as np
 import pytest
 import requests
+from bundles import make_bundle
 from servers import free_ports
-from test_bundle import make_bundle
 
 from data.panel import Panel
 from lstm.promotion.identity import Identity
