@@ -26,9 +26,10 @@ from lstm.scaling import Scaler
 from lstm.search import places, study
 from lstm.search.objective import SearchTask, train_trial
 from lstm.search.sampler import Sampler
-from lstm.search.space import contains
+from lstm.search.space import centre, contains
 from lstm.search.storage import SearchFailed, prepare
 from lstm.search.worker import work
+from lstm.training.checkpoint import EpochLoss
 from lstm.training.fit import Fit, fit
 from lstm.training.predict import predict
 from lstm.windows import targets
@@ -177,10 +178,31 @@ def test_a_trial_that_none_of_its_normalisation_has_beaten_leaves_its_calibratio
     assert len(losses) < 3 or len(set(kinds)) > 1
 
 
+@pytest.mark.parametrize("ensemble", [False, True])
+def test_an_ensemble_gets_a_network_of_each_normalisation_whatever_the_pruner_says(make_task, ensemble):
+    kinds = ["instance", "none", "instance", "none"]
+    task = make_task(trials=4)
+    retrain = task.data_set.retrain.model_copy(update={"ensemble": ensemble})
+    task = replace(task, data_set=task.data_set.model_copy(update={"retrain": retrain}))
+    first = [{**centre(retrain.search_space), "normalisation": kind} for kind in kinds]
+    with study.loaded(task.storage_url, task.study_name) as own:
+        own.pruner = optuna.pruners.ThresholdPruner(upper=0.0)
+        own.sampler = Sampler(5, Budget(trials=4))
+        for params in first:
+            own.enqueue_trial(params)
+        own.optimize(
+            lambda trial: train_trial(task, trial, lambda: None, print, inf, lambda: False, untrained(0.5)),
+            n_trials=4,
+        )
+        states = [trial.state.name for trial in own.get_trials()]
+    assert states == (["COMPLETE"] * 2 if ensemble else ["PRUNED"] * 2) + ["PRUNED"] * 2
+
+
 def untrained(loss):
-    """In place of `fit`: initial weights, and a loss."""
+    """In place of `fit`: initial weights, and a loss after one epoch."""
 
     def train(config, training, panel, train, validation, *, device, checkpoint, on_epoch):
+        on_epoch(1, EpochLoss(loss, loss))
         return Fit(build(config).state_dict(), (), 1, loss)
 
     return train

@@ -110,7 +110,8 @@ def train_trial(
         train: `fit`, or what has its contract.
 
     Raises:
-        optuna.TrialPruned: by the pruner, or at the deadline.
+        optuna.TrialPruned: by the pruner, unless an ensemble has no network of its normalisation yet; or at
+            the deadline.
         Stopped: `should_stop` said so after an epoch.
         TrainingDiverged: the loss is not finite.
     """
@@ -120,6 +121,10 @@ def train_trial(
     started()
     losses: list[float] = []
 
+    def is_needed() -> bool:
+        """An ensemble wants a network of each normalisation, however it does beside the others."""
+        return task.data_set.retrain.ensemble and not _finished(trial.study, model.normalisation)
+
     def report(epoch: int, loss: EpochLoss) -> None:
         assert loss.validation is not None
         losses.append(loss.train)
@@ -128,7 +133,7 @@ def train_trial(
         on_epoch(epoch, loss)
         if should_stop():
             raise Stopped
-        if trial.should_prune():
+        if not is_needed() and trial.should_prune():
             raise optuna.TrialPruned(f"worse than the median of the trials before at epoch {epoch}")
         if time.monotonic() > deadline and _finished(trial.study):
             raise optuna.TrialPruned(f"the search's time was over at epoch {epoch}")
