@@ -39,6 +39,8 @@ WORK = Path(".nightcast") / "accuracy"
 # A week of hours: what the linear baseline reads, or all that train holds.
 _RIDGE_LOOKBACK = 168
 _PATIENCE = 20.0
+# More columns of text than any table has.
+_WIDEST = 1_000
 
 
 def measure(arguments: Sequence[str]) -> None:
@@ -64,7 +66,9 @@ def measure(arguments: Sequence[str]) -> None:
     shown = table(_title(case), rows, _metrics(chosen))
     console = Console(highlight=False)
     # A narrow terminal wraps whole lines; a table squeezed into it would cut its numbers.
-    console.print(shown, width=max(console.width, console.measure(shown).minimum), soft_wrap=True)
+    wanted = console.measure(shown, options=console.options.update(max_width=_WIDEST)).maximum
+    console.width = max(console.width, wanted)
+    console.print(shown)
     if chosen.json is not None:
         found = json.dumps(result(campaign, narrator.seconds), indent=1)
         write_atomically(chosen.json, f"{found}\n".encode())

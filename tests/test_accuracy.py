@@ -446,11 +446,12 @@ OPTIONS += ["--finalists", "1", "--epochs", "1"]
 
 
 def test_the_json_has_a_value_a_seed_the_configuration_and_the_seconds(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path / "made.csv")
     out, work = tmp_path / "out.json", tmp_path / "work"
     options = [str(path), *OPTIONS, "--processes", "1", "--work", str(work), "--json", str(out)]
+    monkeypatch.setenv("COLUMNS", "30")
     accuracy.measure(options)
     found = json.loads(out.read_text())
     assert set(found) == {"horizons", "config", "seconds"}
@@ -462,6 +463,9 @@ def test_the_json_has_a_value_a_seed_the_configuration_and_the_seconds(
     printed = capsys.readouterr().out
     assert "Nightcast, searched" in printed
     assert "seasonal naive" in printed
+    # On a terminal of any width: no number is cut.
+    assert "…" not in printed
+    assert re.search(r"Nightcast, searched +│ +24 │ +\d?\.\d{3} / \d?\.\d{3} │", printed)
     accuracy.measure(options)
     assert capsys.readouterr().out == printed
     assert json.loads(out.read_text()) == found
