@@ -39,6 +39,8 @@ WORK = Path(".nightcast") / "accuracy"
 # A week of hours: what the linear baseline reads, or all that train holds.
 _RIDGE_LOOKBACK = 168
 _PATIENCE = 20.0
+# More columns of text than any table has.
+_WIDEST = 1_000
 
 
 def measure(arguments: Sequence[str]) -> None:
@@ -64,7 +66,9 @@ def measure(arguments: Sequence[str]) -> None:
     shown = table(_title(case), rows, _metrics(chosen))
     console = Console(highlight=False)
     # A narrow terminal wraps whole lines; a table squeezed into it would cut its numbers.
-    console.print(shown, width=max(console.width, console.measure(shown).minimum), soft_wrap=True)
+    wanted = console.measure(shown, options=console.options.update(max_width=_WIDEST)).maximum
+    console.width = max(console.width, wanted)
+    console.print(shown)
     if chosen.json is not None:
         found = json.dumps(result(campaign, narrator.seconds), indent=1)
         write_atomically(chosen.json, f"{found}\n".encode())
@@ -80,7 +84,10 @@ def result(campaign: Campaign, seconds: float) -> dict[str, Any]:
             **campaign.plan.search(),
             "losses": list(campaign.plan.losses),
             "seeds": list(campaign.plan.seeds),
-            "recipes": {str(horizon): campaign.recipe(horizon).to_dict() for horizon in horizons},
+            "recipes": {
+                str(horizon): [recipe.to_dict() for recipe in campaign.recipes(horizon)]
+                for horizon in horizons
+            },
         },
         "seconds": round(seconds, 1),
     }
@@ -122,7 +129,10 @@ def _plan(chosen: argparse.Namespace, case: Case) -> Plan:
         trials=chosen.trials if chosen.search else 0,
         finalists=chosen.finalists,
         minutes=chosen.minutes,
-        retrain={} if chosen.epochs is None else {"max_epochs": chosen.epochs},
+        retrain={
+            **({} if chosen.epochs is None else {"max_epochs": chosen.epochs}),
+            **({"ensemble": True} if chosen.ensemble else {}),
+        },
     )
 
 
@@ -140,9 +150,11 @@ def _title(case: Case) -> str:
 
 def _ours(campaign: Campaign, is_searched: bool) -> Row:
     horizons = sorted(campaign.plan.horizons)
-    lookbacks = {campaign.recipe(horizon).model.lookback for horizon in horizons}
+    found = [campaign.recipes(horizon) for horizon in horizons]
+    lookbacks = {recipe.model.lookback for recipes in found for recipe in recipes}
+    most = max(len(recipes) for recipes in found)
     return Row(
-        f"Nightcast, {'searched' if is_searched else 'defaults'}",
+        f"Nightcast, {'searched' if is_searched else 'defaults'}{f', mean of {most}' if most > 1 else ''}",
         ", ".join(str(lookback) for lookback in sorted(lookbacks)),
         {horizon: campaign.scores(horizon) for horizon in horizons},
     )
@@ -164,7 +176,7 @@ def _baselines(campaign: Campaign, chosen: argparse.Namespace) -> list[Row]:
             continue
         note("seasonal naive", case.season, horizon, standing.naive(case, horizon))
         if chosen.target:
-            levels = campaign.recipe(horizon).model.quantiles
+            levels = campaign.recipes(horizon)[0].model.quantiles
             ridge = standing.ridge(case, horizon, week, levels) or {"ridge, no train window": {}}
             for name, scores in ridge.items():
                 note(name, week, horizon, scores)
@@ -209,6 +221,9 @@ def _parser() -> argparse.ArgumentParser:
         "--minutes", type=_positive, default=20.0, help="the longest that each search may take"
     )
     parser.add_argument("--epochs", type=_count, help="the most of a training")
+    parser.add_argument(
+        "--ensemble", action="store_true", help="forecast the mean of the best network of each normalisation"
+    )
     parser.add_argument("--no-search", dest="search", action="store_false", help="the library's defaults")
     parser.add_argument("--published", type=Path, metavar="FILE", help="YAML of rows to print beside ours")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write what was found")

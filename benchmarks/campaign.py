@@ -4,7 +4,8 @@ Everything that was done lies in one folder, whose name says what it was done wi
 same campaign share the work through it, and one that is killed costs the epoch it was in:
 
 - A wide search at the shortest horizon finds a family of configurations. Each horizon chooses among the
-  family's best few by its own validation windows, and trains the chosen one with every seed.
+  family's best few by its own validation windows, and trains the chosen one with every seed. An ensemble is
+  the family's best of each normalisation at every horizon: all are trained, and their quantiles averaged.
 - Searches are Optuna studies (`lstm.search`); a training is its checkpoint; scores are one JSON file a seed,
   in a folder whose name says by what they were scored.
 - Search and training get the data before the test span. Only the score of a seed sees the rest.
@@ -22,8 +23,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 
 from benchmarks.protocol import Case
 from benchmarks.standing import Forecast
@@ -33,12 +36,13 @@ from data.snapshot import digest
 from lstm.scaling import ScaledPanel, Scaler
 from lstm.search import study
 from lstm.search.objective import SearchTask
-from lstm.search.space import at_centre, centre, contains
+from lstm.search.space import centre, configured, contains, first_trials
 from lstm.search.worker import Observer, work
 from lstm.training.fit import fit
 from lstm.training.loss import Loss
 from lstm.training.predict import predict
 from lstm.training.recipe import Recipe
+from lstm.windows import Windows
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = (
@@ -198,10 +202,11 @@ class Campaign:
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.plan.trials:
             shortest, *longer = sorted(self.plan.horizons)
-            self._search(shortest, self.plan.trials, [centre(self._space(shortest))], watcher)
+            retrain = self._tasks[shortest].data_set.retrain
+            self._search(shortest, self.plan.trials, first_trials(retrain), watcher)
             self._settle(shortest, watcher)
             tried = study.trials(self._url, self._tasks[shortest].study_name)
-            for horizon in reversed(longer):
+            for horizon in () if retrain.ensemble else reversed(longer):
                 family = finalists(tried, self._space(horizon), self.plan.finalists)
                 self._search(horizon, len(family), family, watcher)
         for timeout in (0, -1):
@@ -220,17 +225,22 @@ class Campaign:
                 scores["mse"] = self._scored(Unit(horizon, seed, "squared"))["mse"]
         return {name: [scores[name] for scores in each] for name in each[0]}
 
-    def recipe(self, horizon: int) -> Recipe:
-        """The configuration that was found, or the defaults.
+    def recipes(self, horizon: int) -> list[Recipe]:
+        """The configurations that were found, or the defaults: of an ensemble several, else one.
 
         Raises:
             SearchFailed: no trial finished.
         """
         task = self._tasks[horizon]
-        if self.plan.trials:
-            return study.best(self._url, task.study_name).recipe
-        model, training = at_centre(task.data_set, task.scaled)
-        return Recipe(model, training, training.max_epochs)
+        if not self.plan.trials:
+            chosen = first_trials(task.data_set.retrain)
+        elif task.data_set.retrain.ensemble:
+            shortest = self._tasks[min(self.plan.horizons)].study_name
+            chosen = best_of_each(study.trials(self._url, shortest), self._space(horizon))
+        else:
+            return [study.best(self._url, task.study_name).recipe]
+        made = [configured(params, task.data_set, task.scaled) for params in chosen]
+        return [Recipe(model, training, training.max_epochs) for model, training in made]
 
     def _task(self, horizon: int) -> CaseTask:
         return CaseTask(
@@ -266,7 +276,7 @@ class Campaign:
         """Train and score a seed, unless it is done or, within the timeout, another process is at it."""
         if self._file(unit).exists():
             return
-        if self.plan.trials:
+        if self.plan.trials and not self._tasks[unit.horizon].data_set.retrain.ensemble:
             self._settle(unit.horizon, watcher)
         try:
             with FileLock(self.folder / f"{unit}.lock", timeout=timeout):
@@ -278,8 +288,20 @@ class Campaign:
             return
 
     def _train_and_score(self, unit: Unit, watcher: Watcher) -> dict[str, float]:
-        task, recipe = self._tasks[unit.horizon], self.recipe(unit.horizon)
-        config, training = recipe.model, replace(recipe.training, seed=unit.seed)
+        recipes = self.recipes(unit.horizon)
+        members = [self._train(unit, number, recipe, watcher) for number, recipe in enumerate(recipes)]
+
+        def forecast(piece: Windows) -> NDArray[np.floating]:
+            mean_WHQ: NDArray[np.floating] = np.mean([member(piece) for member in members], axis=0)
+            return mean_WHQ
+
+        levels = (0.5,) if unit.loss == "squared" else recipes[0].model.quantiles
+        return self._score(self.case, unit.horizon, levels, forecast)
+
+    def _train(self, unit: Unit, number: int, recipe: Recipe, watcher: Watcher) -> Forecast:
+        """Train one of a seed's networks; from test windows to its forecasts."""
+        task, config = self._tasks[unit.horizon], recipe.model
+        training = replace(recipe.training, seed=unit.seed)
         if unit.loss == "squared":
             config = replace(config, quantiles=(0.5,))
             training = replace(training, loss=unit.loss)
@@ -290,12 +312,11 @@ class Campaign:
             task.windows(task.splits.train, config.lookback),
             task.validation(config.lookback),
             device=_CPU,
-            checkpoint=self.folder / "seeds" / f"{unit}.safetensors",
+            checkpoint=self.folder / "seeds" / f"{unit}-{number}.safetensors",
             on_epoch=lambda *_: watcher.tick(),
         )
         scaled = self._scaled[unit.horizon]
-        forecast: Forecast = lambda piece: predict(config, fitted.state, scaled, piece, _CPU)  # noqa: E731
-        return self._score(self.case, unit.horizon, config.quantiles, forecast)
+        return lambda piece: predict(config, fitted.state, scaled, piece, _CPU)
 
     @cached_property
     def _scaled(self) -> dict[int, ScaledPanel]:
@@ -318,6 +339,21 @@ def finalists(tried: Sequence[study.TrialRow], space: SearchSpace, count: int) -
     done = sorted((row.value, row.number, row.params) for row in tried if row.value is not None)
     own = [params for _, _, params in done if contains(space, params)]
     return own[:count] or [centre(space)]
+
+
+def best_of_each(tried: Sequence[study.TrialRow], space: SearchSpace) -> list[dict[str, Any]]:
+    """The parameters of the best finished trial of each normalisation, the best of all first.
+
+    Where a longer horizon's space has none of a normalisation's, the space's centre with that normalisation.
+    """
+    done = sorted(
+        (row.value, row.number, row.params["normalisation"]) for row in tried if row.value is not None
+    )
+    found = []
+    for kind in dict.fromkeys(kind for _, _, kind in done):
+        alike = [row for row in tried if row.params.get("normalisation") == kind]
+        found.append({**finalists(alike, space, 1)[0], "normalisation": kind})
+    return found
 
 
 def _code(patterns: Sequence[str]) -> str:

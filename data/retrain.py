@@ -142,9 +142,22 @@ class Retrain(Settings):
     search_space: SearchSpace = SearchSpace()
     budget: Budget = Budget()
     margins: Margins = Margins()
+    ensemble: bool = Field(
+        False, description="Forecast the mean of the best network of each normalisation, not the best alone"
+    )
     schedule: str | None = Field(
         None, description="Cron of the nightly deployment, in the data set's time zone"
     )
+
+    @model_validator(mode="after")
+    def _members(self) -> Self:
+        choices = self.search_space.normalisation
+        if self.ensemble and len(set(choices)) < 2:
+            raise ValueError(
+                "ensemble needs two normalisations or more; search_space.normalisation has "
+                f"{choices[0]!r} alone: list another, or leave ensemble out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _quantiles(self) -> Self:

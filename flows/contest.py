@@ -16,14 +16,16 @@ from data.splits import Span
 from flows.night import Night, begin
 from flows.preparation import Prepared
 from flows.progress import Stage
+from lstm.models.forecaster import ForecasterConfig
 from lstm.promotion.gate import Decision, Evidence, choose_weights, decide
 from lstm.promotion.identity import to_iso
 from lstm.promotion.judge import Candidate, Verdict, judge
 from lstm.search.study import Best
-from lstm.tracking.bundle import Bundle, BundleError, Twin
+from lstm.tracking.bundle import Bundle, Member, Twin
+from lstm.tracking.bundle_files import BundleError
 from lstm.tracking.server import NotFound
+from lstm.training.checkpoint import EpochLoss
 from lstm.training.device import choose_device, set_threads
-from lstm.training.recipe import Recipe
 from lstm.training.refit import Trained, refit
 
 
@@ -32,17 +34,13 @@ class Challenger:
     """The night's candidate.
 
     Attributes:
-        best: the search's best trial.
-        judged: weights whose training ended before the judge span.
+        members: the search's best trial; for an ensemble the best of each normalisation, the best of all
+            first.
+        judged: the weights of each, whose training ended before the judge span.
     """
 
-    best: Best
-    judged: Trained
-
-    @property
-    def recipe(self) -> Recipe:
-        """What made it."""
-        return self.best.recipe
+    members: tuple[Best, ...]
+    judged: tuple[Trained, ...]
 
 
 @dataclass(frozen=True)
@@ -74,11 +72,11 @@ def find_champion(night: Night, panel: Panel) -> Reigning:
     return Reigning(champion.version, bundle, _unfit(bundle, data_set, panel))
 
 
-def train_challenger(night: Night, prepared: Prepared, best: Best, stage: Stage) -> Challenger:
-    """The best trial's recipe, trained on everything before the judge span."""
+def train_challenger(night: Night, prepared: Prepared, members: tuple[Best, ...], stage: Stage) -> Challenger:
+    """The members' recipes, each trained on everything before the judge span."""
     splits = prepared.splits
     before = Span(splits.train.first, splits.validation.last)
-    return Challenger(best, _train(night, prepared, best.recipe, before, "judged", stage))
+    return Challenger(members, _train(night, prepared, members, before, "judged", stage))
 
 
 def judge_challenger(
@@ -92,7 +90,7 @@ def judge_challenger(
         night.data_set,
         _candidate(_bundle(night, prepared, challenger)),
         rival,
-        challenger.judged.scaler,
+        challenger.judged[0].scaler,
     )
     evidence = Evidence(
         windows=len(verdict.bench.windows),
@@ -109,14 +107,14 @@ def make_bundle(
 ) -> tuple[Bundle, str]:
     """The version's bundle, and which weights serve and why.
 
-    One that is promoted gets served weights, from the same recipe through as-of. They are held against
+    One that is promoted gets served weights, from the same recipes through as-of. They are held against
     their judged twin on the judge windows; where they fail, the twin serves.
     """
     if not promoted:
         stage.note = "not promoted"
         return _bundle(night, prepared, challenger), "Not promoted: the judged weights stand for both."
     span = Span(prepared.splits.train.first, prepared.splits.judge.last)
-    served = _train(night, prepared, challenger.recipe, span, "served", stage)
+    served = _train(night, prepared, challenger.members, span, "served", stage)
     bundle = _bundle(night, prepared, challenger, served)
     bench = verdict.bench
     scores = bench.score(bundle.forecast_windows(bench.panel, bench.windows, "served"))
@@ -126,7 +124,12 @@ def make_bundle(
 
 def register(night: Night, prepared: Prepared, bundle: Bundle, decision: Decision, why: str) -> str:
     """The bundle as a version of the data set's registered model. Returns the version."""
-    tags = {"decision": decision.ending, "reason": decision.reason, "serves": f"{bundle.serves}. {why}"}
+    tags = {
+        "decision": decision.ending,
+        "reason": decision.reason,
+        "serves": f"{bundle.serves}. {why}",
+        "networks": ", ".join(_described(member.recipe.model) for member in bundle.members),
+    }
     run = begin(night)
     version = night.registry.register(bundle, night.identity, run, prepared.panel, tags)
     night.tracker.log_tags(run, {"nightcast.model_version": version})
@@ -158,43 +161,58 @@ def result_of(night: Night, prepared: Prepared, verdict: Verdict, version: str |
     }
 
 
-def _train(night: Night, prepared: Prepared, recipe: Recipe, span: Span, name: str, stage: Stage) -> Trained:
-    """Train a recipe on a span; resumed where it was interrupted."""
+def _train(
+    night: Night, prepared: Prepared, members: tuple[Best, ...], span: Span, name: str, stage: Stage
+) -> tuple[Trained, ...]:
+    """Train each recipe on a span, one after the other; resumed where it was interrupted."""
     # The search is over: what its processes had is free.
     set_threads(night.settings.local_workers)
-    checkpoint = night.settings.checkpoints / night.study / f"{name}.safetensors"
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    trained = refit(
-        recipe,
-        prepared.panel,
-        span,
-        choose_device(night.settings.device),
-        checkpoint=checkpoint,
-        on_epoch=lambda epoch, loss: stage.advance(epoch, recipe.epochs, f"loss {loss.train:.3f}"),
-    )
-    stage.note = f"{recipe.epochs} epochs"
-    return trained
+    folder = night.settings.checkpoints / night.study
+    folder.mkdir(parents=True, exist_ok=True)
+    epochs = [one.recipe.epochs for one in members]
+    trained = []
+    for number, one in enumerate(members):
+        before = sum(epochs[:number])
+
+        def say(epoch: int, loss: EpochLoss, before: int = before) -> None:
+            stage.advance(before + epoch, sum(epochs), f"loss {loss.train:.3f}")
+
+        checkpoint = folder / f"{name}-{one.number}.safetensors"
+        device = choose_device(night.settings.device)
+        trained.append(refit(one.recipe, prepared.panel, span, device, checkpoint=checkpoint, on_epoch=say))
+    stage.note = f"{', '.join(map(str, epochs))} epochs"
+    return tuple(trained)
 
 
 def _bundle(
-    night: Night, prepared: Prepared, challenger: Challenger, served: Trained | None = None
+    night: Night, prepared: Prepared, challenger: Challenger, served: tuple[Trained, ...] | None = None
 ) -> Bundle:
     """A bundle of the judged weights, and the served ones where there are any."""
     panel, data_set = prepared.panel, night.data_set
     until = panel.frequency.shift(panel.start, prepared.splits.validation.last)
-    judged = Twin(challenger.judged.state, challenger.judged.scaler, to_iso(until))
+    judged = _twin(challenger.judged, until)
     return Bundle(
         layout=layout_of(data_set),
         frequency=panel.frequency,
         seasons=data_set.seasons,
         non_negative=data_set.non_negative,
-        recipe=challenger.recipe,
+        members=tuple(Member(one.recipe, one.calibration) for one in challenger.members),
         judged=judged,
-        calibration=challenger.best.calibration,
-        served=judged if served is None else Twin(served.state, served.scaler, to_iso(panel.as_of)),
+        served=judged if served is None else _twin(served, panel.as_of),
         serves="judged" if served is None else "served",
         code_version=package_version("nightcast"),
     )
+
+
+def _twin(trained: tuple[Trained, ...], until: np.datetime64) -> Twin:
+    """Weights that were trained on the same span, and so in the same units."""
+    return Twin(tuple(one.state for one in trained), trained[0].scaler, to_iso(until))
+
+
+def _described(model: ForecasterConfig) -> str:
+    """A network in a few words, for a tag."""
+    layers = f"{model.num_layers} x {model.hidden_size}"
+    return f"{model.cell} {layers} over {model.lookback} steps ({model.normalisation})"
 
 
 def _candidate(bundle: Bundle) -> Candidate:

@@ -67,6 +67,8 @@ class Explained:
     """The champion, explained.
 
     Attributes:
+        recipe: of its best network.
+        networks: how many it has.
         at: the last step of the window, local time with its offset.
         paths: of the pictures, by name.
     """
@@ -74,6 +76,7 @@ class Explained:
     data_set: str
     version: str
     recipe: Recipe
+    networks: int
     series: str
     at: str
     found: Diagnosis
@@ -86,6 +89,7 @@ class Explained:
             "data_set": self.data_set,
             "version": self.version,
             "cell": self.recipe.model.cell,
+            "networks": self.networks,
             "series": self.series,
             "at": self.at,
             "gates": None
@@ -112,7 +116,7 @@ def explain(
     """Look into the champion of a data set and write the pictures.
 
     The gates are those of the weights that serve; importance is measured with the judged ones, which have not
-    been trained on the judge span.
+    been trained on the judge span. Of an ensemble, both are those of its best member.
 
     Args:
         series: whose window the gates are shown for; the first one by default.
@@ -132,7 +136,7 @@ def explain(
     step = panel.n_steps - 1
     if at is not None:
         step = int(panel.frequency.steps_between(panel.start, np.array([grid_step(data_set, at)]))[0])
-    window = _window(panel, series, step, bundle.lookback)
+    window = _window(panel, series, step, bundle.recipe.model.lookback)
     splits = split(panel, data_set.retrain)
     judged, shown = _trained(bundle.judged), _trained(bundle.twin(bundle.serves))
     found = diagnose(data_set, bundle.recipe, judged, shown, panel, splits, window)
@@ -141,7 +145,8 @@ def explain(
         paths[kind] = folder / f"{kind}.png"
         write_atomically(paths[kind], picture)
     when = panel.frequency.format(panel.frequency.shift(panel.start, step))
-    return Explained(name, version, bundle.recipe, panel.series[window.series[0]], when, found, paths)
+    recipe, networks = bundle.recipe, len(bundle.members)
+    return Explained(name, version, recipe, networks, panel.series[window.series[0]], when, found, paths)
 
 
 def diagnose(
@@ -187,7 +192,8 @@ def diagnose(
 
 
 def _trained(twin: Twin) -> Trained:
-    return Trained(dict(twin.weights), twin.scaler)
+    """The best member's weights."""
+    return Trained(dict(twin.weights[0]), twin.scaler)
 
 
 def _window(panel: Panel, series: str | None, step: int, lookback: int) -> Windows:

@@ -98,6 +98,7 @@ def _params(night: Night) -> dict[str, Any]:
         "budget_trials": retrain.budget.trials,
         "budget_minutes": retrain.budget.minutes,
         "seed": retrain.seed,
+        "ensemble": retrain.ensemble,
     }
 
 

@@ -28,8 +28,10 @@ def store_forecast(night: Night, panel: Panel) -> None:
 
 def draw(night: Night, prepared: Prepared, challenger: Challenger, verdict: Verdict) -> None:
     """Pictures on the night's run: judge windows, error and coverage by step, study, loss curves; and what
-    the challenger does with its inputs, with the gates over the newest judge window of the first series."""
+    the challenger, of several networks the best, does with its inputs, with the gates over the newest judge
+    window of the first series."""
     name, bench = night.data_set.name, verdict.bench
+    best, judged = challenger.members[0], challenger.judged[0]
     url, study_name = night.settings.study_url, night.study
     trials = study.trials(url, study_name)
     made = verdict.forecasts["challenger"]
@@ -40,14 +42,14 @@ def draw(night: Night, prepared: Prepared, challenger: Challenger, verdict: Verd
         "error_by_step.png": report.error_by_step(steps, name),
         "coverage_by_step.png": report.coverage_by_step(covers, bench.levels, name),
         "study.png": report.study_history(trials, study.importance(url, study_name), name),
-        "loss_curves.png": report.loss_curves(trials, challenger.best.number, name),
+        "loss_curves.png": report.loss_curves(trials, best.number, name),
     }
     newest = np.flatnonzero(bench.windows.series == bench.windows.series[0])[-1:]
     found = diagnose(
         night.data_set,
-        challenger.recipe,
-        challenger.judged,
-        challenger.judged,
+        best.recipe,
+        judged,
+        judged,
         bench.panel,
         prepared.splits,
         bench.windows.select(newest),

@@ -96,8 +96,8 @@ def _steps(night: Night, held: Lease, workers: int | None, pool: str | None) -> 
         if reigning.problem is not None:
             # Whatever the search may find could not be compared.
             return end(night, "refused", reigning.problem, {"findings": prepared.findings})
-        best = search(night, reigning, held, workers, pool)
-        challenger = train(night, prepared, best)
+        members = search(night, reigning, held, workers, pool)
+        challenger = train(night, prepared, members)
         verdict, decision = judge(night, prepared, challenger, reigning)
         version = None
         if decision.ending != "refused":
@@ -153,8 +153,10 @@ def find_champion(night: Night, prepared: Prepared) -> Reigning:
 
 
 @task(cache_policy=NO_CACHE, task_run_name="search")
-def search(night: Night, reigning: Reigning, held: Lease, workers: int | None, pool: str | None) -> Best:
-    """The best trial of the study, once its workers have spent the budget."""
+def search(
+    night: Night, reigning: Reigning, held: Lease, workers: int | None, pool: str | None
+) -> tuple[Best, ...]:
+    """The best trial of the study, or of each normalisation, once its workers have spent the budget."""
     with night.stages.stage("search") as stage:
         searching.create_study(night, reigning)
         if not searching.is_over(night):
@@ -163,16 +165,17 @@ def search(night: Night, reigning: Reigning, held: Lease, workers: int | None, p
                     searching.wait_for_search(night, running, held.check, stage)
             finally:
                 searching.tidy(night)
-        best = searching.best(night)
-    get_run_logger().info("Best trial %d: loss %.4f, %s", best.number, best.value, best.params)
-    return best
+        members = searching.members(night)
+    for one in members:
+        get_run_logger().info("Best trial %d: loss %.4f, %s", one.number, one.value, one.params)
+    return members
 
 
 @task(cache_policy=NO_CACHE, task_run_name="train the challenger")
-def train(night: Night, prepared: Prepared, best: Best) -> Challenger:
-    """Judged weights of the best trial's recipe."""
+def train(night: Night, prepared: Prepared, members: tuple[Best, ...]) -> Challenger:
+    """Judged weights of the members' recipes."""
     with night.stages.stage("train") as stage:
-        return contest.train_challenger(night, prepared, best, stage)
+        return contest.train_challenger(night, prepared, members, stage)
 
 
 @task(cache_policy=NO_CACHE, task_run_name="judge")

@@ -15,12 +15,17 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+<<<<<<< HEAD
 from forked import Fork
+=======
+import torch
+>>>>>>> main
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from benchmarks import accuracy, m4, standing
-from benchmarks.campaign import Campaign, Plan, Unit, finalists
+from benchmarks.campaign import Campaign, Plan, Unit, best_of_each, finalists
 from benchmarks.narrator import Narrator
 from benchmarks.protocol import (
     Case,
@@ -35,8 +40,10 @@ from benchmarks.published import PublishedError, read_published
 from data.errors import CatalogError, DataRefused, NightcastError
 from data.panel import Panel
 from data.splits import Span
+from lstm.models.forecaster import build
 from lstm.search import study
 from lstm.search.space import centre
+from lstm.training.predict import predict
 from lstm.windows import targets, windows
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -317,7 +324,7 @@ def test_search_and_training_never_see_the_test_part(case: Case, tmp_path: Path)
     best = [study.best(each._url, "horizon-6") for each in (before, after)]
     found = [{**vars(one), "calibration": one.calibration.to_dict()} for one in best]
     assert found[0] == found[1]
-    weights = [each.folder / "seeds" / "horizon-6-pinball-seed-0.safetensors" for each in (before, after)]
+    weights = [each.folder / "seeds" / "horizon-6-pinball-seed-0-0.safetensors" for each in (before, after)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
     assert before.scores(6) != after.scores(6)
     # In the same place, what was searched and trained is taken for what it is, and only scored anew.
@@ -346,6 +353,59 @@ def test_a_longer_horizon_tries_only_finalists_of_its_own_space(make_panel: Make
     assert finalists(rows[:3], long, 2) == [centre(long)]
 
 
+def test_an_ensemble_is_the_best_of_each_normalisation_that_a_space_holds(make_panel: MakePanel) -> None:
+    case = Case("made", make_panel(steps=800), split_rows("made", 800, "70/10/20"), 24, ENTRY)
+    short, long = (case.data_set(horizon, (24,), {}).retrain.search_space for horizon in (6, 72))
+    tried = [
+        {**centre(short), "head": head, "normalisation": kind, "num_layers": layers}
+        for head, kind, layers in (
+            ("calendar", "last_value", 1),
+            ("segments", "last_value", 2),
+            ("calendar", "none", 2),
+            ("segments", "instance", 1),
+        )
+    ]
+    values = (0.4, 0.5, 0.3, None)
+    rows = [
+        study.TrialRow(number, "finished" if value else "pruned", value, params, (), (), 1.0, "")
+        for number, (value, params) in enumerate(zip(values, tried, strict=True))
+    ]
+    assert best_of_each(rows, short) == [tried[2], tried[0]]
+    assert best_of_each(rows, long) == [{**centre(long), "normalisation": "none"}, tried[1]]
+
+
+@pytest.mark.parametrize("trials", [0, 3])
+def test_an_ensemble_forecasts_the_mean_of_its_networks(case: Case, tmp_path: Path, trials: int) -> None:
+    plan = replace(PLAN, trials=trials, seeds=(0,), retrain={"max_epochs": 1, "ensemble": True})
+    watcher, forecasts = Watcher(), {}
+
+    def score(_: Case, horizon: int, __: Any, forecast: standing.Forecast) -> dict[str, float]:
+        forecasts[horizon] = forecast(every_window(case.panel, case.splits.judge, horizon))
+        return {}
+
+    ensemble = Campaign(case, plan, score, tmp_path)
+    ensemble.run(watcher)
+    # Only the shortest horizon searches; its first trials are the middle with each normalisation.
+    assert (watcher.trials, watcher.seeds) == (trials, 2)
+    for horizon in plan.horizons:
+        recipes = ensemble.recipes(horizon)
+        kinds = [recipe.model.normalisation for recipe in recipes]
+        assert sorted(kinds) == ["instance", "last_value", "none"]
+        assert {recipe.model.horizon for recipe in recipes} == {horizon}
+        files = [
+            ensemble.folder / "seeds" / f"horizon-{horizon}-pinball-seed-0-{n}.safetensors" for n in range(3)
+        ]
+        scaled = case.scaler.scale(case.panel, horizon)
+        asked = every_window(case.panel, case.splits.judge, horizon)
+        each = []
+        for recipe, file in zip(recipes, files, strict=True):
+            kept = load_file(file)
+            state = {key: kept[f"best.{key}"] for key in build(recipe.model).state_dict()}
+            each.append(predict(recipe.model, state, scaled, asked, torch.device("cpu")))
+        assert not np.allclose(each[0], each[1])
+        np.testing.assert_allclose(forecasts[horizon], np.mean(each, axis=0), rtol=1e-5, atol=1e-6)
+
+
 def test_another_search_lies_in_another_folder_but_more_seeds_and_horizons_go_on(
     case: Case, tmp_path: Path
 ) -> None:
@@ -363,7 +423,7 @@ def test_where_what_scores_changes_the_trained_models_are_scored_anew(
     plan = replace(PLAN, trials=0, horizons=(6,), seeds=(0,))
     before = campaign(case, tmp_path, plan)
     before.run(Watcher())
-    weights = before.folder / "seeds" / f"{before.units[0]}.safetensors"
+    weights = before.folder / "seeds" / f"{before.units[0]}-0.safetensors"
     trained = weights.stat().st_mtime_ns
     other_season = campaign(replace(case, season=12), tmp_path, plan)
     monkeypatch.setattr("benchmarks.campaign.SCORING", ("benchmarks/standing.py",))
@@ -403,22 +463,26 @@ OPTIONS += ["--finalists", "1", "--epochs", "1"]
 
 
 def test_the_json_has_a_value_a_seed_the_configuration_and_the_seconds(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path / "made.csv")
     out, work = tmp_path / "out.json", tmp_path / "work"
     options = [str(path), *OPTIONS, "--processes", "1", "--work", str(work), "--json", str(out)]
+    monkeypatch.setenv("COLUMNS", "30")
     accuracy.measure(options)
     found = json.loads(out.read_text())
     assert set(found) == {"horizons", "config", "seconds"}
     assert list(found["horizons"]) == ["6", "12"]
     for scores in found["horizons"].values():
         assert all(len(scores[metric]) == 2 for metric in ("mse", "mae"))
-    assert found["config"]["recipes"]["12"]["model"]["horizon"] == 12
+    assert found["config"]["recipes"]["12"][0]["model"]["horizon"] == 12
     assert found["seconds"] > 0
     printed = capsys.readouterr().out
     assert "Nightcast, searched" in printed
     assert "seasonal naive" in printed
+    # On a terminal of any width: no number is cut.
+    assert "…" not in printed
+    assert re.search(r"Nightcast, searched +│ +24 │ +\d?\.\d{3} / \d?\.\d{3} │", printed)
     accuracy.measure(options)
     assert capsys.readouterr().out == printed
     assert json.loads(out.read_text()) == found
@@ -438,7 +502,7 @@ def test_a_target_is_forecast_from_all_columns_beside_ridge(
     assert "ridge, residual quantiles" in printed
     found = json.loads((tmp_path / "out.json").read_text())
     assert set(found["horizons"]["6"]) == {"mse", "mse_of_median", "mae", "pinball"}
-    assert found["config"]["recipes"]["6"]["model"]["columns"] == 2
+    assert found["config"]["recipes"]["6"][0]["model"]["columns"] == 2
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,13 @@
-"""The bundle, and the served model: the same numbers, and nothing damaged is loaded."""
+"""A bundle: its forecasts, and what they rest on."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
-import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-import torch
+from bundles import HORIZON, LOOKBACK, MakePanel, make_bundle, two_series
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,133 +17,15 @@ from data.layout import Layout
 from data.panel import Panel
 from data.splits import Span
 from lstm.evaluation.conformal import Calibration, spread
-from lstm.features import feature_names
-from lstm.models.forecaster import ForecasterConfig, build
 from lstm.promotion.gate import Weights
-from lstm.promotion.identity import to_iso
-from lstm.scaling import Scaler
-from lstm.tracking.bundle import Bundle, BundleError, Twin, load, save
+from lstm.tracking.bundle import Bundle
 from lstm.tracking.forecast import panel_of, rows_of
-from lstm.tracking.registry import save_model, signature
-from lstm.training.recipe import Recipe, TrainingConfig
 from lstm.windows import newest, windows
-
-LOOKBACK, HORIZON = 48, 6
-MakePanel = Callable[..., Panel]
-
-
-def make_bundle(panel: Panel, *, series: str | None = None, non_negative: bool = False) -> Bundle:
-    config = ForecasterConfig(
-        cell="gru",
-        hidden_size=4,
-        num_layers=1,
-        dropout=0.0,
-        segment_length=1,
-        lookback=LOOKBACK,
-        horizon=HORIZON,
-        quantiles=(0.1, 0.5, 0.9),
-        columns=len(panel.columns),
-        calendar_features=len(feature_names(panel.frequency)),
-    )
-    twins = []
-    for number, last in enumerate((panel.n_steps // 2, panel.n_steps - 1)):
-        torch.manual_seed(number)
-        weights = build(config).state_dict()
-        until = to_iso(panel.frequency.shift(panel.start, last))
-        twins.append(Twin(weights, Scaler.fit(panel, last), until))
-    return Bundle(
-        layout=Layout("made", "when", series, panel.target, panel.covariates, panel.frequency.time_zone),
-        frequency=panel.frequency,
-        seasons=(24, 168),
-        non_negative=non_negative,
-        recipe=Recipe(config, TrainingConfig(), 3),
-        judged=twins[0],
-        served=twins[1],
-        calibration=Calibration(np.linspace(0.5, 1.5, 3 * HORIZON).reshape(HORIZON, 3), 0.25, 100),
-        serves="served",
-        code_version="0.1.0",
-    )
 
 
 @pytest.fixture
 def panel(make_panel: MakePanel) -> Panel:
-    return make_panel(steps=200, series=("a", "b"), covariates=("warmth",), missing=0.1, first_steps=(0, 30))
-
-
-def test_saved_and_loaded_is_the_same(panel: Panel, tmp_path: Path) -> None:
-    bundle = make_bundle(panel, series="id")
-    digest = save(bundle, tmp_path)
-    loaded = load(tmp_path, digest)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "bundle.json",
-        "judged.safetensors",
-        "served.safetensors",
-    ]
-    for name in ("layout", "frequency", "seasons", "non_negative", "recipe", "serves", "code_version"):
-        assert getattr(loaded, name) == getattr(bundle, name), name
-    for which in ("judged", "served"):
-        before, after = bundle.twin(which), loaded.twin(which)
-        assert after.until == before.until
-        assert after.scaler.series == before.scaler.series
-        np.testing.assert_array_equal(after.scaler.loc_SC, before.scaler.loc_SC)
-        np.testing.assert_array_equal(after.scaler.scale_SC, before.scaler.scale_SC)
-        assert after.weights.keys() == before.weights.keys()
-        assert all(torch.equal(after.weights[name], before.weights[name]) for name in before.weights)
-    np.testing.assert_array_equal(loaded.calibration.factor_HQ, bundle.calibration.factor_HQ)
-    assert (loaded.calibration.exponent, loaded.calibration.windows) == (0.25, 100)
-    assert (loaded.data_set, loaded.quantiles, loaded.lookback) == ("made", (0.1, 0.5, 0.9), LOOKBACK)
-    np.testing.assert_array_equal(loaded.forecast(panel).values_SHQ, bundle.forecast(panel).values_SHQ)
-
-
-def test_digest_is_of_the_content(panel: Panel, tmp_path: Path) -> None:
-    bundle = make_bundle(panel)
-    assert save(bundle, tmp_path / "a") == save(bundle, tmp_path / "b")
-    assert save(replace(bundle, serves="judged"), tmp_path / "c") != save(bundle, tmp_path / "a")
-    swapped = replace(bundle, served=replace(bundle.served, weights=bundle.judged.weights))
-    assert save(swapped, tmp_path / "d") != save(bundle, tmp_path / "a")
-
-
-@pytest.mark.parametrize("name", ["bundle.json", "judged.safetensors", "served.safetensors"])
-def test_every_changed_byte_is_found(panel: Panel, tmp_path: Path, name: str) -> None:
-    digest = save(make_bundle(panel), tmp_path)
-    path = tmp_path / name
-    intact = path.read_bytes()
-
-    @given(st.integers(0, len(intact) - 1), st.integers(1, 255))
-    @settings(max_examples=20)
-    def change(place: int, by: int) -> None:
-        changed = bytearray(intact)
-        changed[place] ^= by
-        path.write_bytes(changed)
-        with pytest.raises(BundleError, match="damaged or changed"):
-            load(tmp_path, digest)
-
-    change()
-    path.unlink()
-    with pytest.raises(BundleError, match=f"{name}: cannot be read"):
-        load(tmp_path, digest)
-
-
-def test_manifests_that_cannot_be_read(panel: Panel, tmp_path: Path) -> None:
-    save(make_bundle(panel), tmp_path)
-    path = tmp_path / "bundle.json"
-    raw = json.loads(path.read_bytes())
-    for change, words in (
-        ({"format": 1}, "bundle format 1, this version reads 3. Remedy: use nightcast 0.1.0"),
-        ({"format": 2}, "bundle format 2, this version reads 3"),
-        ({"calibration": {}}, "not a readable bundle .*factor"),
-        ({"calibration": raw["calibration"] | {"factor": [[1.0]]}}, "not a readable bundle .*calibration of"),
-        ({"calibration": raw["calibration"] | {"factor": [[-1.0]]}}, "not a readable bundle .*at least 0"),
-        ({"serves": "neither"}, "not a readable bundle .*neither"),
-        ({"recipe": {}}, "not a readable bundle .*model"),
-        ({"files": {}}, "not a readable bundle .*judged.safetensors"),
-    ):
-        path.write_text(json.dumps({**raw, **change}))
-        with pytest.raises(BundleError, match=words):
-            load(tmp_path)
-    path.write_text("{")
-    with pytest.raises(BundleError, match="not a readable bundle"):
-        load(tmp_path)
+    return two_series(make_panel)
 
 
 def test_the_twin_asked_for_forecasts(panel: Panel) -> None:
@@ -168,13 +43,37 @@ def test_the_twin_asked_for_forecasts(panel: Panel) -> None:
 def test_both_twins_forecast_calibrated_quantiles(panel: Panel, which: Weights) -> None:
     # Of these windows, none comes after another one whose horizon is over.
     bundle, some = make_bundle(panel), windows(panel, Span(101, 106 + HORIZON - 1), LOOKBACK, HORIZON)
-    plain = replace(bundle, calibration=Calibration(np.ones((HORIZON, 3)), 0.0, 0))
+    [member] = bundle.members
+    plain = replace(
+        bundle, members=(replace(member, calibration=Calibration(np.ones((HORIZON, 3)), 0.0, 0)),)
+    )
     before, after = (one.forecast_windows(panel, some, which) for one in (plain, bundle))
     np.testing.assert_array_equal(after[..., 1], before[..., 1])
     spread_W = spread(bundle.twin(which).scaler.scale(panel, HORIZON).values[:, 0], some.origins, LOOKBACK)
     stretched = (before[..., [0, 2]] - before[..., [1]]) * (spread_W**0.25)[:, None, None]
-    wanted = stretched * bundle.calibration.factor_HQ[:, [0, 2]]
+    wanted = stretched * member.calibration.factor_HQ[:, [0, 2]]
     np.testing.assert_allclose(after[..., [0, 2]] - after[..., [1]], wanted, rtol=1e-9)
+
+
+@pytest.mark.parametrize("which", ["judged", "served"])
+def test_members_forecast_the_mean_of_what_each_would(panel: Panel, which: Weights) -> None:
+    # Of these windows, none comes after another one whose horizon is over.
+    bundle = make_bundle(panel, members=3)
+    some = windows(panel, Span(101, 106 + HORIZON - 1), bundle.lookback, HORIZON)
+
+    def alone(number: int) -> Bundle:
+        twins = {
+            name: replace(bundle.twin(name), weights=(bundle.twin(name).weights[number],))
+            for name in ("judged", "served")
+        }
+        return replace(bundle, members=(bundle.members[number],), **twins)
+
+    each = [alone(number).forecast_windows(panel, some, which) for number in range(3)]
+    assert not np.allclose(each[0], each[1])
+    np.testing.assert_allclose(bundle.forecast_windows(panel, some, which), np.mean(each, axis=0), rtol=1e-9)
+    assert [alone(number).lookback for number in range(3)] == [LOOKBACK // 4, LOOKBACK // 2, LOOKBACK]
+    assert bundle.lookback == LOOKBACK
+    assert bundle.history - bundle.lookback == alone(0).history - alone(0).lookback
 
 
 def test_forecasts_are_in_the_units_of_each_series(panel: Panel) -> None:
@@ -228,9 +127,9 @@ def test_rows_and_panel_are_inverse(make_panel: MakePanel, frequency: str, zone:
         np.testing.assert_array_equal(back.values[own - rows : own], panel.values[end - rows : end])
 
 
-@given(st.floats(0, 0.6), st.integers(0, 5))
+@given(st.floats(0, 0.6), st.integers(0, 5), st.sampled_from([1, 3]))
 @settings(max_examples=10, deadline=None)
-def test_newest_rows_forecast_like_the_whole_panel(missing: float, seed: int) -> None:
+def test_newest_rows_forecast_like_the_whole_panel(missing: float, seed: int, members: int) -> None:
     generator = np.random.default_rng(seed)
     values = generator.standard_normal((1280, 2))
     values[generator.random(values.shape) < missing] = np.nan
@@ -245,7 +144,7 @@ def test_newest_rows_forecast_like_the_whole_panel(missing: float, seed: int) ->
         offsets=np.array([0, 640, 1280]),
         values=values,
     )
-    bundle = make_bundle(panel, series="id")
+    bundle = make_bundle(panel, series="id", members=members)
     rows = rows_of(panel, bundle.layout, bundle.history)
     back = panel_of(rows, bundle.layout, bundle.frequency)
     np.testing.assert_allclose(bundle.forecast(back).values_SHQ, bundle.forecast(panel).values_SHQ, rtol=1e-5)
@@ -308,96 +207,3 @@ def test_what_cannot_be_forecast_from(panel: Panel) -> None:
         ask(rows.assign(id=rows["id"].replace("a", "zz")))
     with pytest.raises(DataRefused, match="column load"):
         ask(rows.assign(load="many"))
-
-
-@pytest.fixture
-def model(panel: Panel, tmp_path: Path) -> Path:
-    bundle = make_bundle(panel, series="id")
-    digest = save(bundle, tmp_path / "bundle")
-    save_model(bundle, digest, tmp_path / "bundle", panel, tmp_path / "model")
-    return tmp_path / "model"
-
-
-@pytest.mark.slow
-# MLflow looks at zoned datetimes in a way that pandas deprecates.
-@pytest.mark.filterwarnings("ignore:Series.values returning an ndarray:pandas.errors.Pandas4Warning")
-def test_served_model_gives_the_same_numbers(panel: Panel, model: Path) -> None:
-    bundle = make_bundle(panel, series="id")
-    wanted = bundle.forecast(panel).to_frame()
-    served = mlflow.pyfunc.load_model(str(model))
-    rows = rows_of(panel, bundle.layout, bundle.history)
-    pd.testing.assert_frame_equal(served.predict(rows), wanted)
-    as_times = rows.assign(when=pd.to_datetime(rows["when"], utc=True))
-    pd.testing.assert_frame_equal(served.predict(as_times), wanted)
-    shuffled = rows.sample(frac=1, random_state=0)
-    pd.testing.assert_frame_equal(served.predict(shuffled), wanted)
-    assert served.metadata.signature == signature(bundle)
-    example = served.input_example
-    assert set(example["id"]) == {"a"}
-    pd.testing.assert_frame_equal(served.predict(example), wanted[wanted["series"] == "a"])
-
-
-def test_the_served_class_itself(panel: Panel, tmp_path: Path) -> None:
-    # At the top it would come before the import that silences MLflow's own warning.
-    from lstm.tracking.pyfunc import ForecastModel
-
-    bundle = make_bundle(panel, series="id")
-    digest = save(bundle, tmp_path)
-    context = mlflow.pyfunc.PythonModelContext({"bundle": str(tmp_path)}, {"digest": digest})
-    model = ForecastModel()
-    model.load_context(context)
-    rows = rows_of(panel, bundle.layout, bundle.history)
-    pd.testing.assert_frame_equal(model.predict(context, rows), bundle.forecast(panel).to_frame())
-    other = mlflow.pyfunc.PythonModelContext({"bundle": str(tmp_path)}, {"digest": "0"})
-    with pytest.raises(BundleError):
-        ForecastModel().load_context(other)
-
-
-@pytest.mark.slow
-def test_served_model_refuses_other_files(model: Path) -> None:
-    path = model / "artifacts" / "bundle" / "served.safetensors"
-    intact = path.read_bytes()
-    path.write_bytes(intact[:-1] + bytes([intact[-1] ^ 1]))
-    with pytest.raises(BundleError, match="damaged or changed"):
-        mlflow.pyfunc.load_model(str(model))
-
-
-@pytest.mark.slow
-def test_served_model_carries_its_own_code(panel: Panel, model: Path, tmp_path: Path) -> None:
-    """It runs where Nightcast is not installed, on nothing but what its requirements name."""
-    rows = rows_of(panel, make_bundle(panel, series="id").layout, LOOKBACK)
-    rows.to_json(tmp_path / "rows.json", orient="records")
-    code = f"""
-import importlib.metadata as metadata
-import sys
-# As where it is not installed: no path, no finder of an editable installation.
-sys.meta_path = [finder for finder in sys.meta_path if "editable" not in str(finder).lower()]
-sys.path = [path for path in sys.path if path and path != "{Path.cwd()}"]
-import mlflow.pyfunc
-import pandas as pd
-model = mlflow.pyfunc.load_model("{model}")
-print(len(model.predict(pd.read_json("{tmp_path}/rows.json", orient="records", convert_dates=False))))
-import data
-import lstm.tracking.bundle
-print(data.__file__)
-print(lstm.tracking.bundle.__file__)
-print("optuna" in sys.modules, "prefect" in sys.modules)
-"""
-    environment = {**os.environ, "PYTHONPATH": "", "PYTHONSAFEPATH": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    count, data_file, lstm_file, heavy = done.stdout.strip().splitlines()[-4:]
-    assert count == str(2 * HORIZON)
-    assert data_file == str(model / "code" / "data" / "__init__.py")
-    assert lstm_file == str(model / "code" / "lstm" / "tracking" / "bundle.py")
-    assert heavy == "False False"
-    assert not list((model / "code").rglob("*.parquet"))
-    requirements = (model / "requirements.txt").read_text().split()
-    assert all("==" in line and "+" not in line for line in requirements)

@@ -98,6 +98,10 @@ def test_roles_of_columns() -> None:
         ({"frequency": "D", "retrain": {"judge": "3h"}}, "retrain.judge is shorter than the horizon of 14"),
         ({"retrain": {"judge": "soon"}}, "'soon' is not a duration"),
         ({"retrain": {"quantiles": [0.5, 0.1]}}, "quantiles must rise strictly"),
+        (
+            {"retrain": {"ensemble": True, "search_space": {"normalisation": ["none"]}}},
+            "normalisation has 'none' alone: list another",
+        ),
         ({"retrain": {"quantiles": [0.1, 0.9]}}, "quantiles must hold 0.5"),
         ({"retrain": {"margins": {"champion": 1}}}, "made.retrain.margins.champion"),
         ({"retrain": ["horizon"]}, "made.retrain"),
@@ -338,6 +342,7 @@ CHANGES: list[dict[str, Any]] = [
     {"retrain": {"quantiles": [0.1, 0.5, 0.9]}},
     {"retrain": {"max_epochs": 29}},
     {"retrain": {"seed": 1}},
+    {"retrain": {"ensemble": True}},
     {"retrain": {"search_space": {"cell": ["rnn"]}}},
     {"retrain": {"search_space": {"dropout": {"low": 0.0, "high": 0.1}}}},
     {"retrain": {"budget": {"trials": 3}}},

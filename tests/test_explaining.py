@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def explained(house: House, cell: Any, segment: int = 12, hidden_size: int = 4) 
     recipe = Recipe(config, TrainingConfig(), 1)
     window = _window(panel, None, panel.n_steps - 1, 24)
     found = diagnose(data_set, recipe, trained, trained, panel, split(panel, data_set.retrain), window)
-    return Explained("made", "7", recipe, "", "2024-01-20 23:00+00:00", found, {"gates": Path("a[1].png")})
+    return Explained("made", "7", recipe, 1, "", "2024-01-20 23:00+00:00", found, {"gates": Path("a[1].png")})
 
 
 @pytest.mark.parametrize(
@@ -81,6 +82,15 @@ def test_every_cell_is_explained_by_what_it_has(
     told = capsys.readouterr().out
     for part in (*said, f"champion version 7 ({cell.upper()})", "LSTM", "hour of day", "a[1].png"):
         assert part in told
+
+
+def test_an_ensemble_is_explained_by_its_best_network(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = replace(explained(house, "gru"), networks=3)
+    assert found.to_dict()["networks"] == 3
+    explanation._print(found)
+    assert "champion version 7 (GRU, the best of 3 networks), 24 steps" in capsys.readouterr().out
 
 
 def test_a_judge_span_of_one_window_has_no_importance(

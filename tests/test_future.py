@@ -25,7 +25,8 @@ from lstm.clock import calendar
 from lstm.evaluation.conformal import Calibration
 from lstm.models.forecaster import ForecasterConfig, build
 from lstm.scaling import Scaler
-from lstm.tracking.bundle import Bundle, Twin, load, save
+from lstm.tracking.bundle import Bundle, Member, Twin
+from lstm.tracking.bundle_files import load, save
 from lstm.tracking.forecast import panel_of, rows_of
 from lstm.tracking.registry import signature
 from lstm.training.batches import Batches, Inputs
@@ -75,7 +76,7 @@ def config(panel: Panel, **keys: Any) -> ForecasterConfig:
 
 def make_bundle(panel: Panel) -> Bundle:
     torch.manual_seed(0)
-    twin = Twin(build(config(panel)).state_dict(), Scaler.fit(panel, 60), "2024-01-03T00:00:00Z")
+    twin = Twin((build(config(panel)).state_dict(),), Scaler.fit(panel, 60), "2024-01-03T00:00:00Z")
     return Bundle(
         layout=Layout(
             "made", "when", "id", "load", ("wind",), "Europe/Paris", panel.future, tuple(panel.static), "FR"
@@ -83,10 +84,11 @@ def make_bundle(panel: Panel) -> Bundle:
         frequency=panel.frequency,
         seasons=(24,),
         non_negative=False,
-        recipe=Recipe(config(panel), TrainingConfig(), 3),
+        members=(
+            Member(Recipe(config(panel), TrainingConfig(), 3), Calibration(np.ones((HORIZON, 3)), 0.0, 100)),
+        ),
         judged=twin,
         served=twin,
-        calibration=Calibration(np.ones((HORIZON, 3)), 0.0, 100),
         serves="served",
         code_version="0.1.0",
     )

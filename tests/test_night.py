@@ -151,7 +151,8 @@ def without_news(teller, completed):
 
 @pytest.fixture(scope="module")
 def broken(teller, without_news):
-    """Two days later; the newest rows are broken."""
+    """Two days later; the newest rows are broken. From now on a version is an ensemble."""
+    teller.house.declare("made", ensemble=True)
     teller.house.write("made", LATER, poison_after(LATER - 5))
     return teller.night()
 
@@ -296,7 +297,8 @@ def test_a_version_says_which_night_made_it(teller, first):
 def test_a_version_is_calibrated_on_the_validation_windows(teller, first):
     house = teller.house
     bundle = Registry(house.settings.mlflow_uri).load("made", "1")
-    calibration = bundle.calibration
+    [member] = bundle.members
+    calibration = member.calibration
     # Three days of hourly origins, whose six steps all lie within them.
     assert (calibration.windows, calibration.factor_HQ.shape) == (72 - 5, (6, 5))
     assert (calibration.factor_HQ[:, 2] == 1).all()
@@ -305,7 +307,8 @@ def test_a_version_is_calibrated_on_the_validation_windows(teller, first):
     job = Job.model_validate_json(tracker.read_artifact(first.result["run_id"], JOB_FILE))
     best = study.best(house.settings.study_url, job.study).calibration
     np.testing.assert_array_equal(calibration.factor_HQ, best.factor_HQ)
-    again = replace(bundle, calibration=replace(calibration, factor_HQ=np.ones((6, 5)), exponent=0.0))
+    plain = replace(member, calibration=replace(calibration, factor_HQ=np.ones((6, 5)), exponent=0.0))
+    again = replace(bundle, members=(plain,))
     digest = house.mlflow.get_run(first.result["run_id"]).data.tags["nightcast.snapshot"]
     panel = load(house.settings.snapshots / f"{digest}.parquet")
     before, after = (one.forecast(panel).values_SHQ for one in (again, bundle))
@@ -400,6 +403,30 @@ def test_later_data_is_judged_against_the_champion(teller, broken, mended):
         assert (mended.champion.version, mended.champion.previous) == ("1", None)
     newest = f"20240130T230000Z.v{mended.champion.version}.parquet"
     assert list(mended.forecasts) == ["20240128T230000Z.v1.parquet", newest]
+
+
+def test_an_ensemble_is_the_best_network_of_each_normalisation_that_was_tried(teller, mended):
+    house, run = teller.house, teller.house.mlflow.get_run(mended.result["run_id"])
+    assert run.data.params["ensemble"] == "True"
+    job = Job.model_validate_json(Tracker(house.settings.mlflow_uri).read_artifact(run.info.run_id, JOB_FILE))
+    found = study.best_of_each(house.settings.study_url, job.study)
+    bundle = Registry(house.settings.mlflow_uri).load("made", "2")
+    kinds = [member.recipe.model.normalisation for member in bundle.members]
+    # Two trials: the middle of the space, and that with another normalisation.
+    assert sorted(kinds) == ["instance", "last_value"]
+    assert [member.recipe for member in bundle.members] == [one.recipe for one in found]
+    for member, one in zip(bundle.members, found, strict=True):
+        np.testing.assert_array_equal(member.calibration.factor_HQ, one.calibration.factor_HQ)
+    alone = replace(bundle, **{name: first_of(getattr(bundle, name)) for name in ("judged", "served")})
+    alone = replace(alone, members=bundle.members[:1])
+    panel = load(house.settings.snapshots / f"{run.data.tags['nightcast.snapshot']}.parquet")
+    together, best = (one.forecast(panel).values_SHQ for one in (bundle, alone))
+    assert not np.allclose(together, best)
+
+
+def first_of(twin):
+    """A version's weights without those of all networks but the first."""
+    return replace(twin, weights=twin.weights[:1])
 
 
 def test_an_impossible_device_fails_the_night(teller, mended, without_device):

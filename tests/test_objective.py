@@ -26,9 +26,10 @@ from lstm.scaling import Scaler
 from lstm.search import places, study
 from lstm.search.objective import SearchTask, train_trial
 from lstm.search.sampler import Sampler
-from lstm.search.space import contains
+from lstm.search.space import centre, contains
 from lstm.search.storage import SearchFailed, prepare
 from lstm.search.worker import work
+from lstm.training.checkpoint import EpochLoss
 from lstm.training.fit import Fit, fit
 from lstm.training.predict import predict
 from lstm.windows import targets
@@ -156,7 +157,7 @@ def test_the_best_recipe_makes_the_same_loss_again(make_task):
 
 
 @pytest.mark.parametrize("losses", [(0.4, 0.3, 0.5, 0.3, 0.2), (0.1, 0.2), (0.3,)])
-def test_a_trial_that_none_has_beaten_leaves_its_calibration(make_task, losses):
+def test_a_trial_that_none_of_its_normalisation_has_beaten_leaves_its_calibration(make_task, losses):
     """One that is as good as the best so far, too: of two the earlier number is taken, whoever ends first."""
     task = make_task(trials=len(losses))
     with study.loaded(task.storage_url, task.study_name) as own:
@@ -166,14 +167,42 @@ def test_a_trial_that_none_has_beaten_leaves_its_calibration(make_task, losses):
             lambda trial: train_trial(task, trial, lambda: None, print, inf, lambda: False, next(waiting)),
             n_trials=len(losses),
         )
-        has = [places.CALIBRATION in trial.user_attrs for trial in own.get_trials()]
-    assert has == [loss <= min(losses[: number + 1]) for number, loss in enumerate(losses)]
+        trials = own.get_trials()
+    has = [places.CALIBRATION in trial.user_attrs for trial in trials]
+    kinds = [trial.params["normalisation"] for trial in trials]
+    before = [
+        [loss for loss, kind in zip(losses[:number], kinds[:number], strict=True) if kind == kinds[number]]
+        for number in range(len(losses))
+    ]
+    assert has == [loss <= min(alike, default=loss) for loss, alike in zip(losses, before, strict=True)]
+    assert len(losses) < 3 or len(set(kinds)) > 1
+
+
+@pytest.mark.parametrize("ensemble", [False, True])
+def test_an_ensemble_gets_a_network_of_each_normalisation_whatever_the_pruner_says(make_task, ensemble):
+    kinds = ["instance", "none", "instance", "none"]
+    task = make_task(trials=4)
+    retrain = task.data_set.retrain.model_copy(update={"ensemble": ensemble})
+    task = replace(task, data_set=task.data_set.model_copy(update={"retrain": retrain}))
+    first = [{**centre(retrain.search_space), "normalisation": kind} for kind in kinds]
+    with study.loaded(task.storage_url, task.study_name) as own:
+        own.pruner = optuna.pruners.ThresholdPruner(upper=0.0)
+        own.sampler = Sampler(5, Budget(trials=4))
+        for params in first:
+            own.enqueue_trial(params)
+        own.optimize(
+            lambda trial: train_trial(task, trial, lambda: None, print, inf, lambda: False, untrained(0.5)),
+            n_trials=4,
+        )
+        states = [trial.state.name for trial in own.get_trials()]
+    assert states == (["COMPLETE"] * 2 if ensemble else ["PRUNED"] * 2) + ["PRUNED"] * 2
 
 
 def untrained(loss):
-    """In place of `fit`: initial weights, and a loss."""
+    """In place of `fit`: initial weights, and a loss after one epoch."""
 
     def train(config, training, panel, train, validation, *, device, checkpoint, on_epoch):
+        on_epoch(1, EpochLoss(loss, loss))
         return Fit(build(config).state_dict(), (), 1, loss)
 
     return train

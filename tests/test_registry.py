@@ -11,13 +11,14 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
+from bundles import make_bundle
 from mlflow import MlflowClient
-from test_bundle import make_bundle
 
 from data.panel import Panel
 from lstm.promotion.identity import Identity
 from lstm.promotion.ledger import Ledger
-from lstm.tracking.bundle import Bundle, BundleError
+from lstm.tracking.bundle import Bundle
+from lstm.tracking.bundle_files import BundleError
 from lstm.tracking.forecast import rows_of
 from lstm.tracking.registry import Registry
 from lstm.tracking.runs import Tracker

@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -117,14 +118,21 @@ def dead_process():
     return process
 
 
-def run(url, count, objective=lambda trial: trial.suggest_float("x", 0, 1), budget=None):
+def run(
+    url,
+    count,
+    objective=lambda trial: trial.suggest_float("x", 0, 1),
+    budget=None,
+    normalisation=lambda number: RECIPE.model.normalisation,
+):
     """Run trials as a worker does, with a plain objective."""
     with study.loaded(url, NAME) as own:
         own.sampler = Sampler(own.user_attrs["seed"], budget or study.budget_of(own))
 
         def noted(trial):
             value = objective(trial)
-            trial.set_user_attr(places.RECIPE, RECIPE.to_dict())
+            recipe = replace(RECIPE, model=replace(RECIPE.model, normalisation=normalisation(trial.number)))
+            trial.set_user_attr(places.RECIPE, recipe.to_dict())
             trial.set_user_attr(places.CALIBRATION, Calibration(np.full((1, 3), value), 0.0, 1).to_dict())
             trial.set_user_attr(places.END, {"time": time.time(), "reason": ""})
             return value
@@ -197,11 +205,28 @@ def test_best_is_the_lowest_with_its_recipe(lite):
     assert study.progress(lite, NAME).best_value == 0.2
 
 
+def test_best_of_each_normalisation_the_best_of_all_first(lite):
+    study.create(lite, NAME, Budget(trials=6), 0)
+    values = [0.4, 0.3, 0.2, 0.1, 0.3, 0.5]
+    kinds = ["none", "none", "instance", "last_value", "none", "instance"]
+    run(lite, 6, lambda trial: values[trial.number], normalisation=kinds.__getitem__)
+    found = study.best_of_each(lite, NAME)
+    assert [(one.number, one.value) for one in found] == [(3, 0.1), (2, 0.2), (1, 0.3)]
+    assert [one.recipe.model.normalisation for one in found] == ["last_value", "instance", "none"]
+    assert [one.calibration.factor_HQ[0, 0] for one in found] == [0.1, 0.2, 0.3]
+    assert study.best(lite, NAME).number == 3
+
+
 def test_the_trial_of_an_older_worker_is_refused(lite):
     study.create(lite, NAME, Budget(trials=1), 0)
     with study.loaded(lite, NAME) as own:
         own.sampler = Sampler(0, Budget())
-        own.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+
+        def without_calibration(trial):
+            trial.set_user_attr(places.RECIPE, RECIPE.to_dict())
+            return trial.suggest_float("x", 0, 1)
+
+        own.optimize(without_calibration, n_trials=1)
     with pytest.raises(SearchFailed, match=r"trial 0 has no calibration.* Remedy: "):
         study.best(lite, NAME)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
+from bundles import make_bundle
 from servers import Up
-from test_bundle import make_bundle
 
 from data.panel import Panel
 from lstm.promotion.identity import Identity

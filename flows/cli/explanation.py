@@ -55,9 +55,11 @@ def explain(
 
 def _print(found: Explained) -> None:
     whose = f", series {escape(found.series)}" if found.series else ""
+    which = f", the best of {found.networks} networks" if found.networks > 1 else ""
+    network = f"{found.recipe.model.cell.upper()}{which}"
     console.print(
-        f"[bold]{found.data_set}[/], champion version {found.version} ({found.recipe.model.cell.upper()})"
-        f"{whose}, {found.recipe.model.lookback} steps up to {found.at}",
+        f"[bold]{found.data_set}[/], champion version {found.version} ({network}){whose}, "
+        f"{found.recipe.model.lookback} steps up to {found.at}",
         highlight=False,
         soft_wrap=True,
     )

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from data.catalog import DataSet
 from data.panel import Integers, Panel
+from data.retrain import Normalisation
 from data.splits import Span, Splits
 from lstm.evaluation.conformal import Calibration
 from lstm.models.forecaster import ForecasterConfig
@@ -98,7 +99,8 @@ def train_trial(
     """Train one suggested configuration and return its lowest validation loss.
 
     Its recipe, with the epochs found by early stopping, is stored with the trial. So is the calibration of
-    its quantiles, unless another trial has beaten it already: its weights are at hand here alone.
+    its quantiles, unless another trial of its normalisation has beaten it already: its weights are at hand
+    here alone.
 
     Args:
         started: called once the parameters are drawn.
@@ -108,7 +110,8 @@ def train_trial(
         train: `fit`, or what has its contract.
 
     Raises:
-        optuna.TrialPruned: by the pruner, or at the deadline.
+        optuna.TrialPruned: by the pruner, unless an ensemble has no network of its normalisation yet; or at
+            the deadline.
         Stopped: `should_stop` said so after an epoch.
         TrainingDiverged: the loss is not finite.
     """
@@ -118,6 +121,10 @@ def train_trial(
     started()
     losses: list[float] = []
 
+    def is_needed() -> bool:
+        """An ensemble wants a network of each normalisation, however it does beside the others."""
+        return task.data_set.retrain.ensemble and not _finished(trial.study, model.normalisation)
+
     def report(epoch: int, loss: EpochLoss) -> None:
         assert loss.validation is not None
         losses.append(loss.train)
@@ -126,7 +133,7 @@ def train_trial(
         on_epoch(epoch, loss)
         if should_stop():
             raise Stopped
-        if trial.should_prune():
+        if not is_needed() and trial.should_prune():
             raise optuna.TrialPruned(f"worse than the median of the trials before at epoch {epoch}")
         if time.monotonic() > deadline and _finished(trial.study):
             raise optuna.TrialPruned(f"the search's time was over at epoch {epoch}")
@@ -143,7 +150,8 @@ def train_trial(
     )
     assert result.best_loss is not None
     trial.set_user_attr(places.RECIPE, Recipe(model, training, result.best_epoch).to_dict())
-    if all(result.best_loss <= value for value in _finished(trial.study)):
+    alike = _finished(trial.study, model.normalisation)
+    if all(result.best_loss <= value for value in alike):
         trial.set_user_attr(places.CALIBRATION, _calibration(task, model, result.state).to_dict())
     return result.best_loss
 
@@ -154,7 +162,11 @@ def _calibration(task: SearchTask, model: ForecasterConfig, state: Mapping[str, 
     return calibrate_on(task.scaled, own, model, state)
 
 
-def _finished(study: optuna.Study) -> list[float]:
-    """The losses of the trials that have finished so far."""
+def _finished(study: optuna.Study, normalisation: Normalisation | None = None) -> list[float]:
+    """The losses of the trials that have finished so far: of all, or of one normalisation."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return [trial.value for trial in complete if trial.value is not None]
+    return [
+        trial.value
+        for trial in complete
+        if trial.value is not None and normalisation in (None, places.normalisation(trial))
+    ]

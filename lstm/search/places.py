@@ -22,7 +22,7 @@ CLAIM = "claim"  # {"process", "time"}: who runs it, since when
 EPOCHS = "epochs"  # {"time", "train_losses"}: the newest epoch's end, and every epoch's training loss
 END = "end"  # {"time", "reason"}: an orderly end
 RECIPE = "recipe"  # of a complete trial, as JSON-safe dictionary
-CALIBRATION = "calibration"  # of a complete trial that no other had beaten, likewise
+CALIBRATION = "calibration"  # of a complete trial that no other of its normalisation had beaten, likewise
 PLACE = "place"  # {"number", "kills"}: the trial that this one repeats, and how often it was killed
 BEYOND = "beyond"  # True: it came after the budget's last place
 
@@ -49,6 +49,11 @@ def is_beyond(trials: Sequence[FrozenTrial], number: int, budget: Budget) -> boo
     """True if a trial's place comes after the budget's last one. Later trials never change the answer."""
     own = next(place(trial) for trial in trials if trial.number == number)
     return sum(other < own for other in places(trials)) >= budget.trials
+
+
+def normalisation(trial: FrozenTrial) -> str:
+    """That of a complete trial's network."""
+    return str(trial.user_attrs[RECIPE]["model"]["normalisation"])
 
 
 def seconds(trials: Sequence[FrozenTrial]) -> float:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
 
 from data.catalog import DataSet
-from data.retrain import Interval, SearchSpace
+from data.retrain import Interval, Retrain, SearchSpace
 from lstm.models.forecaster import ForecasterConfig
 from lstm.scaling import ScaledPanel
 from lstm.training.recipe import Recipe, TrainingConfig
@@ -92,10 +92,38 @@ def centre(space: SearchSpace) -> dict[str, Any]:
     return middle
 
 
+def first_trials(retrain: Retrain, champion: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
+    """What a search tries before it draws any: the middle of the space, then what the champion was made with.
+
+    For an ensemble one of each normalisation: what the champion's network was made with, else the middle.
+
+    Args:
+        champion: the parameters of its networks, the best first; those that the space does not hold any more
+            are left out.
+    """
+    space = retrain.search_space
+    middle, known = centre(space), [dict(params) for params in champion if contains(space, params)]
+    if not retrain.ensemble:
+        return [middle, *known[:1]]
+    made_with = {params["normalisation"]: params for params in reversed(known)}
+    each = [made_with.get(kind, {**middle, "normalisation": kind}) for kind in space.normalisation]
+    return [middle, *(params for params in each if params != middle)]
+
+
 def at_centre(data_set: DataSet, scaled: ScaledPanel) -> tuple[ForecasterConfig, TrainingConfig]:
     """The configuration in the middle of the data set's space."""
-    trial = optuna.trial.FixedTrial(centre(data_set.retrain.search_space))
-    return suggest(trial, data_set, **scaled.sizes)
+    return configured(centre(data_set.retrain.search_space), data_set, scaled)
+
+
+def configured(
+    params: Mapping[str, Any], data_set: DataSet, scaled: ScaledPanel
+) -> tuple[ForecasterConfig, TrainingConfig]:
+    """The configuration of some parameters.
+
+    Raises:
+        ValueError: one is missing, or lies outside the data set's space.
+    """
+    return suggest(optuna.trial.FixedTrial(dict(params)), data_set, **scaled.sizes)
 
 
 def params_of(recipe: Recipe) -> dict[str, Any]:

@@ -57,7 +57,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Best:
-    """The best complete trial.
+    """The best complete trial, of all or of a normalisation.
 
     Attributes:
         value: its lowest validation loss.
@@ -161,21 +161,17 @@ def best(storage_url: str, name: str) -> Best:
             best one was run by a worker of another version, which left no calibration.
     """
     with loaded(storage_url, name) as study:
-        own = study.get_trials(deepcopy=False)
-        complete = [trial for trial in own if trial.state is TrialState.COMPLETE]
-        if not complete:
-            raise SearchFailed(f"study {name}: no trial finished; {_fates(own)}")
-        trial = min(complete, key=lambda one: (one.value, one.number))
-        assert trial.value is not None
-        if places.CALIBRATION not in trial.user_attrs:
-            raise SearchFailed(
-                f"study {name}: trial {trial.number} has no calibration; its worker runs another version of "
-                "Nightcast. Remedy: install the same one wherever trials run, then start the search anew by "
-                "another retrain.seed"
-            )
-        recipe = Recipe.from_dict(trial.user_attrs[places.RECIPE])
-        calibration = Calibration.from_dict(trial.user_attrs[places.CALIBRATION])
-        return Best(trial.number, trial.value, recipe, calibration, dict(trial.params))
+        return _best(name, _leaders(study)[0])
+
+
+def best_of_each(storage_url: str, name: str) -> tuple[Best, ...]:
+    """The complete trial with the lowest validation loss of each normalisation, the lowest of all first.
+
+    Raises:
+        SearchFailed: as of `best`, for any of them.
+    """
+    with loaded(storage_url, name) as study:
+        return tuple(_best(name, trial) for trial in _leaders(study))
 
 
 def trials(storage_url: str, name: str) -> list[TrialRow]:
@@ -269,6 +265,32 @@ def fail_running(study: optuna.Study, trial: FrozenTrial, reason: str, *, killed
         return False
     places.queue_again(study, trial, killed=killed)
     return True
+
+
+def _leaders(study: optuna.Study) -> list[FrozenTrial]:
+    """The best complete trial of each normalisation, the best of all first; at least one."""
+    own = study.get_trials(deepcopy=False)
+    complete = [trial for trial in own if trial.state is TrialState.COMPLETE]
+    if not complete:
+        raise SearchFailed(f"study {study.study_name}: no trial finished; {_fates(own)}")
+    leaders: dict[str, FrozenTrial] = {}
+    for trial in sorted(complete, key=lambda one: (one.value, one.number)):
+        leaders.setdefault(places.normalisation(trial), trial)
+    return list(leaders.values())
+
+
+def _best(name: str, trial: FrozenTrial) -> Best:
+    """What a leading trial has left in its study."""
+    assert trial.value is not None
+    if places.CALIBRATION not in trial.user_attrs:
+        raise SearchFailed(
+            f"study {name}: trial {trial.number} has no calibration; its worker runs another version of "
+            "Nightcast. Remedy: install the same one wherever trials run, then start the search anew by "
+            "another retrain.seed"
+        )
+    recipe = Recipe.from_dict(trial.user_attrs[places.RECIPE])
+    calibration = Calibration.from_dict(trial.user_attrs[places.CALIBRATION])
+    return Best(trial.number, trial.value, recipe, calibration, dict(trial.params))
 
 
 def _create(storage: optuna.storages.RDBStorage, name: str) -> optuna.Study:

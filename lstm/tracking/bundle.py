@@ -1,29 +1,21 @@
-"""The bundle: the files of one model version. safetensors weights and JSON, each under its SHA-256.
+"""The bundle of one model version: all that a forecast needs, and the forecast.
 
-Axes: S series, W windows, H horizon steps, Q quantiles.
+Axes: M members, S series, W windows, H horizon steps, Q quantiles.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
-import safetensors
 import torch
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from data.calendar import Frequency
 from data.catalog import DataSet
 from data.checks import check_ahead
-from data.errors import DataRefused, NightcastError
-from data.files import write_atomically
+from data.errors import DataRefused
 from data.layout import Layout, layout_of
 from data.panel import Floats, Panel
 from data.splits import Span
@@ -38,10 +30,8 @@ from lstm.training.predict import predict
 from lstm.training.recipe import Recipe
 from lstm.windows import Windows, newest, targets, windows
 
-FORMAT = 3
-MANIFEST = "bundle.json"
-_ROLES = ("covariates", "future", "static")
-_TWINS: tuple[Weights, Weights] = ("judged", "served")
+TWINS: tuple[Weights, Weights] = ("judged", "served")
+"""The names of a version's two weight sets."""
 
 # What was forecast for them before takes memory.
 _SERIES_AT_ONCE = 256
@@ -50,23 +40,32 @@ _SERIES_AT_ONCE = 256
 _MANY_SERIES, _STRIDE_OF_MANY = 100, 5
 
 
-class BundleError(NightcastError):
-    """A bundle that is missing, damaged, changed, or of another format."""
-
-
 @dataclass(frozen=True)
 class Twin:
     """One of a version's two weight sets.
 
     Args:
-        weights: the network's state dict, on the CPU.
-        scaler: fitted on what this training saw.
-        until: the UTC time of the last step that this training saw, as `to_iso` writes it.
+        weights: a state dict for each member, on the CPU.
+        scaler: fitted on what these trainings saw.
+        until: the UTC time of the last step that they saw, as `to_iso` writes it.
     """
 
-    weights: Mapping[str, Tensor]
+    weights: tuple[Mapping[str, Tensor], ...]
     scaler: Scaler
     until: str
+
+
+@dataclass(frozen=True)
+class Member:
+    """One of the networks whose forecasts a version averages.
+
+    Args:
+        recipe: what makes the same weights again.
+        calibration: of its quantiles, whichever weights forecast.
+    """
+
+    recipe: Recipe
+    calibration: Calibration
 
 
 @dataclass(frozen=True)
@@ -78,10 +77,9 @@ class Bundle:
         frequency: the grid's step and time zone.
         seasons: season lengths in steps, the strongest first.
         non_negative: forecasts are not below 0.
-        recipe: what makes the same weights again.
+        members: its networks, at least one, the best first. Horizon and quantiles are the same for all.
         judged: the weights that the gate compares; their training ended before the judge span.
         served: the weights refitted through as-of.
-        calibration: of the quantiles, whichever weights forecast.
         serves: which of the two forecasts.
         code_version: the package that made it.
     """
@@ -90,10 +88,9 @@ class Bundle:
     frequency: Frequency
     seasons: tuple[int, ...]
     non_negative: bool
-    recipe: Recipe
+    members: tuple[Member, ...]
     judged: Twin
     served: Twin
-    calibration: Calibration
     serves: Weights
     code_version: str
 
@@ -108,14 +105,24 @@ class Bundle:
         return self.recipe.model.quantiles
 
     @property
+    def horizon(self) -> int:
+        """Steps ahead."""
+        return self.recipe.model.horizon
+
+    @property
+    def recipe(self) -> Recipe:
+        """Of the best member."""
+        return self.members[0].recipe
+
+    @property
     def lookback(self) -> int:
         """Steps that a forecast needs."""
-        return self.recipe.model.lookback
+        return max(member.recipe.model.lookback for member in self.members)
 
     @property
     def history(self) -> int:
         """Steps that a forecast reads where there are so many: its intervals learn from earlier windows."""
-        return self.lookback + self.recipe.model.horizon + TRAIL
+        return self.lookback + self.horizon + TRAIL
 
     def twin(self, which: Weights) -> Twin:
         """The weights of that name."""
@@ -133,7 +140,7 @@ class Bundle:
             ("future covariates", layout.future, self.layout.future),
             ("static features", layout.static, self.layout.static),
             ("holidays", layout.holidays, self.layout.holidays),
-            ("horizon", data_set.retrain.horizon, self.recipe.model.horizon),
+            ("horizon", data_set.retrain.horizon, self.horizon),
             ("quantiles", data_set.retrain.quantiles, self.quantiles),
             ("frequency", data_set.grid, self.frequency),
         )
@@ -148,13 +155,14 @@ class Bundle:
     def forecast_windows(
         self, panel: Panel, asked: Windows, which: Weights, device: torch.device | None = None
     ) -> Floats:
-        """(W, H, Q) quantiles in the target's own units, calibrated and adapted to the forecasts before.
+        """(W, H, Q) quantiles in the target's own units: the mean of the members' calibrated ones, adapted to
+        the forecasts before.
 
         Raises:
             DataRefused: the panel has other columns, or a series that was not trained on.
         """
         forecasts = {name: self._forecaster(panel, name, device) for name in {"judged", which}}
-        y_WHQ = np.empty((len(asked), self.recipe.model.horizon, len(self.quantiles)))
+        y_WHQ = np.empty((len(asked), self.horizon, len(self.quantiles)))
         group_W, rate = asked.series // _SERIES_AT_ONCE, RATE * self._stride
         for group in np.unique(group_W):
             chosen = np.flatnonzero(group_W == group)
@@ -171,14 +179,14 @@ class Bundle:
             DataRefused: as of `forecast_windows`, or a series is shorter than the lookback, or a future
                 covariate is missing in the horizon.
         """
-        check_ahead(panel, self.recipe.model.horizon)
+        check_ahead(panel, self.horizon)
         return Forecast(
             data_set=self.data_set,
             version=version,
             as_of=to_iso(panel.as_of),
             frequency=panel.frequency,
             series=panel.series,
-            times=panel.frequency.times(panel.frequency.shift(panel.as_of, 1), self.recipe.model.horizon),
+            times=panel.frequency.times(panel.frequency.shift(panel.as_of, 1), self.horizon),
             quantiles=self.quantiles,
             values_SHQ=self.forecast_windows(panel, newest(panel, self.lookback), self.serves),
         )
@@ -186,16 +194,21 @@ class Bundle:
     def _forecaster(
         self, panel: Panel, which: Weights, device: torch.device | None
     ) -> Callable[[Windows], Floats]:
-        """From windows to (W, H, Q) calibrated quantiles in the target's own units."""
-        twin, config = self.twin(which), self.recipe.model
+        """From windows to (W, H, Q) quantiles in the target's own units, the mean of the members'."""
+        twin = self.twin(which)
         scaler = twin.scaler.select(panel)
-        scaled = scaler.scale(panel, config.horizon)
+        scaled = scaler.scale(panel, self.horizon)
+
+        def of_one(member: Member, weights: Mapping[str, Tensor], some: Windows) -> Floats:
+            config = member.recipe.model
+            z_WHQ = predict(config, weights, scaled, some, device or torch.device("cpu"))
+            spread_W = spread(scaled.values[:, 0], some.origins, config.lookback)
+            return member.calibration.apply(z_WHQ, spread_W, median_index(config.quantiles))
 
         def forecast(some: Windows) -> Floats:
-            z_WHQ = predict(config, twin.weights, scaled, some, device or torch.device("cpu"))
-            spread_W = spread(scaled.values[:, 0], some.origins, config.lookback)
-            calibrated_WHQ = self.calibration.apply(z_WHQ, spread_W, median_index(self.quantiles))
-            return scaler.unscale(calibrated_WHQ, some.series)
+            pairs = zip(self.members, twin.weights, strict=True)
+            z_MWHQ = [of_one(member, weights, some) for member, weights in pairs]
+            return scaler.unscale(np.mean(z_MWHQ, axis=0), some.series)
 
         return forecast
 
@@ -213,8 +226,8 @@ class Bundle:
     ) -> Trail:
         """What would have been forecast before these windows, by weights that had not seen what happened:
         by those asked for where they had not, else by the judged ones."""
-        horizon = self.recipe.model.horizon
-        seen = {name: _step(panel, self.twin(name).until) for name in _TWINS}
+        horizon = self.horizon
+        seen = {name: _step(panel, self.twin(name).until) for name in TWINS}
         first = max(seen["judged"], int(asked.steps.min()) - horizon - TRAIL)
         # Counted back from the newest origin whose horizon is over.
         first += (asked.last_step - horizon - first) % self._stride
@@ -227,121 +240,7 @@ class Bundle:
         return Trail(targets(panel, earlier, horizon), forecast_VHQ, earlier.series, earlier.steps)
 
 
-def save(bundle: Bundle, folder: Path) -> str:
-    """Write the bundle's files and return its digest, the SHA-256 of its manifest.
-
-    The manifest is written last and holds the SHA-256 of every other file.
-    """
-    files = {}
-    for which in _TWINS:
-        weights = {name: tensor.contiguous() for name, tensor in bundle.twin(which).weights.items()}
-        data = save_tensors(weights)
-        write_atomically(folder / _weights_file(which), data)
-        files[_weights_file(which)] = _sha256(data)
-    manifest = json.dumps({**_to_dict(bundle), "files": files}, indent=1, allow_nan=False).encode()
-    write_atomically(folder / MANIFEST, manifest)
-    return _sha256(manifest)
-
-
-def load(folder: Path, digest: str | None = None) -> Bundle:
-    """Read a bundle and check every file against its SHA-256.
-
-    Args:
-        digest: what `save` returned, kept elsewhere (the registry): also the manifest is checked.
-
-    Raises:
-        BundleError: a file is missing or is not what it should be; names the file.
-    """
-    manifest = _read(folder / MANIFEST, digest)
-    try:
-        raw = json.loads(manifest)
-        if raw["format"] != FORMAT:
-            raise BundleError(
-                f"{folder}: bundle format {raw['format']}, this version reads {FORMAT}. "
-                f"Remedy: use nightcast {raw.get('code_version', 'of that format')}."
-            )
-        weights = {
-            which: _read(folder / _weights_file(which), raw["files"][_weights_file(which)])
-            for which in _TWINS
-        }
-        return _from_dict(raw, {which: load_tensors(data) for which, data in weights.items()})
-    except (KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
-        raise BundleError(
-            f"{folder}: not a readable bundle ({error!r}). Remedy: register the version again."
-        ) from error
-
-
-def _read(path: Path, digest: str | None) -> bytes:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise BundleError(
-            f"{path}: cannot be read: {error}. Remedy: roll back to another version."
-        ) from error
-    if digest is not None and _sha256(data) != digest:
-        raise BundleError(
-            f"{path}: its SHA-256 is {_sha256(data)}, not {digest}: it was damaged or changed. "
-            "Remedy: roll back to another version."
-        )
-    return data
-
-
-def _to_dict(bundle: Bundle) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "code_version": bundle.code_version,
-        "layout": asdict(bundle.layout),
-        "frequency": asdict(bundle.frequency),
-        "seasons": bundle.seasons,
-        "non_negative": bundle.non_negative,
-        "recipe": bundle.recipe.to_dict(),
-        "calibration": bundle.calibration.to_dict(),
-        "serves": bundle.serves,
-        "twins": {
-            which: {"until": bundle.twin(which).until, "scaler": bundle.twin(which).scaler.to_dict()}
-            for which in _TWINS
-        },
-    }
-
-
-def _from_dict(raw: Mapping[str, Any], weights: Mapping[Weights, dict[str, Tensor]]) -> Bundle:
-    twins = {
-        which: Twin(
-            weights[which],
-            Scaler.from_dict(raw["twins"][which]["scaler"]),
-            raw["twins"][which]["until"],
-        )
-        for which in _TWINS
-    }
-    if raw["serves"] not in _TWINS:
-        raise ValueError(f"serves {raw['serves']!r}")
-    recipe, calibration = Recipe.from_dict(raw["recipe"]), Calibration.from_dict(raw["calibration"])
-    if calibration.factor_HQ.shape != (recipe.model.horizon, len(recipe.model.quantiles)):
-        raise ValueError(f"calibration of {calibration.factor_HQ.shape} steps and levels")
-    layout = raw["layout"]
-    return Bundle(
-        layout=Layout(**{**layout, **{role: tuple(layout[role]) for role in _ROLES}}),
-        frequency=Frequency(**raw["frequency"]),
-        seasons=tuple(raw["seasons"]),
-        non_negative=raw["non_negative"],
-        recipe=recipe,
-        judged=twins["judged"],
-        served=twins["served"],
-        calibration=calibration,
-        serves=raw["serves"],
-        code_version=raw["code_version"],
-    )
-
-
 def _step(panel: Panel, until: str) -> int:
     """The grid step of a time; below 0 where the panel begins later."""
     time = np.asarray([until.removesuffix("Z")], dtype="datetime64[us]")
     return int(panel.frequency.steps_between(panel.start, time)[0])
-
-
-def _weights_file(which: Weights) -> str:
-    return f"{which}.safetensors"
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

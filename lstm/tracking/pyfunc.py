@@ -17,7 +17,7 @@ import mlflow
 import pandas as pd
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from lstm.tracking.bundle import load
+from lstm.tracking.bundle_files import load
 from lstm.tracking.forecast import AS_OF, panel_of
 
 

@@ -24,7 +24,7 @@ import lstm
 from data.panel import Panel
 from lstm.promotion.identity import Identity
 from lstm.promotion.ledger import Ledger
-from lstm.tracking import bundle as bundles
+from lstm.tracking import bundle_files
 from lstm.tracking.bundle import Bundle
 from lstm.tracking.forecast import AS_OF, quantile_columns, rows_of
 from lstm.tracking.server import NotFound, TrackingError, answering, connect, fetch, global_store
@@ -82,7 +82,7 @@ class Registry:
         """
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
-            digest = bundles.save(bundle, folder / "bundle")
+            digest = bundle_files.save(bundle, folder / "bundle")
             known = self._versions(identity)
             same = [version for version in known if version.tags[DIGEST_TAG] == digest]
             if same:
@@ -109,7 +109,7 @@ class Registry:
                 )
             source = self._client.get_model_version_download_uri(data_set, version)
             path = fetch(self.uri, f"{source}/artifacts/bundle", Path(temporary))
-            return bundles.load(path, digest)
+            return bundle_files.load(path, digest)
 
     def aliases(self, data_set: str) -> dict[str, str]:
         """Version by alias; empty where nothing was registered yet."""
