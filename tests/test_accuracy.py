@@ -15,11 +15,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-<<<<<<< HEAD
-from forked import Fork
-=======
 import torch
->>>>>>> main
+from forked import Fork
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file

@@ -123,18 +123,14 @@ def test_a_killed_worker_is_replaced_and_sigterm_ends_the_search_and_the_trainin
     worker.kill()
     command.until(lambda: (now := trials(house, "RUNNING")) and now != [running])
     assert workers(command) not in ([], [worker])
-<<<<<<< HEAD
     sigterm(house, command)
     command = start()
-    command.until(lambda: checkpoints(house, "judged"))
+    command.until(lambda: checkpoints(house, "judged-*"))
     sigterm(house, command)
 
 
 def sigterm(house, command):
     """A night that is asked to end does, with its workers, and says so."""
-=======
-    command.until(lambda: checkpoints(house, "judged-*"))
->>>>>>> main
     command.process.terminate()
     assert command.end() == 128 + signal.SIGTERM
     assert command.survivors(5) == []
