@@ -175,10 +175,10 @@ def lived_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def _stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+def _stack(tmp_path_factory: pytest.TempPathFactory, lived_in: Path) -> Iterator[Up]:
     from servers import Up
 
-    stack = Up(tmp_path_factory.mktemp("up"))
+    stack = Up(tmp_path_factory.mktemp("up"), lived_in)
     yield stack
     stack.end()
 

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -176,11 +177,14 @@ class Command:
 
     def tree(self):
         """Every process that it has ever been seen with."""
-        for one in tuple(self.seen):
-            try:
-                self.seen.update(one.children(recursive=True))
-            except psutil.NoSuchProcess:
-                continue
+        children = defaultdict(list)
+        for one in psutil.process_iter(["ppid"]):
+            children[one.info["ppid"]].append(one)
+        waiting = [one for one in self.seen if one.is_running()]
+        while waiting:
+            new = set(children[waiting.pop().pid]) - self.seen
+            self.seen |= new
+            waiting += new
         self._looked = time.monotonic()
         return self.seen
 

@@ -85,8 +85,8 @@ class Servers(Command):
 class Up:
     """A running `nightcast up`, with a client of both servers."""
 
-    def __init__(self, folder: Path) -> None:
-        self.house = furnish(folder)
+    def __init__(self, folder: Path, lived_in: Path) -> None:
+        self.house = furnish(folder, lived_in)
         self.addresses = Addresses(*free_ports(2))
         self.elsewhere = folder / "elsewhere"
         self.elsewhere.mkdir()
