@@ -36,7 +36,7 @@ from data.snapshot import digest
 from lstm.scaling import ScaledPanel, Scaler
 from lstm.search import study
 from lstm.search.objective import SearchTask
-from lstm.search.space import at, centre, contains, first_trials
+from lstm.search.space import centre, configured, contains, first_trials
 from lstm.search.worker import Observer, work
 from lstm.training.fit import fit
 from lstm.training.loss import Loss
@@ -236,10 +236,10 @@ class Campaign:
             chosen = first_trials(task.data_set.retrain)
         elif task.data_set.retrain.ensemble:
             shortest = self._tasks[min(self.plan.horizons)].study_name
-            chosen = family(study.trials(self._url, shortest), self._space(horizon))
+            chosen = best_of_each(study.trials(self._url, shortest), self._space(horizon))
         else:
             return [study.best(self._url, task.study_name).recipe]
-        made = [at(params, task.data_set, task.scaled) for params in chosen]
+        made = [configured(params, task.data_set, task.scaled) for params in chosen]
         return [Recipe(model, training, training.max_epochs) for model, training in made]
 
     def _task(self, horizon: int) -> CaseTask:
@@ -341,7 +341,7 @@ def finalists(tried: Sequence[study.TrialRow], space: SearchSpace, count: int) -
     return own[:count] or [centre(space)]
 
 
-def family(tried: Sequence[study.TrialRow], space: SearchSpace) -> list[dict[str, Any]]:
+def best_of_each(tried: Sequence[study.TrialRow], space: SearchSpace) -> list[dict[str, Any]]:
     """The parameters of the best finished trial of each normalisation, the best of all first.
 
     Where a longer horizon's space has none of a normalisation's, the space's centre with that normalisation.

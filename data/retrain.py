@@ -154,8 +154,8 @@ class Retrain(Settings):
         choices = self.search_space.normalisation
         if self.ensemble and len(set(choices)) < 2:
             raise ValueError(
-                "ensemble averages networks of several normalisations; search_space.normalisation has "
-                f"{choices[0]} alone"
+                "ensemble needs two normalisations or more; search_space.normalisation has "
+                f"{choices[0]!r} alone: list another, or leave ensemble out"
             )
         return self
 

@@ -16,6 +16,7 @@ from data.splits import Span
 from flows.night import Night, begin
 from flows.preparation import Prepared
 from flows.progress import Stage
+from lstm.models.forecaster import ForecasterConfig
 from lstm.promotion.gate import Decision, Evidence, choose_weights, decide
 from lstm.promotion.identity import to_iso
 from lstm.promotion.judge import Candidate, Verdict, judge
@@ -33,11 +34,12 @@ class Challenger:
     """The night's candidate.
 
     Attributes:
-        best: the search's best trial; for an ensemble the best of each normalisation, the best of all first.
+        members: the search's best trial; for an ensemble the best of each normalisation, the best of all
+            first.
         judged: the weights of each, whose training ended before the judge span.
     """
 
-    best: tuple[Best, ...]
+    members: tuple[Best, ...]
     judged: tuple[Trained, ...]
 
 
@@ -70,11 +72,11 @@ def find_champion(night: Night, panel: Panel) -> Reigning:
     return Reigning(champion.version, bundle, _unfit(bundle, data_set, panel))
 
 
-def train_challenger(night: Night, prepared: Prepared, best: tuple[Best, ...], stage: Stage) -> Challenger:
-    """The best trials' recipes, each trained on everything before the judge span."""
+def train_challenger(night: Night, prepared: Prepared, members: tuple[Best, ...], stage: Stage) -> Challenger:
+    """The members' recipes, each trained on everything before the judge span."""
     splits = prepared.splits
     before = Span(splits.train.first, splits.validation.last)
-    return Challenger(best, _train(night, prepared, best, before, "judged", stage))
+    return Challenger(members, _train(night, prepared, members, before, "judged", stage))
 
 
 def judge_challenger(
@@ -112,7 +114,7 @@ def make_bundle(
         stage.note = "not promoted"
         return _bundle(night, prepared, challenger), "Not promoted: the judged weights stand for both."
     span = Span(prepared.splits.train.first, prepared.splits.judge.last)
-    served = _train(night, prepared, challenger.best, span, "served", stage)
+    served = _train(night, prepared, challenger.members, span, "served", stage)
     bundle = _bundle(night, prepared, challenger, served)
     bench = verdict.bench
     scores = bench.score(bundle.forecast_windows(bench.panel, bench.windows, "served"))
@@ -122,7 +124,12 @@ def make_bundle(
 
 def register(night: Night, prepared: Prepared, bundle: Bundle, decision: Decision, why: str) -> str:
     """The bundle as a version of the data set's registered model. Returns the version."""
-    tags = {"decision": decision.ending, "reason": decision.reason, "serves": f"{bundle.serves}. {why}"}
+    tags = {
+        "decision": decision.ending,
+        "reason": decision.reason,
+        "serves": f"{bundle.serves}. {why}",
+        "networks": ", ".join(_described(member.recipe.model) for member in bundle.members),
+    }
     run = begin(night)
     version = night.registry.register(bundle, night.identity, run, prepared.panel, tags)
     night.tracker.log_tags(run, {"nightcast.model_version": version})
@@ -155,16 +162,16 @@ def result_of(night: Night, prepared: Prepared, verdict: Verdict, version: str |
 
 
 def _train(
-    night: Night, prepared: Prepared, best: tuple[Best, ...], span: Span, name: str, stage: Stage
+    night: Night, prepared: Prepared, members: tuple[Best, ...], span: Span, name: str, stage: Stage
 ) -> tuple[Trained, ...]:
     """Train each recipe on a span, one after the other; resumed where it was interrupted."""
     # The search is over: what its processes had is free.
     set_threads(night.settings.local_workers)
     folder = night.settings.checkpoints / night.study
     folder.mkdir(parents=True, exist_ok=True)
-    epochs = [one.recipe.epochs for one in best]
+    epochs = [one.recipe.epochs for one in members]
     trained = []
-    for number, one in enumerate(best):
+    for number, one in enumerate(members):
         before = sum(epochs[:number])
 
         def say(epoch: int, loss: EpochLoss, before: int = before) -> None:
@@ -173,7 +180,7 @@ def _train(
         checkpoint = folder / f"{name}-{one.number}.safetensors"
         device = choose_device(night.settings.device)
         trained.append(refit(one.recipe, prepared.panel, span, device, checkpoint=checkpoint, on_epoch=say))
-    stage.note = f"{' and '.join(map(str, epochs))} epochs"
+    stage.note = f"{', '.join(map(str, epochs))} epochs"
     return tuple(trained)
 
 
@@ -189,7 +196,7 @@ def _bundle(
         frequency=panel.frequency,
         seasons=data_set.seasons,
         non_negative=data_set.non_negative,
-        members=tuple(Member(one.recipe, one.calibration) for one in challenger.best),
+        members=tuple(Member(one.recipe, one.calibration) for one in challenger.members),
         judged=judged,
         served=judged if served is None else _twin(served, panel.as_of),
         serves="judged" if served is None else "served",
@@ -200,6 +207,12 @@ def _bundle(
 def _twin(trained: tuple[Trained, ...], until: np.datetime64) -> Twin:
     """Weights that were trained on the same span, and so in the same units."""
     return Twin(tuple(one.state for one in trained), trained[0].scaler, to_iso(until))
+
+
+def _described(model: ForecasterConfig) -> str:
+    """A network in a few words, for a tag."""
+    layers = f"{model.num_layers} x {model.hidden_size}"
+    return f"{model.cell} {layers} over {model.lookback} steps ({model.normalisation})"
 
 
 def _candidate(bundle: Bundle) -> Candidate:

@@ -136,7 +136,7 @@ def explain(
     step = panel.n_steps - 1
     if at is not None:
         step = int(panel.frequency.steps_between(panel.start, np.array([grid_step(data_set, at)]))[0])
-    window = _window(panel, series, step, bundle.lookback)
+    window = _window(panel, series, step, bundle.recipe.model.lookback)
     splits = split(panel, data_set.retrain)
     judged, shown = _trained(bundle.judged), _trained(bundle.twin(bundle.serves))
     found = diagnose(data_set, bundle.recipe, judged, shown, panel, splits, window)

@@ -31,7 +31,7 @@ def draw(night: Night, prepared: Prepared, challenger: Challenger, verdict: Verd
     the challenger, of several networks the best, does with its inputs, with the gates over the newest judge
     window of the first series."""
     name, bench = night.data_set.name, verdict.bench
-    best, judged = challenger.best[0], challenger.judged[0]
+    best, judged = challenger.members[0], challenger.judged[0]
     url, study_name = night.settings.study_url, night.study
     trials = study.trials(url, study_name)
     made = verdict.forecasts["challenger"]

@@ -96,8 +96,8 @@ def _steps(night: Night, held: Lease, workers: int | None, pool: str | None) -> 
         if reigning.problem is not None:
             # Whatever the search may find could not be compared.
             return end(night, "refused", reigning.problem, {"findings": prepared.findings})
-        best = search(night, reigning, held, workers, pool)
-        challenger = train(night, prepared, best)
+        members = search(night, reigning, held, workers, pool)
+        challenger = train(night, prepared, members)
         verdict, decision = judge(night, prepared, challenger, reigning)
         version = None
         if decision.ending != "refused":
@@ -165,17 +165,17 @@ def search(
                     searching.wait_for_search(night, running, held.check, stage)
             finally:
                 searching.tidy(night)
-        best = searching.best(night)
-    for one in best:
+        members = searching.members(night)
+    for one in members:
         get_run_logger().info("Best trial %d: loss %.4f, %s", one.number, one.value, one.params)
-    return best
+    return members
 
 
 @task(cache_policy=NO_CACHE, task_run_name="train the challenger")
-def train(night: Night, prepared: Prepared, best: tuple[Best, ...]) -> Challenger:
-    """Judged weights of the best trials' recipes."""
+def train(night: Night, prepared: Prepared, members: tuple[Best, ...]) -> Challenger:
+    """Judged weights of the members' recipes."""
     with night.stages.stage("train") as stage:
-        return contest.train_challenger(night, prepared, best, stage)
+        return contest.train_challenger(night, prepared, members, stage)
 
 
 @task(cache_policy=NO_CACHE, task_run_name="judge")

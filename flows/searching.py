@@ -10,7 +10,7 @@ from flows.night import Night
 from flows.progress import Stage
 from flows.workers import Workers, WorkersFailed
 from lstm.search import study
-from lstm.search.space import contains, first_trials, params_of
+from lstm.search.space import first_trials, params_of
 from lstm.search.study import Best, Progress
 
 logger = logging.getLogger(__name__)
@@ -19,13 +19,10 @@ POLL_SECONDS = 2.0
 
 
 def create_study(night: Night, reigning: Reigning) -> None:
-    """The night's study, made before its workers start. It tries the middle of the space first, then what
-    the champion was made with."""
+    """The night's study, made before its workers start, with its first trials queued."""
     retrain = night.data_set.retrain
-    first = first_trials(retrain)
-    if reigning.bundle is not None:
-        made_with = [params_of(member.recipe) for member in reigning.bundle.members]
-        first += [params for params in made_with if contains(retrain.search_space, params)]
+    champion = () if reigning.bundle is None else reigning.bundle.members
+    first = first_trials(retrain, [params_of(member.recipe) for member in champion])
     study.create(night.settings.study_url, night.study, retrain.budget, retrain.seed, first)
 
 
@@ -58,15 +55,20 @@ def wait_for_search(night: Night, workers: Workers, check_lease: Callable[[], No
         logger.warning("a search worker ended in an error: %s", error)
 
 
-def best(night: Night) -> tuple[Best, ...]:
+def members(night: Night) -> tuple[Best, ...]:
     """The best trial of the night's study; for an ensemble the best of each normalisation, the best of all
     first.
 
     Raises:
         SearchFailed: no trial finished.
     """
-    found = study.best_of_each(night.settings.study_url, night.study)
-    return found if night.data_set.retrain.ensemble else found[:1]
+    url, retrain = night.settings.study_url, night.data_set.retrain
+    if not retrain.ensemble:
+        return (study.best(url, night.study),)
+    found = study.best_of_each(url, night.study)
+    for kind in set(retrain.search_space.normalisation) - {one.recipe.model.normalisation for one in found}:
+        logger.warning("no trial with normalisation %s finished: the ensemble does without one", kind)
+    return found
 
 
 def is_over(night: Night) -> bool:

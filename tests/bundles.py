@@ -25,21 +25,28 @@ MakePanel = Callable[..., Panel]
 def make_bundle(
     panel: Panel, *, series: str | None = None, non_negative: bool = False, members: int = 1
 ) -> Bundle:
-    """Each member after the first reads half of what the one before does."""
+    """The best member reads the fewest steps, the next ones twice as many; each has its own calibration."""
     config = ForecasterConfig(
         cell="gru",
         hidden_size=4,
         num_layers=1,
         dropout=0.0,
         segment_length=1,
-        lookback=LOOKBACK,
+        lookback=LOOKBACK // 2 ** (members - 1),
         horizon=HORIZON,
         quantiles=(0.1, 0.5, 0.9),
         columns=len(panel.columns),
         calendar_features=len(feature_names(panel.frequency)),
     )
-    configs = [replace(config, lookback=LOOKBACK // 2**number) for number in range(members)]
+    configs = [
+        replace(config, lookback=config.lookback * 2**number, normalisation=kind)
+        for number, kind in zip(range(members), ("instance", "last_value", "none"), strict=False)
+    ]
     factors = np.linspace(0.5, 1.5, 3 * HORIZON).reshape(HORIZON, 3)
+    calibrations = [
+        Calibration(factors * (1 + number), exponent, 100)
+        for number, exponent in zip(range(members), (0.25, -0.25, 0.5), strict=False)
+    ]
     twins = []
     for number, last in enumerate((panel.n_steps // 2, panel.n_steps - 1)):
         torch.manual_seed(number)
@@ -52,7 +59,8 @@ def make_bundle(
         seasons=(24, 168),
         non_negative=non_negative,
         members=tuple(
-            Member(Recipe(one, TrainingConfig(), 3), Calibration(factors, 0.25, 100)) for one in configs
+            Member(Recipe(one, TrainingConfig(), 3), calibration)
+            for one, calibration in zip(configs, calibrations, strict=True)
         ),
         judged=twins[0],
         served=twins[1],

@@ -17,11 +17,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from benchmarks import accuracy, m4, standing
-from benchmarks.campaign import Campaign, Plan, Unit, family, finalists
+from benchmarks.campaign import Campaign, Plan, Unit, best_of_each, finalists
 from benchmarks.narrator import Narrator
 from benchmarks.protocol import (
     Case,
@@ -36,8 +38,10 @@ from benchmarks.published import PublishedError, read_published
 from data.errors import CatalogError, DataRefused, NightcastError
 from data.panel import Panel
 from data.splits import Span
+from lstm.models.forecaster import build
 from lstm.search import study
 from lstm.search.space import centre
+from lstm.training.predict import predict
 from lstm.windows import targets, windows
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -363,15 +367,20 @@ def test_an_ensemble_is_the_best_of_each_normalisation_that_a_space_holds(make_p
         study.TrialRow(number, "finished" if value else "pruned", value, params, (), (), 1.0, "")
         for number, (value, params) in enumerate(zip(values, tried, strict=True))
     ]
-    assert family(rows, short) == [tried[2], tried[0]]
-    assert family(rows, long) == [{**centre(long), "normalisation": "none"}, tried[1]]
+    assert best_of_each(rows, short) == [tried[2], tried[0]]
+    assert best_of_each(rows, long) == [{**centre(long), "normalisation": "none"}, tried[1]]
 
 
 @pytest.mark.parametrize("trials", [0, 3])
 def test_an_ensemble_forecasts_the_mean_of_its_networks(case: Case, tmp_path: Path, trials: int) -> None:
     plan = replace(PLAN, trials=trials, seeds=(0,), retrain={"max_epochs": 1, "ensemble": True})
-    watcher = Watcher()
-    ensemble = campaign(case, tmp_path, plan)
+    watcher, forecasts = Watcher(), {}
+
+    def score(_: Case, horizon: int, __: Any, forecast: standing.Forecast) -> dict[str, float]:
+        forecasts[horizon] = forecast(every_window(case.panel, case.splits.judge, horizon))
+        return {}
+
+    ensemble = Campaign(case, plan, score, tmp_path)
     ensemble.run(watcher)
     # Only the shortest horizon searches; its first trials are the middle with each normalisation.
     assert (watcher.trials, watcher.seeds) == (trials, 2)
@@ -383,10 +392,15 @@ def test_an_ensemble_forecasts_the_mean_of_its_networks(case: Case, tmp_path: Pa
         files = [
             ensemble.folder / "seeds" / f"horizon-{horizon}-pinball-seed-0-{n}.safetensors" for n in range(3)
         ]
-        assert all(file.exists() for file in files)
-    alone = campaign(case, tmp_path, replace(plan, trials=0, retrain={"max_epochs": 1}))
-    alone.run(Watcher())
-    assert alone.scores(6)["mse"] != ensemble.scores(6)["mse"]
+        scaled = case.scaler.scale(case.panel, horizon)
+        asked = every_window(case.panel, case.splits.judge, horizon)
+        each = []
+        for recipe, file in zip(recipes, files, strict=True):
+            kept = load_file(file)
+            state = {key: kept[f"best.{key}"] for key in build(recipe.model).state_dict()}
+            each.append(predict(recipe.model, state, scaled, asked, torch.device("cpu")))
+        assert not np.allclose(each[0], each[1])
+        np.testing.assert_allclose(forecasts[horizon], np.mean(each, axis=0), rtol=1e-5, atol=1e-6)
 
 
 def test_another_search_lies_in_another_folder_but_more_seeds_and_horizons_go_on(

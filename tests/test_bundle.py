@@ -71,8 +71,9 @@ def test_members_forecast_the_mean_of_what_each_would(panel: Panel, which: Weigh
     each = [alone(number).forecast_windows(panel, some, which) for number in range(3)]
     assert not np.allclose(each[0], each[1])
     np.testing.assert_allclose(bundle.forecast_windows(panel, some, which), np.mean(each, axis=0), rtol=1e-9)
-    assert [alone(number).lookback for number in range(3)] == [LOOKBACK, LOOKBACK // 2, LOOKBACK // 4]
+    assert [alone(number).lookback for number in range(3)] == [LOOKBACK // 4, LOOKBACK // 2, LOOKBACK]
     assert bundle.lookback == LOOKBACK
+    assert bundle.history - bundle.lookback == alone(0).history - alone(0).lookback
 
 
 def test_forecasts_are_in_the_units_of_each_series(panel: Panel) -> None:
@@ -126,9 +127,9 @@ def test_rows_and_panel_are_inverse(make_panel: MakePanel, frequency: str, zone:
         np.testing.assert_array_equal(back.values[own - rows : own], panel.values[end - rows : end])
 
 
-@given(st.floats(0, 0.6), st.integers(0, 5))
+@given(st.floats(0, 0.6), st.integers(0, 5), st.sampled_from([1, 3]))
 @settings(max_examples=10, deadline=None)
-def test_newest_rows_forecast_like_the_whole_panel(missing: float, seed: int) -> None:
+def test_newest_rows_forecast_like_the_whole_panel(missing: float, seed: int, members: int) -> None:
     generator = np.random.default_rng(seed)
     values = generator.standard_normal((1280, 2))
     values[generator.random(values.shape) < missing] = np.nan
@@ -143,7 +144,7 @@ def test_newest_rows_forecast_like_the_whole_panel(missing: float, seed: int) ->
         offsets=np.array([0, 640, 1280]),
         values=values,
     )
-    bundle = make_bundle(panel, series="id")
+    bundle = make_bundle(panel, series="id", members=members)
     rows = rows_of(panel, bundle.layout, bundle.history)
     back = panel_of(rows, bundle.layout, bundle.frequency)
     np.testing.assert_allclose(bundle.forecast(back).values_SHQ, bundle.forecast(panel).values_SHQ, rtol=1e-5)
@@ -179,6 +180,17 @@ def test_served_weights_have_the_judged_ones_vouch_for_what_they_saw_themselves(
     other = replace(bundle, judged=replace(bundle.judged, weights=bundle.served.weights))
     widths = [one.forecast_windows(panel, some, "served") for one in (sane, other)]
     assert not np.allclose(*widths)
+
+
+def test_no_member_reads_beyond_the_start_of_a_series(make_panel: MakePanel) -> None:
+    """Not for the forecasts before either, from which the intervals learn."""
+    panel = make_panel(steps=200, series=("a", "b"), first_steps=(0, 90))
+    bundle, before = make_bundle(panel, members=3), panel.values.copy()
+    forecast = bundle.forecast(panel).values_SHQ
+    before[panel.rows(0)] *= 3
+    changed = bundle.forecast(replace(panel, values=before)).values_SHQ
+    assert not np.allclose(changed[0], forecast[0])
+    np.testing.assert_array_equal(changed[1], forecast[1])
 
 
 def test_rows_reach_back_to_what_fills_the_first_one(make_panel: MakePanel) -> None:

@@ -47,7 +47,8 @@ def test_saved_and_loaded_is_the_same(panel: Panel, tmp_path: Path, members: int
     for made, kept in zip(bundle.members, loaded.members, strict=True):
         assert kept.recipe == made.recipe
         np.testing.assert_array_equal(kept.calibration.factor_HQ, made.calibration.factor_HQ)
-        assert (kept.calibration.exponent, kept.calibration.windows) == (0.25, 100)
+        assert kept.calibration.exponent == made.calibration.exponent
+        assert kept.calibration.windows == made.calibration.windows == 100
     assert (loaded.data_set, loaded.quantiles, loaded.lookback) == ("made", (0.1, 0.5, 0.9), LOOKBACK)
     np.testing.assert_array_equal(loaded.forecast(panel).values_SHQ, bundle.forecast(panel).values_SHQ)
 
@@ -86,15 +87,24 @@ def test_manifests_that_cannot_be_read(panel: Panel, tmp_path: Path) -> None:
     path = tmp_path / "bundle.json"
     raw = json.loads(path.read_bytes())
     [member] = raw["members"]
+    model = {**member["recipe"]["model"], "horizon": 1}
+    other = {
+        "recipe": {**member["recipe"], "model": model},
+        "calibration": {**member["calibration"], "factor": [[1.0, 1.0, 1.0]]},
+    }
     wrong = [{**member["calibration"], "factor": factor} for factor in ([[1.0]], [[-1.0]])]
     for change, words in (
-        ({"format": 1}, "bundle format 1, this version reads 4. Remedy: use nightcast 0.1.0"),
+        (
+            {"format": 1},
+            "bundle format 1, this version reads 4. Remedy: nightcast retire made; the next night",
+        ),
         ({"format": 3}, "bundle format 3, this version reads 4"),
         ({"members": [{**member, "calibration": {}}]}, "not a readable bundle .*factor"),
         ({"members": [{**member, "calibration": wrong[0]}]}, "not a readable bundle .*calibration of"),
         ({"members": [{**member, "calibration": wrong[1]}]}, "not a readable bundle .*at least 0"),
         ({"members": [{**member, "recipe": {}}]}, "not a readable bundle .*model"),
-        ({"members": []}, "not a readable bundle .*no members"),
+        ({"members": []}, "not a readable bundle .*members of 0 horizons"),
+        ({"members": [member, other]}, "not a readable bundle .*members of 2 horizons or quantiles"),
         ({"members": [member, member]}, "not a readable bundle .*no weights of member 1"),
         ({"serves": "neither"}, "not a readable bundle .*neither"),
         ({"files": {}}, "not a readable bundle .*judged.safetensors"),

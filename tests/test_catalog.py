@@ -100,7 +100,7 @@ def test_roles_of_columns() -> None:
         ({"retrain": {"quantiles": [0.5, 0.1]}}, "quantiles must rise strictly"),
         (
             {"retrain": {"ensemble": True, "search_space": {"normalisation": ["none"]}}},
-            "search_space.normalisation has none alone",
+            "normalisation has 'none' alone: list another",
         ),
         ({"retrain": {"quantiles": [0.1, 0.9]}}, "quantiles must hold 0.5"),
         ({"retrain": {"margins": {"champion": 1}}}, "made.retrain.margins.champion"),

@@ -50,11 +50,12 @@ def test_served_model_gives_the_same_numbers(panel: Panel, model: Path) -> None:
     pd.testing.assert_frame_equal(served.predict(example), wanted[wanted["series"] == "a"])
 
 
-def test_the_served_class_itself(panel: Panel, tmp_path: Path) -> None:
+@pytest.mark.parametrize("members", [1, 3])
+def test_the_served_class_itself(panel: Panel, tmp_path: Path, members: int) -> None:
     # At the top it would come before the import that silences MLflow's own warning.
     from lstm.tracking.pyfunc import ForecastModel
 
-    bundle = make_bundle(panel, series="id")
+    bundle = make_bundle(panel, series="id", members=members)
     digest = save(bundle, tmp_path)
     context = mlflow.pyfunc.PythonModelContext({"bundle": str(tmp_path)}, {"digest": digest})
     model = ForecastModel()

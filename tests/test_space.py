@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from data.calendar import Frequency
 from data.catalog import parse_data_set
 from data.retrain import SearchSpace, defaults
-from lstm.search.space import centre, contains, params_of, suggest
+from lstm.search.space import centre, contains, first_trials, params_of, suggest
 from lstm.training.recipe import Recipe
 
 SPACE = {
@@ -114,6 +114,30 @@ def test_the_centre_is_the_middle_and_the_first_of_two():
 def test_the_first_head_is_the_calendars_where_steps_are_few(frequency, horizon, heads):
     """It costs as much for each step as the other for each segment of a day."""
     assert defaults(Frequency(frequency), horizon)["search_space"].head == heads
+
+
+def test_first_come_the_middle_and_what_the_champion_was_made_with():
+    retrain = data_set().retrain
+    middle = centre(retrain.search_space)
+    champion = [{**middle, "normalisation": "none", "dropout": 0.25}, {**middle, "dropout": 0.3}]
+    outside = {**middle, "hidden_size": 7}
+    assert first_trials(retrain) == [middle]
+    assert first_trials(retrain, [outside]) == [middle]
+    assert first_trials(retrain, champion) == [middle, champion[0]]
+    assert first_trials(retrain, [outside, *champion]) == [middle, champion[0]]
+
+
+def test_an_ensemble_tries_each_normalisation_once_beside_the_middle():
+    retrain = data_set().retrain.model_copy(update={"ensemble": True})
+    middle = centre(retrain.search_space)
+    other = {kind: {**middle, "normalisation": kind} for kind in ("instance", "none")}
+    assert middle["normalisation"] == "last_value"
+    assert first_trials(retrain) == [middle, *other.values()]
+    own = {**other["none"], "dropout": 0.25}
+    assert first_trials(retrain, [own, middle]) == [middle, other["instance"], own]
+    best = {**middle, "dropout": 0.25}
+    assert first_trials(retrain, [best, own]) == [middle, other["instance"], best, own]
+    assert first_trials(retrain, [own, {**own, "dropout": 0.3}]) == [middle, other["instance"], own]
 
 
 def test_the_centre_is_inside_and_can_be_tried_first():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -92,21 +92,30 @@ def centre(space: SearchSpace) -> dict[str, Any]:
     return middle
 
 
-def first_trials(retrain: Retrain) -> list[dict[str, Any]]:
-    """What a search tries before it draws any: the middle, and for an ensemble that of each normalisation."""
-    middle = centre(retrain.search_space)
+def first_trials(retrain: Retrain, champion: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
+    """What a search tries before it draws any: the middle of the space, then what the champion was made with.
+
+    For an ensemble one of each normalisation: what the champion's network was made with, else the middle.
+
+    Args:
+        champion: the parameters of its networks, the best first; those that the space does not hold any more
+            are left out.
+    """
+    space = retrain.search_space
+    middle, known = centre(space), [dict(params) for params in champion if contains(space, params)]
     if not retrain.ensemble:
-        return [middle]
-    others = [name for name in retrain.search_space.normalisation if name != middle["normalisation"]]
-    return [middle, *({**middle, "normalisation": name} for name in others)]
+        return [middle, *known[:1]]
+    made_with = {params["normalisation"]: params for params in reversed(known)}
+    each = [made_with.get(kind, {**middle, "normalisation": kind}) for kind in space.normalisation]
+    return [middle, *(params for params in each if params != middle)]
 
 
 def at_centre(data_set: DataSet, scaled: ScaledPanel) -> tuple[ForecasterConfig, TrainingConfig]:
     """The configuration in the middle of the data set's space."""
-    return at(centre(data_set.retrain.search_space), data_set, scaled)
+    return configured(centre(data_set.retrain.search_space), data_set, scaled)
 
 
-def at(
+def configured(
     params: Mapping[str, Any], data_set: DataSet, scaled: ScaledPanel
 ) -> tuple[ForecasterConfig, TrainingConfig]:
     """The configuration of some parameters.

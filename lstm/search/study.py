@@ -157,27 +157,21 @@ def best(storage_url: str, name: str) -> Best:
     """The complete trial with the lowest validation loss.
 
     Raises:
-        SearchFailed: as of `best_of_each`.
+        SearchFailed: there is no such study, or no trial of it finished; says what became of them. Or the
+            best one was run by a worker of another version, which left no calibration.
     """
-    return best_of_each(storage_url, name)[0]
+    with loaded(storage_url, name) as study:
+        return _best(name, _leaders(study)[0])
 
 
 def best_of_each(storage_url: str, name: str) -> tuple[Best, ...]:
     """The complete trial with the lowest validation loss of each normalisation, the lowest of all first.
 
     Raises:
-        SearchFailed: there is no such study, or no trial of it finished; says what became of them. Or one of
-            the best was run by a worker of another version, which left no calibration.
+        SearchFailed: as of `best`, for any of them.
     """
     with loaded(storage_url, name) as study:
-        own = study.get_trials(deepcopy=False)
-        complete = [trial for trial in own if trial.state is TrialState.COMPLETE]
-        if not complete:
-            raise SearchFailed(f"study {name}: no trial finished; {_fates(own)}")
-        leaders: dict[str, FrozenTrial] = {}
-        for trial in sorted(complete, key=lambda one: (one.value, one.number)):
-            leaders.setdefault(places.normalisation(trial), trial)
-        return tuple(_best(name, trial) for trial in leaders.values())
+        return tuple(_best(name, trial) for trial in _leaders(study))
 
 
 def trials(storage_url: str, name: str) -> list[TrialRow]:
@@ -271,6 +265,18 @@ def fail_running(study: optuna.Study, trial: FrozenTrial, reason: str, *, killed
         return False
     places.queue_again(study, trial, killed=killed)
     return True
+
+
+def _leaders(study: optuna.Study) -> list[FrozenTrial]:
+    """The best complete trial of each normalisation, the best of all first; at least one."""
+    own = study.get_trials(deepcopy=False)
+    complete = [trial for trial in own if trial.state is TrialState.COMPLETE]
+    if not complete:
+        raise SearchFailed(f"study {study.study_name}: no trial finished; {_fates(own)}")
+    leaders: dict[str, FrozenTrial] = {}
+    for trial in sorted(complete, key=lambda one: (one.value, one.number)):
+        leaders.setdefault(places.normalisation(trial), trial)
+    return list(leaders.values())
 
 
 def _best(name: str, trial: FrozenTrial) -> Best:

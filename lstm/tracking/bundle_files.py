@@ -62,8 +62,8 @@ def load(folder: Path, digest: str | None = None) -> Bundle:
         raw = json.loads(manifest)
         if raw["format"] != FORMAT:
             raise BundleError(
-                f"{folder}: bundle format {raw['format']}, this version reads {FORMAT}. "
-                f"Remedy: use nightcast {raw.get('code_version', 'of that format')}."
+                f"{folder}: bundle format {raw['format']}, this version reads {FORMAT}. Remedy: nightcast "
+                f"retire {raw['layout']['data_set']}; the next night makes a new champion."
             )
         weights = {
             which: _read(folder / _weights_file(which), raw["files"][_weights_file(which)]) for which in TWINS
@@ -112,8 +112,9 @@ def _to_dict(bundle: Bundle) -> dict[str, Any]:
 
 def _from_dict(raw: Mapping[str, Any], weights: Mapping[Weights, dict[str, Tensor]]) -> Bundle:
     members = tuple(_member(one) for one in raw["members"])
-    if not members:
-        raise ValueError("no members")
+    shapes = {(one.recipe.model.horizon, one.recipe.model.quantiles) for one in members}
+    if len(shapes) != 1:
+        raise ValueError(f"members of {len(shapes)} horizons or quantiles")
     twins = {
         which: Twin(
             _parted(weights[which], len(members)),

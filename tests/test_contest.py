@@ -1,0 +1,81 @@
+"""The contest of a night: trainings of a challenger's networks, interrupted and taken up again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from nights import House
+
+from flows import preparation
+from flows.contest import train_challenger
+from flows.night import Night, open_night
+from lstm.evaluation.conformal import Calibration
+from lstm.scaling import Scaler
+from lstm.search.space import at_centre
+from lstm.search.study import Best
+from lstm.training.recipe import Recipe
+
+
+class Interrupted(BaseException):
+    """Stands for whatever ends a process."""
+
+
+class Stage:
+    """How far the trainings came; may be interrupted after so many epochs."""
+
+    def __init__(self, last: int = 100) -> None:
+        self.note = ""
+        self.told: list[tuple[int, int]] = []
+        self._last = last
+
+    def advance(self, done: int, total: int, note: str) -> None:
+        self.told.append((done, total))
+        if done == self._last:
+            raise Interrupted
+
+
+@pytest.fixture
+def night(tmp_path: Path) -> Night:
+    house = House(tmp_path)
+    house.declare("made")
+    house.write("made", 24 * 20)
+    return open_night(house.settings, "made")
+
+
+def members(night: Night, prepared: preparation.Prepared) -> tuple[Best, ...]:
+    """A network of each normalisation, each of two epochs."""
+    panel, last = prepared.panel, prepared.splits.train.last
+    horizon = night.data_set.retrain.horizon
+    model, training = at_centre(night.data_set, Scaler.fit(panel, last).scale(panel, horizon))
+    recipes = [
+        Recipe(replace(model, normalisation=kind), training, 2) for kind in ("last_value", "none", "instance")
+    ]
+    calibration = Calibration(np.ones((horizon, len(model.quantiles))), 0.0, 1)
+    return tuple(
+        Best(number, 0.5, recipe, calibration, {}) for number, recipe in zip((3, 0, 2), recipes, strict=True)
+    )
+
+
+def test_an_ensemble_that_is_interrupted_goes_on_with_the_network_that_it_was_in(night: Night) -> None:
+    prepared = preparation.prepare(night)
+    best, stage = members(night, prepared), Stage(last=3)
+    with pytest.raises(Interrupted):
+        train_challenger(night, prepared, best, stage)
+    folder = night.settings.checkpoints / night.study
+    assert {path.name for path in folder.iterdir()} == {"judged-3.safetensors", "judged-0.safetensors"}
+    written = (folder / "judged-3.safetensors").stat().st_mtime_ns
+    stage = Stage()
+    resumed = train_challenger(night, prepared, best, stage)
+    assert (folder / "judged-3.safetensors").stat().st_mtime_ns == written
+    # The epochs before are told again.
+    assert stage.told == [(number, 6) for number in range(1, 7)]
+    assert stage.note == "2, 2, 2 epochs"
+    night.study = "another"
+    whole = train_challenger(night, prepared, best, Stage())
+    for one, other in zip(resumed.judged, whole.judged, strict=True):
+        assert one.state.keys() == other.state.keys()
+        assert all(torch.equal(one.state[name], other.state[name]) for name in one.state)
