@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import sys
@@ -28,7 +29,14 @@ settings.register_profile(
 )
 settings.load_profile("nightcast")
 
-STACK = ("test_deploy.py", "test_mlproject.py", "test_postgres_night.py", "test_servers.py", "test_stack.py")
+STACK = (
+    "test_deploy.py",
+    "test_mlproject.py",
+    "test_postgres_night.py",
+    "test_tracking_server.py",
+    "test_servers.py",
+    "test_stack.py",
+)
 """Files whose tests share one `nightcast up`."""
 
 LONGEST = (
@@ -40,7 +48,6 @@ LONGEST = (
     "test_night.py",
     "test_covariates_night.py",
     "test_accuracy.py",
-    "test_tracking_server.py",
     "test_study.py",
     "test_kernel_sanitizers.py",
     "test_search_workers.py",
@@ -57,9 +64,12 @@ class Groups(LoadScopeScheduling):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Called once in each process, which imports everything now."""
+    """Called once in each process, which imports everything now, and has no garbage among it later."""
     with importing():
-        return (yield)
+        found = yield
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+    return found
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -2,13 +2,14 @@
 asks.
 
 A fork is a process as real as any: of a session of its own, with the environment, folder and files that the
-test gives it. Signals reach it and its interpreter ends as any other's does.
+test gives it. Signals reach it, and it ends as any other does: threads are waited for, exit functions called.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import functools
 import gc
 import importlib
@@ -20,25 +21,47 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from subprocess import PIPE, STDOUT
 
 LATE = (
+    "PIL.PngImagePlugin",
     "alembic.config",
+    "anyio._backends._asyncio",
+    "git",
+    "graphviz",
+    "mlflow.cli",
+    "mlflow.projects.backend.local",
+    "mlflow.store.artifact.local_artifact_repo",
+    "mlflow.store.model_registry.sqlalchemy_store",
+    "mlflow.store.tracking.sqlalchemy_store",
     "nursery",
+    "optuna.storages._rdb.storage",
+    "pandera.backends.polars.register",
+    "pandera.strategies.base_strategies",
     "plotly.graph_objects",
+    "prefect.cli.deploy",
+    "prefect.cli.deployment",
     "prefect.flow_engine",
     "prefect.server.api.server",
     "prefect.task_engine",
     "scipy.stats",
     "sklearn.metrics",
     "torch._dynamo",
+    "torch.profiler",
     "uvicorn",
 )
 """What modules import where they use it."""
 
-FILES = 4
-"""Descriptors that come with a request: its three standard files, and where the answers go."""
+FILES = 16
+"""The most descriptors that come with a request: its files, and where the answers go."""
+
+ROOM = 200
+"""Descriptors above this are nobody's: a child's own are parked there until each has its number."""
+
+QUEUE = 8
+"""Test processes that may wait until the one that forks has its imports."""
 
 ALONE = {
     "OMP_NUM_THREADS": "1",
@@ -108,15 +131,27 @@ class Fork(Running):
             `STDOUT` the same as `stdout`.
         environment: all of it.
         folder: where it works; unset is where this process does.
+        pass_fds: descriptors that it inherits, under the same numbers.
 
     Attributes:
         stdin, stdout: the other ends of pipes.
     """
 
-    def __init__(self, code, *arguments, stdin=None, stdout=None, stderr=None, environment=None, folder=None):
+    def __init__(
+        self,
+        code,
+        *arguments,
+        stdin=None,
+        stdout=None,
+        stderr=None,
+        environment=None,
+        folder=None,
+        pass_fds=(),
+    ):
         self.stdin = self.stdout = None
         request = {"code": code, "arguments": list(map(str, arguments)), "folder": str(folder or Path.cwd())}
         request["environment"] = {**os.environ} if environment is None else environment
+        request["numbers"] = [0, 1, 2, *pass_fds]
         answers, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         given = [stdin, stdout or sys.__stdout__, stderr or sys.__stderr__]
         with Path(os.devnull).open("rb") as null, contextlib.ExitStack() as passed, theirs:
@@ -128,8 +163,9 @@ class Fork(Running):
                 passed.push(given[1])
             if stderr is STDOUT:
                 given[2] = given[1]
-            files = [given[0] or null, *given[1:], theirs]
-            socket.send_fds(_server(), [json.dumps(request).encode()], [file.fileno() for file in files])
+            standard = [file.fileno() for file in (given[0] or null, *given[1:])]
+            files = [*standard, *pass_fds, theirs.fileno()]
+            socket.send_fds(_server(), [json.dumps(request).encode()], files)
         super().__init__(answers)
 
     def communicate(self, text=""):
@@ -146,23 +182,33 @@ class Fork(Running):
 
 @functools.cache
 def _server():
-    """Where requests go. Started once, where a test first asks; it ends with this process."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs:
-        process = subprocess.Popen(
-            [sys.executable, __file__, str(theirs.fileno())],
-            stdin=subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(),),
-            start_new_session=True,
-            env={**os.environ, **ALONE, "MLFLOW_LOGGING_LEVEL": "WARNING", "PYTHONUNBUFFERED": "1"},
-        )
+    """Where requests go: one process for all test processes of a run, started by the first that asks.
 
-    @atexit.register
-    def end():
-        ours.close()
-        process.wait()
+    It ends with the last of them.
+    """
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    address = f"\0nightcast-tests-{run}"
+    asking = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        with contextlib.suppress(OSError):  # another test process was first
+            listener.bind(address)
+            listener.listen(QUEUE)
+            _start(listener)
+        asking.connect(address)
+    # What was registered last is called first.
+    atexit.register(asking.close)
+    return asking
 
-    return ours
+
+def _start(listener):
+    process = subprocess.Popen(
+        [sys.executable, __file__, str(listener.fileno())],
+        stdin=subprocess.DEVNULL,
+        pass_fds=(listener.fileno(),),
+        start_new_session=True,
+        env={**os.environ, **ALONE, "MLFLOW_LOGGING_LEVEL": "WARNING", "PYTHONUNBUFFERED": "1"},
+    )
+    atexit.register(process.wait)
 
 
 def _preload():
@@ -179,36 +225,64 @@ def _preload():
                     importlib.import_module(module.name)
         for name in LATE:
             importlib.import_module(name)
+        _look_up_once()
     threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
     missing = [name for name in threads if name not in MISSED]
     assert len(missing) == 1, f"threads would not be there after a fork: {missing}"
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
-def _serve(requests):
-    """Forks for every request. Returns in each fork, with its request and its files."""
-    while True:
-        message, files, _, _ = socket.recv_fds(requests, 1 << 20, FILES)
-        if not message:
-            sys.exit()
-        if os.fork() == 0:
-            break
-        for file in files:
-            os.close(file)
-        _reap()
-    requests.close()
-    *standard, answers = files
+def _look_up_once():
+    """What libraries find out at their first use, and keep: mappings, fonts, the modules of packages."""
+    from mlflow.utils import requirements_utils
+    from sqlalchemy.orm import configure_mappers
+
+    from lstm.tracking import drawing
+
+    configure_mappers()
+    requirements_utils._init_packages_to_modules_map()
+    figure, _ = drawing.rows(1)
+    drawing.title(figure, "A title", "a line below it")
+    drawing.png(figure)
+
+
+def _serve(listener):
+    """Forks for every request, while anybody may ask. Returns in each fork, with its request and files."""
+    asking = []
+    message = None
+    while message is None:
+        for one in select.select([listener, *asking], [], [])[0]:
+            if one is listener:
+                asking.append(listener.accept()[0])
+                continue
+            asked, files, _, _ = socket.recv_fds(one, 1 << 20, FILES)
+            if not asked:
+                asking.remove(one)
+                one.close()
+                if not asking:
+                    sys.exit()
+                continue
+            if os.fork() == 0:
+                message = asked
+                break
+            for file in files:
+                os.close(file)
+            _reap()
+    for one in (listener, *asking):
+        one.close()
+    *own, answers = files
     with socket.socket(fileno=answers) as answering:
         pid = os.fork()
         if pid:
             # Nobody but its parent is told how a process ended.
-            for file in standard:
+            for file in own:
                 os.close(file)
             answering.send(str(pid).encode())
             _, status = os.waitpid(pid, 0)
             answering.send(str(os.waitstatus_to_exitcode(status)).encode())
             os._exit(0)
-    return json.loads(message), standard
+    return json.loads(message), own
 
 
 def _reap():
@@ -218,24 +292,56 @@ def _reap():
             continue
 
 
-def settle(request):
-    """This process in a session of its own, in the folder and with the environment that were asked for."""
+def become(request, files):
+    """This process in a session of its own, with the folder, environment and files that were asked for."""
     os.setsid()
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
-
-
-def _become(request, standard):
-    """This process as a shell would have started it."""
-    settle(request)
-    for number, file in enumerate(standard):
+    parked = [fcntl.fcntl(file, fcntl.F_DUPFD, ROOM) for file in files]
+    for file in files:
+        os.close(file)
+    for file, number in zip(parked, request["numbers"], strict=True):
         os.dup2(file, number)
         os.close(file)
+
+
+def _run(request, files):
+    """The code, as a shell would have started it, to its end."""
+    become(request, files)
     sys.argv = ["-c", *request["arguments"]]
-    return request["code"]
+    sys.path.insert(0, "")
+    try:
+        exec(request["code"], {"__name__": "__main__"})
+        status = 0
+    except SystemExit as end:
+        status = end.code
+        if status is not None and not isinstance(status, int):
+            print(status, file=sys.stderr)
+            status = 1
+    except BaseException as error:  # noqa: BLE001 - told, as every interpreter does at its end
+        sys.excepthook(type(error), error, error.__traceback__)
+        status = 1
+        if isinstance(error, KeyboardInterrupt):
+            atexit.register(_interrupt)
+    _end(status or 0)
+
+
+def _interrupt():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def _end(status):
+    """As an interpreter ends; but what it has in memory is not taken apart first, for half a second."""
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":
     _preload()
-    exec(_become(*_serve(socket.socket(fileno=int(sys.argv[1])))), {"__name__": "__main__"})
+    _run(*_serve(socket.socket(fileno=int(sys.argv[1]))))

@@ -26,6 +26,8 @@ from lstm.promotion.ledger import Ledger
 from lstm.settings import Settings
 
 BIN = Path(sys.executable).parent
+SITE = str(Path(__file__).parent / "site")
+"""On the path of interpreters that a test starts."""
 START = datetime(2024, 1, 1, tzinfo=UTC)
 NIGHTCAST = "import sys, nursery; main = nursery.begin(); sys.exit(main())"
 """What the installed program does."""
@@ -94,6 +96,7 @@ class House:
             "NIGHTCAST_CATALOG": str(self.catalog),
             "NIGHTCAST_DEVICE": "cpu",
             "NIGHTCAST_WORKERS": "1",
+            "PYTHONPATH": SITE,
         }
 
     def declare(self, name, space=None, **retrain):
@@ -146,6 +149,8 @@ class House:
 class Command:
     """`nightcast ...` in a process group of its own, as a shell starts it; forked, to save imports."""
 
+    code = NIGHTCAST
+
     def __init__(self, house, *arguments, **environment):
         self.log = house.folder / f"{time.monotonic_ns()}.log"
         self.output = self.log.with_suffix(".json")
@@ -163,7 +168,7 @@ class Command:
         self._looked = 0.0
 
     def _start(self, arguments, output, log, environment):
-        return Fork(NIGHTCAST, *arguments, stdout=output, stderr=log, environment=environment)
+        return Fork(self.code, *arguments, stdout=output, stderr=log, environment=environment)
 
     @property
     def text(self):

@@ -9,7 +9,7 @@ other process. Only its imports are there already.
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import functools
 import json
 import os
 import select
@@ -17,15 +17,14 @@ import socket
 import sys
 from pathlib import Path
 
-from forked import Running, settle
+from forked import FILES, PIPE, STDOUT, Fork, Running, become
 from prefect.context import refresh_global_settings_context
 from prefect.logging.configuration import setup_logging
 
 from data.errors import SettingsError
 
 POLL_SECONDS = 0.05
-ROOM = 200
-"""Descriptors above this are nobody's: a child's own are parked there until each has its number."""
+ON_A_LEASH = "import nursery; nursery.leashed()"
 
 
 class Nursery:
@@ -54,6 +53,23 @@ class Nursery:
         return child
 
 
+def start(module, *arguments, log, environment=None, pass_fds=()):
+    """As `flows.leash.start`, for a test that has threads: the child is not a descendant of it."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    full = {**os.environ, **(environment or {})}
+    with log.open("ab") as output:
+        files = {"stdin": PIPE, "stdout": output, "stderr": STDOUT, "pass_fds": pass_fds}
+        return Fork(ON_A_LEASH, module, *arguments, environment=full, **files)
+
+
+def leashed():
+    """What a child that a test has started runs."""
+    from flows import leash
+
+    _be_on_a_leash()
+    leash.main()
+
+
 def begin():
     """Put a nursery beside this process, which has one thread. Returns what it runs: the command line.
 
@@ -62,18 +78,35 @@ def begin():
     from flows import leash
     from flows.cli import main, output
 
+    if not _beside():
+        return leash.main
+    with contextlib.suppress(SettingsError):  # which the command will tell
+        output.prepare()
+        let_prefect_read_the_environment()
+    sys.argv[0] = "nightcast"
+    return main
+
+
+def begin_accuracy():
+    """The same for `python -m benchmarks.accuracy`."""
+    from benchmarks.accuracy import main
+    from flows import leash
+
+    return functools.partial(main, *sys.argv[1:]) if _beside() else leash.main
+
+
+def _beside():
+    """Put a nursery beside this process: true. False in each process that it forks later."""
+    from flows import leash
+
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork() == 0:
         ours.close()
         _become(*_nurse(theirs))
-        return leash.main
+        return False
     theirs.close()
     leash.start = Nursery(ours).start
-    with contextlib.suppress(SettingsError):  # which the command will tell
-        output.prepare()
-        _let_prefect_read_the_environment()
-    sys.argv[0] = "nightcast"
-    return main
+    return True
 
 
 def _nurse(requests):
@@ -85,7 +118,7 @@ def _nurse(requests):
     waiting = {}
     while True:
         if select.select([requests], [], [], POLL_SECONDS)[0]:
-            message, files, _, _ = socket.recv_fds(requests, 1 << 20, 16)
+            message, files, _, _ = socket.recv_fds(requests, 1 << 20, FILES)
             if not message:
                 os._exit(0)
             *own, answers = files
@@ -108,20 +141,28 @@ def _nurse(requests):
 
 def _become(request, files):
     """This process as `flows.leash.start` would have started it."""
-    settle(request)
-    parked = [fcntl.fcntl(file, fcntl.F_DUPFD, ROOM) for file in files]
-    for file in files:
-        os.close(file)
-    for file, number in zip(parked, request["numbers"], strict=True):
-        os.dup2(file, number)
-        os.close(file)
-    # As much of it as there is room for: what tells processes apart.
-    Path("/proc/self/comm").write_text(request["arguments"][0])
-    _let_prefect_read_the_environment()
+    become(request, files)
     sys.argv[:] = ["leash", *request["arguments"]]
+    _be_on_a_leash()
 
 
-def _let_prefect_read_the_environment():
+def _be_on_a_leash():
+    # As much of it as there is room for: what tells processes apart.
+    Path("/proc/self/comm").write_text(sys.argv[1])
+    if sys.argv[1] == "flows.embedded":
+        let_prefect_read_the_environment()
+
+
+def prefect():
+    """What the installed program does; its exit status."""
+    from prefect.cli import app
+
+    let_prefect_read_the_environment()
+    sys.argv[0] = "prefect"
+    return app()
+
+
+def let_prefect_read_the_environment():
     """As it does while it is imported."""
     refresh_global_settings_context()
     setup_logging()

@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import socket
-import subprocess
 import time
 from pathlib import Path
 
@@ -22,6 +21,13 @@ from urllib3.util import Retry
 from flows.stack import Addresses
 
 WEEKS = 3
+PROGRAMS = {
+    "nightcast": NIGHTCAST,
+    "prefect": "import sys, nursery; sys.exit(nursery.prefect())",
+    "mlflow": "import sys; from mlflow.cli import cli; sys.exit(cli())",
+}
+"""What the installed programs do."""
+WITHOUT_WORKERS = "import functools, flows.stack as s; s.stack = functools.partial(s.stack, workers=False)"
 SCHEDULED = ("/deployments/name/retrain/nightly", "/deployments/name/forecast/hourly")
 LONG = {"max_epochs": 5000, "budget": {"trials": 8, "minutes": 10}}
 
@@ -47,11 +53,11 @@ def furnish(folder: Path, lived_in: Path | None = None) -> House:
     house.declare("one", schedule="0 4 * * *")
     house.declare("three", schedule="30 2 * * 1-5")
     house.declare("bad")
-    for name in ("long", "long_too", "long_again"):
+    for name in ("long", "long_again"):
         house.declare(name, **LONG)
         house.write(name, WEEKS * 168)
     house.entries["one"]["time_zone"] = "Europe/Paris"
-    house.entries["three"] |= {"series": "id", "time_zone": "Etc/GMT+5"}
+    house.entries["three"] |= {"series": "id", "time_zone": "Etc/GMT+5", "columns": {"warmth": "past"}}
     house.catalog.write_text(yaml.safe_dump(house.entries))
     house.write("one", WEEKS * 168)
     house.write("bad", WEEKS * 168, lambda lines: lines.insert(100, "2024-01-05 03:00,inf"))
@@ -61,12 +67,19 @@ def furnish(folder: Path, lived_in: Path | None = None) -> House:
 
 def write_three(house):
     """Three series in one file, with some values missing."""
-    lines = ["time,id,load"]
+    lines = ["time,id,load,warmth"]
     for seed, name in enumerate(("north", "south", "west")):
         for hour, value in enumerate(walk(WEEKS * 168, seed)):
-            text = "" if hour % 50 == 7 else f"{value * (1 + seed):.4f}"
-            lines.append(f"2024-01-{1 + hour // 24:02d} {hour % 24:02d}:00,{name},{text}")
+            load = "" if hour % 50 == 7 else f"{value * (1 + seed):.4f}"
+            warmth = "" if hour % 40 == 11 else f"{10 + hour % 24}"
+            lines.append(f"2024-01-{1 + hour // 24:02d} {hour % 24:02d}:00,{name},{load},{warmth}")
     (house.folder / "three.csv").write_text("\n".join(lines) + "\n")
+
+
+class Servers(Command):
+    """`nightcast up` with no flows deployed and no workers, which take longer to start than the servers."""
+
+    code = f"{WITHOUT_WORKERS}; {NIGHTCAST}"
 
 
 class Up:
@@ -82,17 +95,25 @@ class Up:
 
     def start(self) -> Command:
         """Start it, from the data's folder, with relative paths: flow runs work elsewhere."""
+        self._until_up(Executable)
+        self.pause()
+        return self.command
+
+    def start_servers(self) -> Command:
+        """Start it once more, forked and without its workers."""
+        return self._until_up(Servers)
+
+    def _until_up(self, kind):
         ports = ("--prefect-port", self.addresses.prefect_port, "--mlflow-port", self.addresses.mlflow_port)
         own = {"NIGHTCAST_HOME": "home", "NIGHTCAST_CATALOG": "catalog.yaml", "NIGHTCAST_WORKERS": "2"}
         with contextlib.chdir(self.house.folder):
-            self.command = Executable(self.house, "up", *map(str, ports), **own)
+            self.command = kind(self.house, "up", *map(str, ports), **own)
         try:
             self.command.until(lambda: "Ctrl-C" in self.command.output.read_text(), 180)
         except BaseException:
             self.command.process.terminate()
             self.command.process.wait()
             raise
-        self.pause()
         return self.command
 
     def pause(self):
@@ -106,22 +127,10 @@ class Up:
         path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
         return {**os.environ, **self.house.environment, **self.exports, "PATH": path, "DO_NOT_TRACK": "true"}
 
-    def shell(self, *command, environment=None):
-        """Start a command in a folder that has nothing to do with the project."""
-        return subprocess.Popen(
-            [BIN / command[0], *command[1:]],
-            cwd=self.elsewhere,
-            env={**self.environment, **(environment or {})},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    def nightcast(self, *arguments, environment=None):
-        """Start `nightcast` there, forked."""
+    def run(self, program, *arguments, environment=None):
+        """Start a program, forked, in a folder that has nothing to do with the project."""
         return Fork(
-            NIGHTCAST,
+            PROGRAMS[program],
             *arguments,
             stdout=PIPE,
             stderr=STDOUT,

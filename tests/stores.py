@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from nights import SITE
 
 from flows import embedded
 from lstm.tracking.runs import Tracker
@@ -23,12 +24,13 @@ def make_lived_in(folder: Path) -> Path:
 
 
 def _make_tables(home: Path) -> None:
-    """What `nightcast retrain` does of it, by the same means."""
+    """What `nightcast retrain` does of it, by the same means; the server is no fork."""
     home.mkdir()
     Tracker(f"sqlite:///{home}/mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("PREFECT_API_URL", raising=False)
         patch.setenv("PREFECT_HOME", str(home / "prefect"))
+        patch.setenv("PYTHONPATH", SITE)
         server = embedded.Server(home / "prefect.log")
         with server.used():
             server.stop()

@@ -6,8 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,6 +16,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from forked import Fork
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -45,6 +44,7 @@ from lstm.training.predict import predict
 from lstm.windows import targets, windows
 
 ROOT = Path(__file__).resolve().parent.parent
+COMMAND = "import nursery; main = nursery.begin_accuracy(); main()"
 ENTRY = {
     "source": {"kind": "csv", "path": "made.csv"},
     "time": "date",
@@ -692,10 +692,12 @@ def test_files_of_two_collections_are_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_killed_go_on_to_the_same_table(tmp_path: Path) -> None:
     path, work = write(tmp_path / "made.csv"), tmp_path / "work"
-    command = [sys.executable, "-m", "benchmarks.accuracy", str(path), *OPTIONS, "--work", str(work)]
-    command += ["--json", str(tmp_path / "out.json")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    first = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    arguments = [str(path), *OPTIONS, "--work", str(work), "--json", str(tmp_path / "out.json")]
+
+    def start() -> Fork:
+        return Fork(COMMAND, *arguments, environment={**os.environ, "OMP_NUM_THREADS": "1"}, folder=ROOT)
+
+    first = start()
     deadline = time.monotonic() + 120
     while not list(work.glob("*/scores-*/*.json")) and first.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -703,7 +705,7 @@ def test_two_processes_killed_go_on_to_the_same_table(tmp_path: Path) -> None:
     first.wait()
     early = {file.name: file.read_bytes() for file in work.glob("*/scores-*/horizon-*.json")}
     assert early
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+    assert start().wait() == 0
     found = json.loads((tmp_path / "out.json").read_text())
     assert [len(scores["mse"]) for scores in found["horizons"].values()] == [2, 2]
     for name, content in early.items():

@@ -10,12 +10,15 @@ import sys
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
 import pytest
 import typer
 import yaml
+from forked import Fork
+from nights import BIN, NIGHTCAST
 from typer.core import TyperGroup
 from typer.main import get_command
 from typer.testing import CliRunner, Result
@@ -26,7 +29,6 @@ from flows.cli.output import AsJson, Commands
 from flows.night import Outcome
 from lstm.settings import Settings
 
-BIN = Path(sys.executable).parent
 HEAVY = (
     "mlflow",
     "numpy",
@@ -97,24 +99,28 @@ class Shell:
         (folder / "load.csv").write_text("\n".join(["time,load", *rows]) + "\n")
 
     def __call__(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """The command in a process of its own, forked."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("NIGHTCAST_")}
-        return subprocess.run(
-            [BIN / "nightcast", *arguments],
-            env={
-                **kept,
-                "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-                "NIGHTCAST_HOME": str(self.folder / "home"),
-                "NIGHTCAST_CATALOG": str(self.catalog),
-                "NIGHTCAST_DEVICE": "cpu",
-                "OMP_NUM_THREADS": "1",
-                **environment,
-            },
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=200,
-        )
+        own = {
+            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+            "NIGHTCAST_HOME": str(self.folder / "home"),
+            "NIGHTCAST_CATALOG": str(self.catalog),
+            "NIGHTCAST_DEVICE": "cpu",
+            "OMP_NUM_THREADS": "1",
+        }
+        full = {**kept, **own, **environment}
+        with TemporaryFile("w+") as stdout, TemporaryFile("w+") as stderr:
+            files = {"stdout": stdout, "stderr": stderr}
+            command = Fork(NIGHTCAST, *arguments, **files, environment=full, folder=self.folder)
+            try:
+                command.wait(200)
+            finally:
+                command.kill()
+            stdout.seek(0)
+            stderr.seek(0)
+            return subprocess.CompletedProcess(
+                arguments, command.wait(), stdout=stdout.read(), stderr=stderr.read()
+            )
 
     @property
     def settings(self) -> Settings:
@@ -333,7 +339,7 @@ def test_a_night_and_the_day_after(shell: Shell) -> None:
     _is_a_night(json.loads(night.stdout))
     stages = {line.split()[0]: float(line.split()[1]) for line in night.stderr.splitlines() if " s" in line}
     assert " ".join(stages) == "start check record search train judge refit register report"
-    assert stages["start"] > 1
+    assert stages["start"] > 0.1  # until a server answers
     for chatter in ("INFO", "mlflow.", "prefect.", "http://"):
         assert chatter not in night.stderr
 

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import nursery
 import pytest
 import yaml
 from nights import Command, Executable, House
 
 from data.retrain import Encoder
-from flows import comparison_report, embedded
+from flows import comparison_report, embedded, leash
 from flows.comparing import ContenderFailed, Wish, open_comparison
 from flows.contender import Job
 from flows.hold import ComparisonHeld, held
@@ -39,6 +40,7 @@ def prefect(house: House) -> Iterator[dict[str, str]]:
     """A Prefect server for what needs none of its own, as the environment names it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_HOME", str(house.home / "prefect"))
+        patch.setattr(leash, "start", nursery.start)
         server = embedded.Server(house.home / "logs" / "prefect.log")
     with server.used():
         yield {"PREFECT_API_URL": server.url}
@@ -264,17 +266,19 @@ def test_a_wish_that_cannot_be_compared_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("start", "words", "told"),
     [
-        (("--networks", ","), "',' names nothing"),
-        (("--lookbacks", " "), "' ' names nothing"),
-        (("--networks", "tcn"), "'tcn' is not one of lstm, gru, rnn"),
-        (("--lookbacks", "48,x"), "'x' is not a whole number above 0"),
-        (("--trials", "0"), "'0' is not a whole number above 0"),
-        (("--minutes", "0"), "--minutes"),
+        (Executable, ("--networks", ","), "',' names nothing"),
+        (Command, ("--lookbacks", " "), "' ' names nothing"),
+        (Command, ("--networks", "tcn"), "'tcn' is not one of lstm, gru, rnn"),
+        (Command, ("--lookbacks", "48,x"), "'x' is not a whole number above 0"),
+        (Command, ("--trials", "0"), "'0' is not a whole number above 0"),
+        (Command, ("--minutes", "0"), "--minutes"),
     ],
 )
-def test_wrong_options_say_what_is_right(house: House, words: tuple[str, ...], told: str) -> None:
-    command = Executable(house, "compare", "one", *words)
+def test_wrong_options_say_what_is_right(
+    house: House, start: type[Command], words: tuple[str, ...], told: str
+) -> None:
+    command = start(house, "compare", "one", *words)
     assert command.end(60) == 2
     assert told in re.sub(r"[\s│]+", " ", command.text)

@@ -96,6 +96,7 @@ def test_one_step_ahead_and_too_few_windows_are_drawn_too(make_panel: MakePanel)
 def test_plotly_is_imported_by_a_page_and_scikit_learn_by_fits_alone() -> None:
     """Every other command would wait for them."""
     code = (
+        "import gc; gc.disable()\n"  # for speed
         "import sys, lstm.tracking.bundle, lstm.search.worker; assert 'sklearn' not in sys.modules\n"
         "import flows.compare, flows.comparison_report; assert 'plotly' not in sys.modules"
     )

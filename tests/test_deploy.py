@@ -69,15 +69,13 @@ def test_deploying_again_changes_what_the_catalog_changed_alone(up: Up) -> None:
     """A schedule that a person paused stays paused; one that is not asked for any more goes."""
 
     def deploy(*arguments):
-        command = up.shell("nightcast", "deploy", "--json", *arguments)
-        text, _ = command.communicate(timeout=120)
+        command = up.run("nightcast", "deploy", "--json", *arguments)
+        text, _ = command.communicate()
         assert command.returncode == 0, text
         return json.loads(text[text.index("{") :])["deployments"]
 
-    standing = up.shell(
-        "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", PROJECT / "prefect.yaml"
-    )
-    text, _ = standing.communicate(timeout=120)
+    standing = up.run("prefect", "--no-prompt", "deploy", "--all", "--prefect-file", PROJECT / "prefect.yaml")
+    text, _ = standing.communicate()
     assert standing.returncode == 0, text
     facts, ids = schedules(up, NIGHTLY)
     assert set(facts) == {"household-power", "one", "three"}

@@ -142,4 +142,4 @@ def test_neon_under_emulation(tmp_path: Path) -> None:
     emulator = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
     if emulator is None:
         pytest.skip("no qemu-aarch64 here")
-    run([emulator, build("aarch64-linux-gnu-gcc", tmp_path, "-O1", "-static")], cases((4,), 40))
+    run([emulator, build("aarch64-linux-gnu-gcc", tmp_path, *SANITIZED, "-O1", "-static")], cases((4,), 40))

@@ -54,11 +54,11 @@ def test_a_night_and_a_forecast_through_mlflow_run(up: Up, tmp_path: Path, lived
     def run(path, entry, **parameters):
         environment = {**house.environment, "MLFLOW_TRACKING_URI": "", "PATH": path}
         given = [word for name, value in parameters.items() for word in ("-P", f"{name}={value}")]
-        command = up.shell(
+        command = up.run(
             *("mlflow", "run", PROJECT, "-e", entry, "--env-manager", "local", "-P", "data_set=one", *given),
             environment=environment,
         )
-        text, _ = command.communicate(timeout=240)
+        text, _ = command.communicate()
         assert command.returncode == 0, text
         return text
 

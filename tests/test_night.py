@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import mlflow
 import numpy as np
+import nursery
 import pytest
 from nights import START, House
 from prefect import flow
@@ -20,7 +21,7 @@ from prefect.states import Running
 
 from data.processes import Process, this_process
 from data.snapshot import load
-from flows import embedded
+from flows import embedded, leash
 from flows.night import NightLost, end, open_night
 from flows.retrain import retrain
 from flows.sweep import KEPT_LOGS, TAG
@@ -83,6 +84,7 @@ def teller(tmp_path_factory, lived_in):
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("PREFECT_API_URL", raising=False)
         patch.setenv("PREFECT_HOME", str(house.home / "prefect"))
+        patch.setattr(leash, "start", nursery.start)
         server = embedded.start(house.home)
         with temporary_settings({PREFECT_HOME: house.home / "prefect"}), server.used():
             yield Teller(house, patch)

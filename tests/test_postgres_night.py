@@ -31,7 +31,7 @@ def test_a_night_in_postgres(up: Up, tmp_path: Path) -> None:
     house.write("shared", WEEKS * 168)
     with postgres() as url:
         environment = {**house.environment, "NIGHTCAST_DATABASE_URL": url}
-        command = up.nightcast("retrain", "shared", "--json", environment=environment)
+        command = up.run("nightcast", "retrain", "shared", "--json", environment=environment)
         text, _ = command.communicate()
         assert command.returncode == 0, text
         outcome = json.loads(text[text.index("\n{\n") if "\n{\n" in text else text.index("{") :])

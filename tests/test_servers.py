@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import pytest
 import requests
+from forked import Fork
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from servers import Up, free_ports, through, wait
-from test_tracking_server import serving
+from servers import PROGRAMS, Up, free_ports, through, wait
 
+from flows.loopback import answers
 from flows.search import OutOfReach, require_reach
 from flows.worker import JOB_FILE, Job
 from flows.workers import WorkersFailed, pool_workers
@@ -26,13 +31,13 @@ def nights(up: Up):
     """Two nights side by side: one searches in a pool and is promoted, one is refused."""
     run = ("prefect", "deployment", "run", "retrain/nightly", "--watch", "-p")
     commands = {
-        "three": up.shell(
+        "three": up.run(
             *run, "data_set=three", "-p", BUDGET, "-p", "pool=nightcast-search", "-p", "workers=2"
         ),
-        "bad": up.shell(*run, "data_set=bad"),
-        "typo": up.shell(*run, "dataset=bad"),
+        "bad": up.run(*run, "data_set=bad"),
+        "typo": up.run(*run, "dataset=bad"),
     }
-    return {name: (command.communicate(timeout=240)[0], command) for name, command in commands.items()}
+    return {name: (command.communicate()[0], command) for name, command in commands.items()}
 
 
 def test_a_night_is_promoted(up: Up, nights) -> None:
@@ -102,29 +107,21 @@ def test_a_wrong_value_is_rejected(up: Up, wrong) -> None:
     assert answer.status_code == 409, answer.text
 
 
-def test_nights_are_cancelled_a_forecast_is_stored_and_networks_are_compared(up: Up, nights) -> None:
-    """Cancelling as the UI does it reaches the runs in a pool and the processes beside the night."""
+def test_a_night_is_cancelled_a_forecast_is_stored_and_networks_are_compared(up: Up, nights) -> None:
+    """Cancelling as the UI does it reaches the night's process, and its runs in a pool."""
     forecast = up.submit("forecast/hourly", data_set="three")
     little = {"networks": ["gru"], "lookbacks": [24], "trials": 1, "minutes": 0.1, "seeds": 1, "workers": 1}
     comparison = up.submit("compare/on-demand", data_set="three", **little)
-    pooled = up.submit("retrain/nightly", data_set="long", pool="nightcast-search", workers=1)
-    local = up.submit("retrain/nightly", data_set="long_too", workers=1)
-    both = ("long", "long_too")
-    wait(lambda: all(up.trials_running(name) for name in both), 180, lambda: up.logs)
-    local_workers = up.local_workers()
-    for run in (pooled, local):
-        up.post(f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
-    (child,) = up.children(pooled)
-    states = up.until_ended(pooled, local, child["id"])
-    *parents, worker = (state["type"] for state in states)
-    assert parents == ["CANCELLED", "CANCELLED"]
+    night = up.submit("retrain/nightly", data_set="long", pool="nightcast-search", workers=1)
+    wait(lambda: up.trials_running("long"), 180, lambda: up.logs)
+    up.post(f"/flow_runs/{night}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
+    (child,) = up.children(night)
+    cancelled, worker = (state["type"] for state in up.until_ended(night, child["id"]))
+    assert cancelled == "CANCELLED"
     # A worker that was between two trials when it was asked may have ended by itself.
     assert worker in ("CANCELLED", "COMPLETED")
-    for name in both:
-        assert [run.info.status for run in up.runs(name, "night")] == ["FAILED"]
-        assert not up.trials_running(name)
-    assert local_workers
-    assert not any(one.is_running() for one in local_workers)
+    assert [run.info.status for run in up.runs("long", "night")] == ["FAILED"]
+    assert not up.trials_running("long")
 
     stored, compared = up.until_ended(forecast, comparison)
     assert stored["name"] == "Completed", stored
@@ -160,21 +157,41 @@ def test_a_search_worker_out_of_reach_says_what_is_missing(up: Up, nights, tmp_p
     client.set_tag(run, PROCESS_TAG, process)
 
 
-def test_serving_gives_the_numbers_of_the_forecast(up: Up, nights, tmp_path, monkeypatch) -> None:
+def test_serving_gives_the_numbers_of_the_forecast(up: Up, nights, tmp_path) -> None:
+    """Of several series with a covariate, both with gaps; a request without rows is refused."""
     body = tmp_path / "request.json"
-    command = up.nightcast("forecast", "three", "--json", "--request", str(body))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", up.addresses.mlflow)
+    command = up.run("nightcast", "forecast", "three", "--json", "--request", str(body))
     (port,) = free_ports(1)
+    address = f"http://127.0.0.1:{port}"
     model = ("-m", "models:/three@champion", "--env-manager", "local", "-p", str(port))
-    with serving(("models", "serve", *model), f"http://127.0.0.1:{port}/ping", tmp_path):
+    with serving(up, model, f"{address}/ping"):
         text, _ = command.communicate()
-        answer = requests.post(
-            f"http://127.0.0.1:{port}/invocations",
-            data=body.read_bytes(),
-            headers={"Content-Type": "application/json"},
-            timeout=60,
+        assert command.returncode == 0, text
+        request = json.loads(body.read_text())
+        columns = request["dataframe_split"]["columns"]
+        nothing = {"dataframe_split": {"columns": columns, "data": []}}
+        answer, bad = (
+            requests.post(f"{address}/invocations", json=each, timeout=60) for each in (request, nothing)
         )
-    assert command.returncode == 0, text
+    assert not bad.ok
+    assert {"load", "warmth"} < set(columns)
     wanted = json.loads(text[text.index("{") :])["forecast"]
     assert {row["series"] for row in wanted} == {"north", "south", "west"}
     assert answer.json()["predictions"] == wanted
+
+
+@contextmanager
+def serving(up: Up, arguments: Sequence[str], health: str) -> Iterator[None]:
+    """Run `mlflow models serve` until its health address answers; end it and its children afterwards."""
+    with (up.elsewhere / "serve.log").open("w+") as log:
+        server = Fork(
+            PROGRAMS["mlflow"], "models", "serve", *arguments, stdout=log, environment=up.environment
+        )
+        try:
+            wait(lambda: server.poll() is not None or answers(health, 5), 120)
+            assert server.poll() is None, (up.elsewhere / "serve.log").read_text()
+            yield
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGKILL)
+            server.wait()

@@ -82,12 +82,12 @@ def test_a_server_that_dies_ends_all_with_its_log(tmp_path) -> None:
 
 @pytest.mark.slow
 def test_doctor(up: Up, tmp_path) -> None:
-    well = up.nightcast("doctor", "--json")
+    well = up.run("nightcast", "doctor", "--json")
     broken = {
         "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{free_ports(1)[0]}",
         "NIGHTCAST_CATALOG": str(tmp_path / "none.yaml"),
     }
-    ill = up.nightcast("doctor", "--json", environment=broken)
+    ill = up.run("nightcast", "doctor", "--json", environment=broken)
     text, _ = well.communicate()
     assert well.returncode == 0, text
     answer = json.loads(text)
@@ -119,9 +119,10 @@ def test_killed_in_the_night_the_next_one_cleans_up_and_works(up: Up) -> None:
     wait(lambda: up.trials_running("long_again"), 180, lambda: up.logs)
     killed = up.command
     killed.tree()
+    assert up.local_workers()
     killed.process.kill()
     killed.process.wait()
-    up.start()
+    up.start_servers()
     assert not killed.survivors(0)
     assert up.state(night)["type"] == "CRASHED"
     assert [run.info.status for run in up.runs("long_again", "night")] == ["FAILED"]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import nursery
 import psutil
 import pytest
 
@@ -53,6 +54,7 @@ def test_a_killed_worker_is_noticed_at_once_and_replaced_a_few_times(tmp_path):
 
 def test_a_worker_that_ends_in_an_error_is_not_replaced(tmp_path, monkeypatch):
     monkeypatch.setenv("NIGHTCAST_DEVICE", "abacus")
+    monkeypatch.setattr(leash, "start", nursery.start)
     with local_workers("no-such-run", 1, tmp_path) as workers:
         assert workers.wait(60)
         assert workers.replace_killed() == 0

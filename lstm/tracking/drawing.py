@@ -94,11 +94,17 @@ def spoken(name: str) -> str:
 
 def png(figure: Figure) -> bytes:
     """The figure as a PNG: the same picture is the same bytes."""
-    figure.draw_without_rendering()
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.execute(figure)
     # Only the layout knows where the axes begin; the title begins there too.
     if figure.get_suptitle():
         figure.suptitle(figure.get_suptitle(), x=figure.axes[0].get_position().x0, **_TITLE)
+    engine.execute(figure)
+    # Laid out: it is drawn once, where `savefig` would lay it out again, by drawing it once more.
+    figure.set_layout_engine("none")
     buffer = io.BytesIO()
     # No version in the file.
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    # It has no annotations.
+    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})  # type: ignore[no-untyped-call]
     return buffer.getvalue()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+from contextlib import closing
 
 import psutil
 import pytest
@@ -114,7 +115,7 @@ def test_a_kill_in_the_search_takes_the_whole_tree_along(house, start):
     assert command.survivors(20) == []
 
 
-def test_a_killed_worker_is_replaced_and_sigterm_ends_the_training(house, start):
+def test_a_killed_worker_is_replaced_and_sigterm_ends_the_search_and_the_training(house, start):
     command = start()
     command.until(lambda: signed(house))
     [worker] = workers(command)
@@ -122,7 +123,14 @@ def test_a_killed_worker_is_replaced_and_sigterm_ends_the_training(house, start)
     worker.kill()
     command.until(lambda: (now := trials(house, "RUNNING")) and now != [running])
     assert workers(command) not in ([], [worker])
+    sigterm(house, command)
+    command = start()
     command.until(lambda: checkpoints(house, "judged-*"))
+    sigterm(house, command)
+
+
+def sigterm(house, command):
+    """A night that is asked to end does, with its workers, and says so."""
     command.process.terminate()
     assert command.end() == 128 + signal.SIGTERM
     assert command.survivors(5) == []
@@ -132,9 +140,13 @@ def test_a_killed_worker_is_replaced_and_sigterm_ends_the_training(house, start)
 
 
 def test_a_kill_between_register_and_promote(house, start):
+    """The night finds the ledger busy when it is about to promote."""
     command = start()
-    command.until(lambda: ask(house, "mlflow.db", "select version from model_versions"), pause=0.005)
-    command.process.kill()
+    command.until_says("judge")
+    with closing(sqlite3.connect(house.home / "ledger.db", isolation_level=None)) as ledger:
+        ledger.execute("begin immediate")
+        command.until(lambda: ask(house, "mlflow.db", "select version from model_versions"))
+        command.process.kill()
     assert command.end() == -signal.SIGKILL
     assert command.survivors(20) == []
     assert house.ledger.champion("made") is None
