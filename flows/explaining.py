@@ -141,7 +141,8 @@ def explain(
     judged, shown = _trained(bundle.judged), _trained(bundle.twin(bundle.serves))
     found = diagnose(data_set, bundle.recipe, judged, shown, panel, splits, window)
     paths = {}
-    for kind, picture in found.pictures("champion").items():
+    who = "champion" if len(bundle.members) == 1 else "champion's best network"
+    for kind, picture in found.pictures(who).items():
         paths[kind] = folder / f"{kind}.png"
         write_atomically(paths[kind], picture)
     when = panel.frequency.format(panel.frequency.shift(panel.start, step))

@@ -54,7 +54,8 @@ def draw(night: Night, prepared: Prepared, challenger: Challenger, verdict: Verd
         prepared.splits,
         bench.windows.select(newest),
     )
-    pictures |= {f"{kind}.png": picture for kind, picture in found.pictures("challenger").items()}
+    who = "challenger" if len(challenger.members) == 1 else "challenger's best network"
+    pictures |= {f"{kind}.png": picture for kind, picture in found.pictures(who).items()}
     run = begin(night)
     for file, picture in pictures.items():
         night.tracker.log_picture(run, picture, f"pictures/{file}")

@@ -25,7 +25,7 @@ MakePanel = Callable[..., Panel]
 def make_bundle(
     panel: Panel, *, series: str | None = None, non_negative: bool = False, members: int = 1
 ) -> Bundle:
-    """The best member reads the fewest steps, the next ones twice as many each; each has its own calibration."""
+    """The best member reads the fewest steps, the next ones twice as many; each has its own calibration."""
     config = ForecasterConfig(
         cell="gru",
         hidden_size=4,

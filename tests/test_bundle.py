@@ -182,6 +182,17 @@ def test_served_weights_have_the_judged_ones_vouch_for_what_they_saw_themselves(
     assert not np.allclose(*widths)
 
 
+def test_no_member_reads_beyond_the_start_of_a_series(make_panel: MakePanel) -> None:
+    """Not for the forecasts before either, from which the intervals learn."""
+    panel = make_panel(steps=200, series=("a", "b"), first_steps=(0, 90))
+    bundle, before = make_bundle(panel, members=3), panel.values.copy()
+    forecast = bundle.forecast(panel).values_SHQ
+    before[panel.rows(0)] *= 3
+    changed = bundle.forecast(replace(panel, values=before)).values_SHQ
+    assert not np.allclose(changed[0], forecast[0])
+    np.testing.assert_array_equal(changed[1], forecast[1])
+
+
 def test_rows_reach_back_to_what_fills_the_first_one(make_panel: MakePanel) -> None:
     panel = make_panel(steps=200)
     panel.values[140:160] = np.nan
