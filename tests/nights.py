@@ -150,8 +150,6 @@ class House:
 class Command:
     """`nightcast ...` in a process group of its own, as a shell starts it; forked, to save imports."""
 
-    code = NIGHTCAST
-
     def __init__(self, house, *arguments, **environment):
         self.log = house.folder / f"{time.monotonic_ns()}.log"
         self.output = self.log.with_suffix(".json")
@@ -169,7 +167,7 @@ class Command:
         self._looked = 0.0
 
     def _start(self, arguments, output, log, environment):
-        return Fork(self.code, *arguments, stdout=output, stderr=log, environment=environment)
+        return Fork(NIGHTCAST, *arguments, stdout=output, stderr=log, environment=environment)
 
     @property
     def text(self):

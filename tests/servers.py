@@ -27,7 +27,6 @@ PROGRAMS = {
     "mlflow": "import sys; from mlflow.cli import cli; sys.exit(cli())",
 }
 """What the installed programs do."""
-WITHOUT_WORKERS = "import functools, flows.stack as s; s.stack = functools.partial(s.stack, workers=False)"
 SCHEDULED = ("/deployments/name/retrain/nightly", "/deployments/name/forecast/hourly")
 LONG = {"max_epochs": 5000, "budget": {"trials": 8, "minutes": 10}}
 
@@ -76,12 +75,6 @@ def write_three(house):
     (house.folder / "three.csv").write_text("\n".join(lines) + "\n")
 
 
-class Servers(Command):
-    """`nightcast up` with no flows deployed and no workers, which take longer to start than the servers."""
-
-    code = f"{WITHOUT_WORKERS}; {NIGHTCAST}"
-
-
 class Up:
     """A running `nightcast up`, with a client of both servers."""
 
@@ -95,25 +88,17 @@ class Up:
 
     def start(self) -> Command:
         """Start it, from the data's folder, with relative paths: flow runs work elsewhere."""
-        self._until_up(Executable)
-        self.pause()
-        return self.command
-
-    def start_servers(self) -> Command:
-        """Start it once more, forked and without its workers."""
-        return self._until_up(Servers)
-
-    def _until_up(self, kind):
         ports = ("--prefect-port", self.addresses.prefect_port, "--mlflow-port", self.addresses.mlflow_port)
         own = {"NIGHTCAST_HOME": "home", "NIGHTCAST_CATALOG": "catalog.yaml", "NIGHTCAST_WORKERS": "2"}
         with contextlib.chdir(self.house.folder):
-            self.command = kind(self.house, "up", *map(str, ports), **own)
+            self.command = Executable(self.house, "up", *map(str, ports), **own)
         try:
             self.command.until(lambda: "Ctrl-C" in self.command.output.read_text(), 180)
         except BaseException:
             self.command.process.terminate()
             self.command.process.wait()
             raise
+        self.pause()
         return self.command
 
     def pause(self):

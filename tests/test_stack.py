@@ -122,7 +122,7 @@ def test_killed_in_the_night_the_next_one_cleans_up_and_works(up: Up) -> None:
     assert up.local_workers()
     killed.process.kill()
     killed.process.wait()
-    up.start_servers()
+    up.start()
     assert not killed.survivors(0)
     assert up.state(night)["type"] == "CRASHED"
     assert [run.info.status for run in up.runs("long_again", "night")] == ["FAILED"]
