@@ -17,9 +17,9 @@ SOURCES := pyproject.toml constraints.txt $(wildcard lstm/kernels/cpu/*)
 export OMP_NUM_THREADS ?= 1
 export DO_NOT_TRACK = true
 
-# Two processes share the tests; tests/conftest.py says which stay together, and the longest start first. A third
-# one made them no faster on two cores.
-PYTEST := $(BIN)/python -m pytest -n 2
+# Three processes share the tests, of which two cores still have some to spare where one waits for a server;
+# tests/conftest.py says which stay together, and the longest start first.
+PYTEST := $(BIN)/python -m pytest -n 3
 
 .PHONY: demo test coverage bench check format clean
 

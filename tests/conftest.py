@@ -48,7 +48,10 @@ LONGEST = (
     "test_night.py",
     "test_covariates_night.py",
     "test_accuracy.py",
+    "test_campaign.py",
     "test_study.py",
+    "test_objective.py",
+    "test_search_lanes.py",
     "test_kernel_sanitizers.py",
     "test_search_workers.py",
 )
