@@ -178,10 +178,10 @@ def lived_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def _stack(tmp_path_factory: pytest.TempPathFactory, lived_in: Path) -> Iterator[Up]:
+def _stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     from servers import Up
 
-    stack = Up(tmp_path_factory.mktemp("up"), lived_in)
+    stack = Up(tmp_path_factory.mktemp("up"))
     yield stack
     stack.end()
 

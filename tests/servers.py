@@ -50,7 +50,7 @@ def furnish(folder: Path, lived_in: Path | None = None) -> House:
     folder.mkdir(parents=True, exist_ok=True)
     house = House(folder, lived_in)
     house.declare("one", schedule="0 4 * * *")
-    house.declare("three", schedule="30 2 * * 1-5")
+    house.declare("three", schedule="30 2 * * 1-5", ensemble=True)
     house.declare("bad")
     for name in ("long", "long_again"):
         house.declare(name, **LONG)
@@ -78,8 +78,8 @@ def write_three(house):
 class Up:
     """A running `nightcast up`, with a client of both servers."""
 
-    def __init__(self, folder: Path, lived_in: Path) -> None:
-        self.house = furnish(folder, lived_in)
+    def __init__(self, folder: Path) -> None:
+        self.house = furnish(folder)
         self.addresses = Addresses(*free_ports(2))
         self.elsewhere = folder / "elsewhere"
         self.elsewhere.mkdir()

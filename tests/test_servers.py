@@ -63,6 +63,9 @@ def test_mlflow_shows_the_night(up: Up, nights) -> None:
     trials = up.runs("three", "trial")
     assert [trial.data.tags["mlflow.parentRunId"] for trial in trials] == [night.info.run_id] * 2
     assert through(up).aliases("three") == {"champion": "1", "challenger": "1"}
+    # An ensemble: the two trials have a normalisation each.
+    networks = through(up).mlflow.get_model_version("three", "1").tags["networks"]
+    assert ("instance" in networks, "last_value" in networks) == (True, True)
     assert up.house.ledger.champion("three").version == "1"
 
 

@@ -398,6 +398,7 @@ def test_more_first_parameters_than_places_do_not_wait_for_ever(lite):
     run(lite, 1)
     after = study.progress(lite, NAME)
     assert (after.trials, after.waiting, after.spent) == (1, 0, True)
+    assert [row.params for row in study.trials(lite, NAME)] == [{"x": 0.1}]
 
 
 def test_draws_depend_on_seed_and_number_not_on_the_process(tmp_path, template):

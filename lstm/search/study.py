@@ -106,7 +106,7 @@ def create(
     Args:
         seed: of the sampler, fixed when the study is created.
         first: parameters to try before the sampler draws any, such as the middle of the space and the
-            champion's; ignored for a study that has trials.
+            champion's, as many as the budget has trials for; ignored for a study that has trials.
 
     Raises:
         SearchFailed: the database cannot be reached or written.
@@ -120,7 +120,7 @@ def create(
         study.set_user_attr("budget", budget.model_dump(mode="json"))
         if "seed" not in study.user_attrs:
             study.set_user_attr("seed", seed)
-            for params in first:
+            for params in first[: budget.trials]:
                 study.enqueue_trial(dict(params), skip_if_exists=True)
     clean(storage_url, name)
 

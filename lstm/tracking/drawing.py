@@ -101,10 +101,9 @@ def png(figure: Figure) -> bytes:
     if figure.get_suptitle():
         figure.suptitle(figure.get_suptitle(), x=figure.axes[0].get_position().x0, **_TITLE)
     engine.execute(figure)
-    # Laid out: it is drawn once, where `savefig` would lay it out again, by drawing it once more.
+    # `savefig` would lay it out again, by drawing it twice more.
     figure.set_layout_engine("none")
     buffer = io.BytesIO()
     # No version in the file.
-    # It has no annotations.
     FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})  # type: ignore[no-untyped-call]
     return buffer.getvalue()
