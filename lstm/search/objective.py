@@ -121,10 +121,6 @@ def train_trial(
     started()
     losses: list[float] = []
 
-    def is_needed() -> bool:
-        """An ensemble wants a network of each normalisation, however it does beside the others."""
-        return task.data_set.retrain.ensemble and not _finished(trial.study, model.normalisation)
-
     def report(epoch: int, loss: EpochLoss) -> None:
         assert loss.validation is not None
         losses.append(loss.train)
@@ -133,7 +129,7 @@ def train_trial(
         on_epoch(epoch, loss)
         if should_stop():
             raise Stopped
-        if not is_needed() and trial.should_prune():
+        if trial.should_prune() and not _is_needed(task, trial, model):
             raise optuna.TrialPruned(f"worse than the median of the trials before at epoch {epoch}")
         if time.monotonic() > deadline and _finished(trial.study):
             raise optuna.TrialPruned(f"the search's time was over at epoch {epoch}")
@@ -150,10 +146,14 @@ def train_trial(
     )
     assert result.best_loss is not None
     trial.set_user_attr(places.RECIPE, Recipe(model, training, result.best_epoch).to_dict())
-    alike = _finished(trial.study, model.normalisation)
-    if all(result.best_loss <= value for value in alike):
+    if all(result.best_loss <= value for value in _finished(trial.study, model.normalisation)):
         trial.set_user_attr(places.CALIBRATION, _calibration(task, model, result.state).to_dict())
     return result.best_loss
+
+
+def _is_needed(task: SearchTask, trial: optuna.Trial, model: ForecasterConfig) -> bool:
+    """An ensemble wants a network of each normalisation, however it does beside the others."""
+    return task.data_set.retrain.ensemble and not _finished(trial.study, model.normalisation)
 
 
 def _calibration(task: SearchTask, model: ForecasterConfig, state: Mapping[str, Tensor]) -> Calibration:
