@@ -98,9 +98,8 @@ def train_trial(
 ) -> float:
     """Train one suggested configuration and return its lowest validation loss.
 
-    Its recipe, with the epochs found by early stopping, is stored with the trial. So is the calibration of
-    its quantiles, unless another trial of its normalisation has beaten it already: its weights are at hand
-    here alone.
+    Its recipe, with the epochs found by early stopping, is stored with the trial; so is its calibration,
+    unless one of its normalisation has beaten it already: its weights are at hand here alone.
 
     Args:
         started: called once the parameters are drawn.
@@ -110,8 +109,7 @@ def train_trial(
         train: `fit`, or what has its contract.
 
     Raises:
-        optuna.TrialPruned: by the pruner, unless an ensemble has no network of its normalisation yet; or at
-            the deadline.
+        optuna.TrialPruned: at the deadline, or by the pruner, which leaves what an ensemble needs.
         Stopped: `should_stop` said so after an epoch.
         TrainingDiverged: the loss is not finite.
     """
