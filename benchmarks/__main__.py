@@ -43,7 +43,7 @@ def main() -> None:
         # Before the benchmark loads the machine itself.
         described = machine.describe()
         result = BENCHMARKS[name](chosen.threads, chosen.repeats)
-        console.print(result.table())
+        results.show(console, result.table())
         if chosen.json is not None:
             results.keep(chosen.json, result, described)
 

@@ -27,6 +27,7 @@ from benchmarks.campaign import Campaign, Plan
 from benchmarks.narrator import Narrator
 from benchmarks.protocol import Case, read_case
 from benchmarks.published import Row, read_published, table
+from benchmarks.results import show
 from data.errors import NightcastError
 from data.files import write_atomically
 from flows import leash
@@ -39,8 +40,6 @@ WORK = Path(".nightcast") / "accuracy"
 # A week of hours: what the linear baseline reads, or all that train holds.
 _RIDGE_LOOKBACK = 168
 _PATIENCE = 20.0
-# More columns of text than any table has.
-_WIDEST = 1_000
 
 
 def measure(arguments: Sequence[str]) -> None:
@@ -64,11 +63,7 @@ def measure(arguments: Sequence[str]) -> None:
         return
     rows = [_ours(campaign, chosen.search), *_baselines(campaign, chosen), *published]
     shown = table(_title(case), rows, _metrics(chosen))
-    console = Console(highlight=False)
-    # A narrow terminal wraps whole lines; a table squeezed into it would cut its numbers.
-    wanted = console.measure(shown, options=console.options.update(max_width=_WIDEST)).maximum
-    console.width = max(console.width, wanted)
-    console.print(shown)
+    show(Console(highlight=False), shown)
     if chosen.json is not None:
         found = json.dumps(result(campaign, narrator.seconds), indent=1)
         write_atomically(chosen.json, f"{found}\n".encode())

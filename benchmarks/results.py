@@ -8,11 +8,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 from benchmarks.race import Run, fastest
+from data.files import write_atomically
 
 Cell = str | int | float
+
+# More columns of text than any table has.
+_WIDEST = 1_000
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,13 @@ def text(cell: Cell) -> str:
     return f"{cell:#.3g}"
 
 
+def show(console: Console, table: Table) -> None:
+    """Print a whole table: a narrow terminal wraps its lines; squeezed, its numbers would be cut."""
+    wanted = console.measure(table, options=console.options.update(max_width=_WIDEST)).maximum
+    console.width = max(console.width, wanted)
+    console.print(table)
+
+
 def keep(path: Path, result: Result, machine: Mapping[str, Any]) -> None:
     """Write a result into a JSON file, beside those of the other benchmarks that it holds.
 
@@ -105,4 +117,4 @@ def keep(path: Path, result: Result, machine: Mapping[str, Any]) -> None:
     """
     every = json.loads(path.read_text()) if path.exists() else {}
     every[result.name] = {**asdict(result), "machine": machine}
-    path.write_text(json.dumps(every, indent=1, sort_keys=True) + "\n")
+    write_atomically(path, (json.dumps(every, indent=1, sort_keys=True) + "\n").encode())

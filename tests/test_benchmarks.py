@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from benchmarks import machine, picture, results, scale, sweep
 from benchmarks.__main__ import main
 from benchmarks.arithmetic import lstm_training
 from benchmarks.contender import Contender, PeerFailed, Process
+from benchmarks.peers import seed_nightcast
 from benchmarks.race import Run, close, fastest, race, rotated
 from benchmarks.scale import Case
-from lstm.kernels import persistent
+from lstm.kernels import native, persistent
 
 PEERS = sorted((Path(__file__).parent.parent / "benchmarks" / "peers").glob("*.txt"))
 
@@ -75,6 +79,26 @@ def test_a_race_is_kept_as_json_with_machine_versions_and_every_repeat(tmp_path:
     assert (first["median"], first["seconds"], first["threads"]) == (2, [1, 2, 4], 2)
     picture.draw(kept["seed"], tmp_path / "seed.png")
     assert (tmp_path / "seed.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_no_number_of_a_table_is_cut_on_a_narrow_terminal() -> None:
+    result = results.raced("seed", "a title", [run("Nightcast", 2, 1, 2, 4)], "seconds", float, {})
+    console = Console(width=30, file=io.StringIO())
+    results.show(console, result.table())
+    assert isinstance(console.file, io.StringIO)
+    printed = console.file.getvalue()
+    assert "…" not in printed
+    assert all(results.text(cell) in printed for cell in result.rows[0])
+
+
+def test_our_seed_has_its_threads_for_the_kernel_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch's would spin on the cores that the kernel needs."""
+    np.save(tmp_path / "x.npy", np.zeros((4, 3, 1), dtype=np.float32))
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    seed_nightcast.prepare({"data": str(tmp_path / "x.npy"), "hidden_size": 2, "batch_size": 2})()
+    assert (torch.get_num_threads(), native.threads()) == (1, 2)
 
 
 def test_numbers_have_three_digits() -> None:

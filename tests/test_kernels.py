@@ -302,6 +302,26 @@ def test_fewer_threads_than_one_are_refused() -> None:
     assert not native.has_own_threads()
 
 
+@pytest.mark.parametrize(
+    ("batch", "threads", "plan"),
+    [
+        (16, 1, (16, 1)),
+        (64, 1, (16, 2)),
+        (32, 2, (16, 1)),
+        (16, 2, (8, 1)),
+        # Vectors of 2 and 1 are done sooner than of 1 and 1 + 1; of 2 + 2 and 2 later than of three each.
+        (40, 2, (16, 2)),
+        (96, 2, (16, 1)),
+        (256, 2, (16, 2)),
+    ],
+)
+def test_rows_walk_in_twos_unless_a_thread_would_wait(
+    monkeypatch: pytest.MonkeyPatch, batch: int, threads: int, plan: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(native, "_widths", (16, 8))
+    assert native.plan(batch, threads) == plan
+
+
 @NATIVE
 def test_threads_may_change_between_forward_and_backward() -> None:
     ours, theirs = twins("lstm", 5, 33, batch_first=True)

@@ -14,13 +14,13 @@ from benchmarks.peers import talk
 
 def prepare(task: dict[str, Any]) -> talk.Repeat:
     """Args: see `benchmarks.seed`."""
+    torch.set_num_threads(talk.threads())
     lstm = nn.LSTM(1, task["hidden_size"], batch_first=True)
     return loop(task, lstm, lambda x_BLC: lstm(x_BLC)[0][:, -1])
 
 
 def loop(task: dict[str, Any], lstm: nn.LSTM, last: Callable[[Tensor], Tensor]) -> talk.Repeat:
     """One epoch; `last` gives the layer's last hidden state (B, K) of an input (B, L, C)."""
-    torch.set_num_threads(talk.threads())
     x_SLC = torch.from_numpy(np.load(task["data"]))
     y_S1 = x_SLC.mean(dim=1)
     dense = nn.Linear(task["hidden_size"], 1)

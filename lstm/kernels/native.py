@@ -24,6 +24,8 @@ _CELLS = {"lstm": 0, "gru": 1, "tanh": 2, "relu": 3}
 _CODES = {16: "AVX-512", 8: "AVX2", 4: "NEON"}
 # Below so many operations a second thread costs more than it brings (about a tenth of a millisecond's work).
 _WORTH_A_THREAD = 10_000_000
+# The time of two vectors of rows that walk together, in that of one alone.
+_TWO_VECTORS = 1.87
 
 _widths: tuple[int, ...] | None = None
 _threads: int | None = None
@@ -102,20 +104,28 @@ def has_own_threads() -> bool:
     return _threads is not None
 
 
+def threads() -> int:
+    """The most threads that the native kernel takes in this process."""
+    return torch.get_num_threads() if _threads is None else _threads
+
+
 def plan(batch: int, threads: int) -> tuple[int, int]:
     """Floats in a vector, and vectors of batch rows that walk through time together.
 
-    The widest that still gives every thread a share: rows are shared out in whole vectors.
+    The widest that still gives every thread a share: rows are shared out in whole vectors. Then in twos,
+    unless the largest share would take longer so.
     """
     lanes = next((n for n in widths() if batch > n * (threads - 1) and batch > n // 2), widths()[-1])
-    return lanes, 2 if batch > lanes * (2 * threads - 1) else 1
+    vectors = -(-batch // lanes)
+    twos, odd = -(-vectors // 2), vectors % 2
+    longest = -(-twos // threads) * _TWO_VECTORS - odd * (_TWO_VECTORS - 1)
+    return lanes, 2 if vectors > 1 and longest < -(-vectors // threads) else 1
 
 
 def _threads_for(batch: int, steps: int, inputs: int, hidden: int) -> int:
     """One where the work is small, else as many as are set."""
     operations = 8 * hidden * (hidden + inputs) * batch * steps
-    most = torch.get_num_threads() if _threads is None else _threads
-    return most if operations > _WORTH_A_THREAD else 1
+    return threads() if operations > _WORTH_A_THREAD else 1
 
 
 def _saved_floats(cell: str, batch: int, steps: int, hidden: int) -> int:
