@@ -3,9 +3,10 @@
 Everything that was done lies in one folder, whose name says what it was done with. Processes that run the
 same campaign share the work through it, and one that is killed costs the epoch it was in:
 
-- A wide search at the shortest horizon finds a family of configurations. Each horizon chooses among the
-  family's best few by its own validation windows, and trains the chosen one with every seed. An ensemble is
-  the family's best of each normalisation at every horizon: all are trained, and their quantiles averaged.
+- A wide search at the shortest horizon finds a family of configurations. Each horizon chooses among the one
+  chosen there and the family's best few by its own validation windows (`lstm.search.choice`), and trains the
+  chosen one with every seed. An ensemble is the one chosen there of each normalisation, at every horizon: all
+  are trained, and their quantiles averaged.
 - Searches are Optuna studies (`lstm.search`); a training is its checkpoint; scores are one JSON file a seed,
   in a folder whose name says by what they were scored.
 - Search and training get the data before the test span. Only the score of a seed sees the rest.
@@ -205,9 +206,10 @@ class Campaign:
             retrain = self._tasks[shortest].data_set.retrain
             self._search(shortest, self.plan.trials, first_trials(retrain), watcher)
             self._settle(shortest, watcher)
-            tried = study.trials(self._url, self._tasks[shortest].study_name)
+            tried, name = self._tried()
+            chosen = study.chosen(self._url, name).params
             for horizon in () if retrain.ensemble else reversed(longer):
-                family = finalists(tried, self._space(horizon), self.plan.finalists)
+                family = finalists(tried, chosen, self._space(horizon), self.plan.finalists)
                 self._search(horizon, len(family), family, watcher)
         for timeout in (0, -1):
             for unit in self.units:
@@ -235,10 +237,11 @@ class Campaign:
         if not self.plan.trials:
             chosen = first_trials(task.data_set.retrain)
         elif task.data_set.retrain.ensemble:
-            shortest = self._tasks[min(self.plan.horizons)].study_name
-            chosen = best_of_each(study.trials(self._url, shortest), self._space(horizon))
+            tried, name = self._tried()
+            each = [one.params for one in study.chosen_of_each(self._url, name)]
+            chosen = of_each(tried, each, self._space(horizon))
         else:
-            return [study.best(self._url, task.study_name).recipe]
+            return [study.chosen(self._url, task.study_name).recipe]
         made = [configured(params, task.data_set, task.scaled) for params in chosen]
         return [Recipe(model, training, training.max_epochs) for model, training in made]
 
@@ -253,6 +256,11 @@ class Campaign:
             device="cpu",
             scaler=self.case.scaler,
         )
+
+    def _tried(self) -> tuple[list[study.TrialRow], str]:
+        """The trials of the search at the shortest horizon, and its study's name."""
+        name = self._tasks[min(self.plan.horizons)].study_name
+        return study.trials(self._url, name), name
 
     def _space(self, horizon: int) -> SearchSpace:
         return self._tasks[horizon].data_set.retrain.search_space
@@ -331,28 +339,32 @@ class Campaign:
         return self._scores / f"{unit}.json"
 
 
-def finalists(tried: Sequence[study.TrialRow], space: SearchSpace, count: int) -> list[dict[str, Any]]:
-    """The parameters of the best finished trials that lie in a space; its centre where none does.
+def finalists(
+    tried: Sequence[study.TrialRow], chosen: Mapping[str, Any], space: SearchSpace, count: int
+) -> list[dict[str, Any]]:
+    """The parameters that were chosen, then those of the best finished trials, that lie in a space; its
+    centre where none does.
 
     A longer horizon has a smaller space: some networks cost too much there.
     """
     done = sorted((row.value, row.number, row.params) for row in tried if row.value is not None)
-    own = [params for _, _, params in done if contains(space, params)]
+    own: list[dict[str, Any]] = []
+    for params in (dict(chosen), *(params for _, _, params in done)):
+        if contains(space, params) and params not in own:
+            own.append(params)
     return own[:count] or [centre(space)]
 
 
-def best_of_each(tried: Sequence[study.TrialRow], space: SearchSpace) -> list[dict[str, Any]]:
-    """The parameters of the best finished trial of each normalisation, the best of all first.
-
-    Where a longer horizon's space has none of a normalisation's, the space's centre with that normalisation.
-    """
-    done = sorted(
-        (row.value, row.number, row.params["normalisation"]) for row in tried if row.value is not None
-    )
+def of_each(
+    tried: Sequence[study.TrialRow], chosen: Sequence[Mapping[str, Any]], space: SearchSpace
+) -> list[dict[str, Any]]:
+    """The parameters that were chosen of each normalisation; where a space does not hold them, those of the
+    best finished trial that it holds, or its centre with that normalisation."""
     found = []
-    for kind in dict.fromkeys(kind for _, _, kind in done):
+    for params in chosen:
+        kind = params["normalisation"]
         alike = [row for row in tried if row.params.get("normalisation") == kind]
-        found.append({**finalists(alike, space, 1)[0], "normalisation": kind})
+        found.append({**finalists(alike, params, space, 1)[0], "normalisation": kind})
     return found
 
 

@@ -143,7 +143,7 @@ class Retrain(Settings):
     budget: Budget = Budget()
     margins: Margins = Margins()
     ensemble: bool = Field(
-        False, description="Forecast the mean of the best network of each normalisation, not the best alone"
+        False, description="Forecast the mean of one network of each normalisation, not of one alone"
     )
     schedule: str | None = Field(
         None, description="Cron of the nightly deployment, in the data set's time zone"

@@ -115,17 +115,17 @@ def _search(
     work(task, Silent(), asked.is_set)
     if asked.is_set():
         return
-    best, spent = study.best(url, name), study.progress(url, name)
-    records.save_calibration(best.calibration)
+    chosen, spent = study.chosen(url, name), study.progress(url, name)
+    records.save_calibration(chosen.calibration)
     records.save_search(
-        Searched(best.recipe, best.value, spent.complete, spent.pruned, spent.failed, spent.seconds)
+        Searched(chosen.recipe, chosen.value, spent.complete, spent.pruned, spent.failed, spent.seconds)
     )
 
 
 def _train(ground: Ground, records: Records, seed: int, settings: Settings, asked: threading.Event) -> None:
     """The recipe on train and validation, and its forecasts for the judge windows.
 
-    Its quantiles are calibrated as a night's are, by the best trial's errors on validation. They adapt, as
+    Its quantiles are calibrated as a night's are, by the chosen trial's errors on validation. They adapt, as
     a night's do, to the forecasts before whose horizon is over.
     """
 

@@ -20,7 +20,7 @@ from lstm.models.forecaster import ForecasterConfig
 from lstm.promotion.gate import Decision, Evidence, choose_weights, decide
 from lstm.promotion.identity import to_iso
 from lstm.promotion.judge import Candidate, Verdict, judge
-from lstm.search.study import Best
+from lstm.search.study import Chosen
 from lstm.tracking.bundle import Bundle, Member, Twin
 from lstm.tracking.bundle_files import BundleError
 from lstm.tracking.server import NotFound
@@ -34,12 +34,12 @@ class Challenger:
     """The night's candidate.
 
     Attributes:
-        members: the search's best trial; for an ensemble the best of each normalisation, the best of all
+        members: the trial that the search chose; for an ensemble one of each normalisation, the best of all
             first.
         judged: the weights of each, whose training ended before the judge span.
     """
 
-    members: tuple[Best, ...]
+    members: tuple[Chosen, ...]
     judged: tuple[Trained, ...]
 
 
@@ -72,7 +72,9 @@ def find_champion(night: Night, panel: Panel) -> Reigning:
     return Reigning(champion.version, bundle, _unfit(bundle, data_set, panel))
 
 
-def train_challenger(night: Night, prepared: Prepared, members: tuple[Best, ...], stage: Stage) -> Challenger:
+def train_challenger(
+    night: Night, prepared: Prepared, members: tuple[Chosen, ...], stage: Stage
+) -> Challenger:
     """The members' recipes, each trained on everything before the judge span."""
     splits = prepared.splits
     before = Span(splits.train.first, splits.validation.last)
@@ -122,13 +124,16 @@ def make_bundle(
     return replace(bundle, serves=serves), why
 
 
-def register(night: Night, prepared: Prepared, bundle: Bundle, decision: Decision, why: str) -> str:
+def register(
+    night: Night, prepared: Prepared, challenger: Challenger, bundle: Bundle, decision: Decision, why: str
+) -> str:
     """The bundle as a version of the data set's registered model. Returns the version."""
     tags = {
         "decision": decision.ending,
         "reason": decision.reason,
         "serves": f"{bundle.serves}. {why}",
         "networks": ", ".join(_described(member.recipe.model) for member in bundle.members),
+        "chosen": ". ".join(map(str, challenger.members)),
     }
     run = begin(night)
     version = night.registry.register(bundle, night.identity, run, prepared.panel, tags)
@@ -162,7 +167,7 @@ def result_of(night: Night, prepared: Prepared, verdict: Verdict, version: str |
 
 
 def _train(
-    night: Night, prepared: Prepared, members: tuple[Best, ...], span: Span, name: str, stage: Stage
+    night: Night, prepared: Prepared, members: tuple[Chosen, ...], span: Span, name: str, stage: Stage
 ) -> tuple[Trained, ...]:
     """Train each recipe on a span, one after the other; resumed where it was interrupted."""
     # The search is over: what its processes had is free.

@@ -29,7 +29,7 @@ from lstm.promotion.database import LedgerUnreachable
 from lstm.promotion.gate import Decision
 from lstm.promotion.judge import Verdict
 from lstm.promotion.lease import Lease, lease
-from lstm.search.study import Best
+from lstm.search.study import Chosen
 from lstm.settings import load_settings, silence_telemetry
 from lstm.tracking.bundle import Bundle
 from lstm.tracking.server import TrackingUnreachable
@@ -102,7 +102,7 @@ def _steps(night: Night, held: Lease, workers: int | None, pool: str | None) -> 
         version = None
         if decision.ending != "refused":
             bundle, why = bundle_up(night, prepared, challenger, verdict, decision)
-            version = register(night, prepared, bundle, decision, why)
+            version = register(night, prepared, challenger, bundle, decision, why)
             held.check()
             if decision.ending == "promoted":
                 promote(night, prepared, version, decision, verdict, reigning)
@@ -155,8 +155,8 @@ def find_champion(night: Night, prepared: Prepared) -> Reigning:
 @task(cache_policy=NO_CACHE, task_run_name="search")
 def search(
     night: Night, reigning: Reigning, held: Lease, workers: int | None, pool: str | None
-) -> tuple[Best, ...]:
-    """The best trial of the study, or of each normalisation, once its workers have spent the budget."""
+) -> tuple[Chosen, ...]:
+    """The trial to go on with, or one of each normalisation, once the workers have spent the budget."""
     with night.stages.stage("search") as stage:
         searching.create_study(night, reigning)
         if not searching.is_over(night):
@@ -167,12 +167,12 @@ def search(
                 searching.tidy(night)
         members = searching.members(night)
     for one in members:
-        get_run_logger().info("Best trial %d: loss %.4f, %s", one.number, one.value, one.params)
+        get_run_logger().info("%s: loss %.4f, %s", one, one.value, one.params)
     return members
 
 
 @task(cache_policy=NO_CACHE, task_run_name="train the challenger")
-def train(night: Night, prepared: Prepared, members: tuple[Best, ...]) -> Challenger:
+def train(night: Night, prepared: Prepared, members: tuple[Chosen, ...]) -> Challenger:
     """Judged weights of the members' recipes."""
     with night.stages.stage("train") as stage:
         return contest.train_challenger(night, prepared, members, stage)
@@ -207,10 +207,12 @@ def bundle_up(
     retry_delay_seconds=5,
     retry_condition_fn=_may_pass,
 )
-def register(night: Night, prepared: Prepared, bundle: Bundle, decision: Decision, why: str) -> str:
+def register(
+    night: Night, prepared: Prepared, challenger: Challenger, bundle: Bundle, decision: Decision, why: str
+) -> str:
     """A version of the registered model."""
     with night.stages.stage("register") as stage:
-        version = contest.register(night, prepared, bundle, decision, why)
+        version = contest.register(night, prepared, challenger, bundle, decision, why)
         stage.note = f"version {version}"
     return version
 

@@ -11,7 +11,7 @@ from flows.progress import Stage
 from flows.workers import Workers, WorkersFailed
 from lstm.search import study
 from lstm.search.space import first_trials, params_of
-from lstm.search.study import Best, Progress
+from lstm.search.study import Chosen, Progress
 
 logger = logging.getLogger(__name__)
 
@@ -55,17 +55,17 @@ def wait_for_search(night: Night, workers: Workers, check_lease: Callable[[], No
         logger.warning("a search worker ended in an error: %s", error)
 
 
-def members(night: Night) -> tuple[Best, ...]:
-    """The best trial of the night's study; for an ensemble the best of each normalisation, the best of all
-    first.
+def members(night: Night) -> tuple[Chosen, ...]:
+    """The trial of the night's study to go on with; for an ensemble one of each normalisation, the best of
+    all first.
 
     Raises:
         SearchFailed: no trial finished.
     """
     url, retrain = night.settings.study_url, night.data_set.retrain
     if not retrain.ensemble:
-        return (study.best(url, night.study),)
-    found = study.best_of_each(url, night.study)
+        return (study.chosen(url, night.study),)
+    found = study.chosen_of_each(url, night.study)
     for kind in set(retrain.search_space.normalisation) - {one.recipe.model.normalisation for one in found}:
         logger.warning("no trial with normalisation %s finished: the ensemble does without one", kind)
     return found

@@ -14,7 +14,7 @@ from cases import ENTRY, PLAN, MakePanel, campaign, make_case
 from safetensors.torch import load_file
 
 from benchmarks import standing
-from benchmarks.campaign import Campaign, Unit, best_of_each, finalists
+from benchmarks.campaign import Campaign, Unit, finalists, of_each
 from benchmarks.narrator import Narrator
 from benchmarks.protocol import Case, every_window, split_rows
 from lstm.models.forecaster import build
@@ -73,7 +73,7 @@ def test_search_and_training_never_see_the_test_part(case: Case, tmp_path: Path)
     before, after = campaign(case, tmp_path / "a", plan), campaign(changed, tmp_path / "b", plan)
     for each in (before, after):
         each.run(Watcher())
-    best = [study.best(each._url, "horizon-6") for each in (before, after)]
+    best = [study.chosen(each._url, "horizon-6") for each in (before, after)]
     found = [{**vars(one), "calibration": one.calibration.to_dict()} for one in best]
     assert found[0] == found[1]
     weights = [each.folder / "seeds" / "horizon-6-pinball-seed-0-0.safetensors" for each in (before, after)]
@@ -100,12 +100,16 @@ def test_a_longer_horizon_tries_only_finalists_of_its_own_space(make_panel: Make
         study.TrialRow(number, "finished" if value else "pruned", value, params, (), (), 1.0, "")
         for number, (value, params) in enumerate(zip(values, tried, strict=True))
     ]
-    assert finalists(rows, short, 2) == [tried[2], tried[0]]
-    assert finalists(rows, long, 2) == [tried[3]]
-    assert finalists(rows[:3], long, 2) == [centre(long)]
+    assert finalists(rows, tried[2], short, 2) == [tried[2], tried[0]]
+    # The one that was chosen need not be the one with the lowest loss.
+    assert finalists(rows, tried[0], short, 2) == [tried[0], tried[2]]
+    assert finalists(rows, tried[2], long, 2) == [tried[3]]
+    assert finalists(rows[:3], tried[2], long, 2) == [centre(long)]
 
 
-def test_an_ensemble_is_the_best_of_each_normalisation_that_a_space_holds(make_panel: MakePanel) -> None:
+def test_an_ensemble_has_of_each_normalisation_what_was_chosen_or_a_space_holds(
+    make_panel: MakePanel,
+) -> None:
     case = Case("made", make_panel(steps=800), split_rows("made", 800, "70/10/20"), 24, ENTRY)
     short, long = (case.data_set(horizon, (24,), {}).retrain.search_space for horizon in (6, 72))
     tried = [
@@ -122,8 +126,9 @@ def test_an_ensemble_is_the_best_of_each_normalisation_that_a_space_holds(make_p
         study.TrialRow(number, "finished" if value else "pruned", value, params, (), (), 1.0, "")
         for number, (value, params) in enumerate(zip(values, tried, strict=True))
     ]
-    assert best_of_each(rows, short) == [tried[2], tried[0]]
-    assert best_of_each(rows, long) == [{**centre(long), "normalisation": "none"}, tried[1]]
+    chosen = [tried[2], tried[0]]
+    assert of_each(rows, chosen, short) == chosen
+    assert of_each(rows, chosen, long) == [{**centre(long), "normalisation": "none"}, tried[1]]
 
 
 @pytest.mark.parametrize("trials", [0, 3])

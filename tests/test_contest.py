@@ -16,7 +16,7 @@ from flows.night import Night, open_night
 from lstm.evaluation.conformal import Calibration
 from lstm.scaling import Scaler
 from lstm.search.space import at_centre
-from lstm.search.study import Best
+from lstm.search.study import Chosen
 from lstm.training.recipe import Recipe
 
 
@@ -46,7 +46,7 @@ def night(tmp_path: Path) -> Night:
     return open_night(house.settings, "made")
 
 
-def members(night: Night, prepared: preparation.Prepared) -> tuple[Best, ...]:
+def members(night: Night, prepared: preparation.Prepared) -> tuple[Chosen, ...]:
     """A network of each normalisation, each of two epochs."""
     panel, last = prepared.panel, prepared.splits.train.last
     horizon = night.data_set.retrain.horizon
@@ -56,7 +56,8 @@ def members(night: Night, prepared: preparation.Prepared) -> tuple[Best, ...]:
     ]
     calibration = Calibration(np.ones((horizon, len(model.quantiles))), 0.0, 1)
     return tuple(
-        Best(number, 0.5, recipe, calibration, {}) for number, recipe in zip((3, 0, 2), recipes, strict=True)
+        Chosen(number, 0.5, recipe, calibration, {})
+        for number, recipe in zip((3, 0, 2), recipes, strict=True)
     )
 
 

@@ -305,7 +305,7 @@ def test_a_version_is_calibrated_on_the_validation_windows(teller, first):
     assert (calibration.factor_HQ[:, [0, 4]] != 1).all()
     tracker = Tracker(house.settings.mlflow_uri)
     job = Job.model_validate_json(tracker.read_artifact(first.result["run_id"], JOB_FILE))
-    best = study.best(house.settings.study_url, job.study).calibration
+    best = study.chosen(house.settings.study_url, job.study).calibration
     np.testing.assert_array_equal(calibration.factor_HQ, best.factor_HQ)
     plain = replace(member, calibration=replace(calibration, factor_HQ=np.ones((6, 5)), exponent=0.0))
     again = replace(bundle, members=(plain,))
@@ -409,7 +409,7 @@ def test_an_ensemble_is_the_best_network_of_each_normalisation_that_was_tried(te
     house, run = teller.house, teller.house.mlflow.get_run(mended.result["run_id"])
     assert run.data.params["ensemble"] == "True"
     job = Job.model_validate_json(Tracker(house.settings.mlflow_uri).read_artifact(run.info.run_id, JOB_FILE))
-    found = study.best_of_each(house.settings.study_url, job.study)
+    found = study.chosen_of_each(house.settings.study_url, job.study)
     bundle = Registry(house.settings.mlflow_uri).load("made", "2")
     kinds = [member.recipe.model.normalisation for member in bundle.members]
     # Two trials: the middle of the space, and that with another normalisation.

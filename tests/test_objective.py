@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 
 from data.catalog import parse_data_set
 from data.processes import this_process
-from data.retrain import Budget
+from data.retrain import Budget, SearchSpace
 from data.splits import split
 from lstm.evaluation import metrics
 from lstm.evaluation.conformal import calibrate, spread
@@ -140,7 +140,7 @@ def test_a_worker_spends_the_budget_and_tells_all(make_task):
 def test_the_best_recipe_makes_the_same_loss_again(make_task):
     task = make_task(trials=2)
     work(task, Recorder())
-    best = study.best(task.storage_url, task.study_name)
+    best = study.chosen(task.storage_url, task.study_name)
     row = rows(task)[best.number]
     assert best.value == min(row.curve)
     assert best.recipe.epochs == row.curve.index(best.value) + 1
@@ -198,6 +198,35 @@ def test_an_ensemble_gets_a_network_of_each_normalisation_whatever_the_pruner_sa
     assert states == (["COMPLETE"] * 2 if ensemble else ["PRUNED"] * 2) + ["PRUNED"] * 2
 
 
+def test_what_was_known_is_not_pruned_and_leaves_what_a_choice_needs(make_task):
+    """However it does beside the others; of the rest only those that may be chosen leave a calibration."""
+    known = [{**centre(SearchSpace.model_validate(SPACE)), "dropout": dropout} for dropout in (0.1, 0.2)]
+    task = make_task(trials=4, first=known)
+    values = iter([0.5, 0.6, 0.55, 0.4])
+    with study.loaded(task.storage_url, task.study_name) as own:
+        own.pruner = optuna.pruners.ThresholdPruner(upper=0.45)
+        own.sampler = Sampler(5, Budget(trials=4))
+        own.optimize(
+            lambda trial: train_trial(
+                task, trial, lambda: None, print, inf, lambda: False, untrained(next(values))
+            ),
+            n_trials=4,
+        )
+        trials = own.get_trials()
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "COMPLETE", "PRUNED", "COMPLETE"]
+    assert [places.CALIBRATION in trial.user_attrs for trial in trials] == [True, True, False, True]
+    assert [places.LOSSES in trial.user_attrs for trial in trials] == [True, True, False, True]
+
+
+def test_the_losses_of_groups_are_the_validation_loss_in_parts(make_task):
+    task = make_task(trials=2)
+    work(task, Recorder())
+    with study.loaded(task.storage_url, task.study_name) as own:
+        for trial in own.get_trials():
+            assert len(trial.user_attrs[places.LOSSES]) > 1
+            assert np.mean(trial.user_attrs[places.LOSSES]) == pytest.approx(trial.value, rel=0.01)
+
+
 def untrained(loss):
     """In place of `fit`: initial weights, and a loss after one epoch."""
 
@@ -211,7 +240,7 @@ def untrained(loss):
 def test_the_calibration_is_by_errors_on_validation_of_weights_that_have_not_seen_it(make_task):
     task = make_task(trials=2)
     work(task, Recorder())
-    best = study.best(task.storage_url, task.study_name)
+    best = study.chosen(task.storage_url, task.study_name)
     model, training = best.recipe.model, best.recipe.training
     cpu, scaler = torch.device("cpu"), Scaler.fit(task.panel, task.splits.train.last)
     train = task.windows(task.splits.train, model.lookback)
@@ -297,7 +326,7 @@ def test_three_failures_in_a_row_for_one_reason_end_the_search(make_task):
         work(task, Recorder(always))
     assert progress(task).failed == 3
     with pytest.raises(SearchFailed, match="3 failed"):
-        study.best(task.storage_url, task.study_name)
+        study.chosen(task.storage_url, task.study_name)
 
 
 def test_failures_for_several_reasons_or_apart_do_not_end_it(make_task):

@@ -66,7 +66,7 @@ def test_a_search_in_lanes_ends_with_ordinary_trials(make_task):
     # Each round of three places has one arm.
     arms = [tuple(row.params[name] for name in SHARED) for row in sorted(rows(task), key=lambda r: r.number)]
     assert len(set(arms[0:3])) == len(set(arms[3:6])) == 1
-    best = study.best(task.storage_url, NAME)
+    best = study.chosen(task.storage_url, NAME)
     alone = fit(
         best.recipe.model,
         best.recipe.training,

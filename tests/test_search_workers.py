@@ -153,7 +153,7 @@ def test_a_killed_worker_loses_nothing_but_time(tmp_path):
     expected = rows(whole)
     assert [first.curve, again.curve] == [row.curve for row in expected]
     assert [first.params, again.params] == [row.params for row in expected]
-    best, other = (study.best(task_in(folder).storage_url, NAME) for folder in (tmp_path, whole))
+    best, other = (study.chosen(task_in(folder).storage_url, NAME) for folder in (tmp_path, whole))
     assert (best.value, best.recipe) == (other.value, other.recipe)
     assert list((tmp_path / "checkpoints").iterdir()) == []
 

@@ -116,28 +116,29 @@ def test_the_first_head_is_the_calendars_where_steps_are_few(frequency, horizon,
     assert defaults(Frequency(frequency), horizon)["search_space"].head == heads
 
 
-def test_first_come_the_middle_and_what_the_champion_was_made_with():
+def test_first_come_what_the_champion_was_made_with_and_the_middle():
     retrain = data_set().retrain
     middle = centre(retrain.search_space)
     champion = [{**middle, "normalisation": "none", "dropout": 0.25}, {**middle, "dropout": 0.3}]
     outside = {**middle, "hidden_size": 7}
     assert first_trials(retrain) == [middle]
     assert first_trials(retrain, [outside]) == [middle]
-    assert first_trials(retrain, champion) == [middle, champion[0]]
-    assert first_trials(retrain, [outside, *champion]) == [middle, champion[0]]
+    assert first_trials(retrain, [middle]) == [middle]
+    assert first_trials(retrain, champion) == [champion[0], middle]
+    assert first_trials(retrain, [outside, *champion]) == [champion[0], middle]
 
 
-def test_an_ensemble_tries_each_normalisation_once_beside_the_middle():
+def test_an_ensemble_tries_each_normalisation_once_and_the_middle():
     retrain = data_set().retrain.model_copy(update={"ensemble": True})
     middle = centre(retrain.search_space)
-    other = {kind: {**middle, "normalisation": kind} for kind in ("instance", "none")}
+    instance, none = ({**middle, "normalisation": kind} for kind in ("instance", "none"))
     assert middle["normalisation"] == "last_value"
-    assert first_trials(retrain) == [middle, *other.values()]
-    own = {**other["none"], "dropout": 0.25}
-    assert first_trials(retrain, [own, middle]) == [middle, other["instance"], own]
+    assert first_trials(retrain) == [middle, instance, none]
+    own = {**none, "dropout": 0.25}
+    assert first_trials(retrain, [own, middle]) == [own, instance, middle]
     best = {**middle, "dropout": 0.25}
-    assert first_trials(retrain, [best, own]) == [middle, other["instance"], best, own]
-    assert first_trials(retrain, [own, {**own, "dropout": 0.3}]) == [middle, other["instance"], own]
+    assert first_trials(retrain, [best, own]) == [best, instance, own, middle]
+    assert first_trials(retrain, [own, {**own, "dropout": 0.3}]) == [own, instance, middle]
 
 
 def test_the_centre_is_inside_and_can_be_tried_first():

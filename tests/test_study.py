@@ -133,6 +133,7 @@ def run(
             value = objective(trial)
             recipe = replace(RECIPE, model=replace(RECIPE.model, normalisation=normalisation(trial.number)))
             trial.set_user_attr(places.RECIPE, recipe.to_dict())
+            trial.set_user_attr(places.LOSSES, [value - 0.01, value + 0.01])
             trial.set_user_attr(places.CALIBRATION, Calibration(np.full((1, 3), value), 0.0, 1).to_dict())
             trial.set_user_attr(places.END, {"time": time.time(), "reason": ""})
             return value
@@ -198,7 +199,7 @@ def test_best_is_the_lowest_with_its_recipe(lite):
     study.create(lite, NAME, Budget(trials=4), 0)
     values = iter([0.4, 0.2, 0.2, 0.3])
     run(lite, 4, lambda trial: trial.suggest_float("x", 0, 1) * 0 + next(values))
-    best = study.best(lite, NAME)
+    best = study.chosen(lite, NAME)
     assert (best.number, best.value, best.recipe) == (1, 0.2, RECIPE)
     np.testing.assert_array_equal(best.calibration.factor_HQ, 0.2)
     assert best.params == study.trials(lite, NAME)[1].params
@@ -210,11 +211,11 @@ def test_best_of_each_normalisation_the_best_of_all_first(lite):
     values = [0.4, 0.3, 0.2, 0.1, 0.3, 0.5]
     kinds = ["none", "none", "instance", "last_value", "none", "instance"]
     run(lite, 6, lambda trial: values[trial.number], normalisation=kinds.__getitem__)
-    found = study.best_of_each(lite, NAME)
+    found = study.chosen_of_each(lite, NAME)
     assert [(one.number, one.value) for one in found] == [(3, 0.1), (2, 0.2), (1, 0.3)]
     assert [one.recipe.model.normalisation for one in found] == ["last_value", "instance", "none"]
     assert [one.calibration.factor_HQ[0, 0] for one in found] == [0.1, 0.2, 0.3]
-    assert study.best(lite, NAME).number == 3
+    assert study.chosen(lite, NAME).number == 3
 
 
 def test_the_trial_of_an_older_worker_is_refused(lite):
@@ -227,17 +228,17 @@ def test_the_trial_of_an_older_worker_is_refused(lite):
             return trial.suggest_float("x", 0, 1)
 
         own.optimize(without_calibration, n_trials=1)
-    with pytest.raises(SearchFailed, match=r"trial 0 has no calibration.* Remedy: "):
-        study.best(lite, NAME)
+    with pytest.raises(SearchFailed, match=r"trial 0 has no losses.* Remedy: "):
+        study.chosen(lite, NAME)
 
 
 def test_best_of_nothing_says_what_became_of_the_trials(lite):
     study.create(lite, NAME, Budget(trials=4), 0)
     with pytest.raises(SearchFailed, match="none was started"):
-        study.best(lite, NAME)
+        study.chosen(lite, NAME)
     run(lite, 2, boom)
     with pytest.raises(SearchFailed, match=r"2 failed\. Reasons: RuntimeError: boom$"):
-        study.best(lite, NAME)
+        study.chosen(lite, NAME)
 
 
 def test_rows_tell_state_curve_and_reason(lite):
@@ -461,7 +462,7 @@ def test_a_study_that_is_not_there_names_the_remedy(url):
         study.progress(url, NAME)
     study.create(url, "another", Budget(), 0)
     with pytest.raises(SearchFailed, match="no study night"):
-        study.best(url, NAME)
+        study.chosen(url, NAME)
 
 
 @pytest.mark.parametrize("dialect", ["postgresql", "postgresql+psycopg"])

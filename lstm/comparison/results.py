@@ -26,7 +26,7 @@ class Searched:
     """What a contender's search found, and what it spent.
 
     Attributes:
-        recipe: of the best trial.
+        recipe: of the trial that its search chose.
         validation_loss: its pinball loss on the validation windows.
         finished, pruned, failed: trials.
         seconds: of searching, on one thread.

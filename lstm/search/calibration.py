@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.panel import Floats
 from lstm.evaluation.conformal import Calibration, calibrate, spread
 from lstm.models.forecaster import ForecasterConfig
 from lstm.scaling import ScaledPanel
@@ -39,12 +40,22 @@ def calibrate_on(
     Raises:
         RuntimeError: the state is not of this configuration.
     """
-    numbers = config.horizon * len(config.quantiles)
-    chosen = windows.at_most(min(_MOST_WINDOWS, max(_MOST_NUMBERS // numbers, _ENOUGH_WINDOWS)))
-    rows_WH = chosen.origins[:, np.newaxis] + 1 + np.arange(config.horizon)
+    chosen = affordable(windows, config)
     return calibrate(
-        np.where(panel.observed[rows_WH, 0], panel.values[rows_WH, 0].astype(np.float64), np.nan),
+        observed_targets(panel, chosen, config.horizon),
         predict(config, state, panel, chosen, torch.device("cpu")),
         spread(panel.values[:, 0], chosen.origins, config.lookback),
         config.quantiles,
     )
+
+
+def affordable(windows: Windows, config: ForecasterConfig) -> Windows:
+    """All of some windows, or of very many a fixed draw, so that their forecasts fit into memory."""
+    numbers = config.horizon * len(config.quantiles)
+    return windows.at_most(min(_MOST_WINDOWS, max(_MOST_NUMBERS // numbers, _ENOUGH_WINDOWS)))
+
+
+def observed_targets(panel: ScaledPanel, windows: Windows, horizon: int) -> Floats:
+    """(W, H) the windows' targets, standardised; NaN where unobserved."""
+    rows_WH = windows.origins[:, np.newaxis] + 1 + np.arange(horizon)
+    return np.where(panel.observed[rows_WH, 0], panel.values[rows_WH, 0].astype(np.float64), np.nan)

@@ -22,6 +22,7 @@ from lstm.models.forecaster import ForecasterConfig
 from lstm.scaling import ScaledPanel, Scaler
 from lstm.search import places
 from lstm.search.calibration import calibrate_on
+from lstm.search.choice import group_losses
 from lstm.search.space import suggest
 from lstm.training.checkpoint import EpochLoss
 from lstm.training.device import Wanted, choose_device
@@ -98,8 +99,9 @@ def train_trial(
 ) -> float:
     """Train one suggested configuration and return its lowest validation loss.
 
-    Its recipe, with the epochs found by early stopping, is stored with the trial; so is its calibration,
-    unless one of its normalisation has beaten it already: its weights are at hand here alone.
+    Its recipe, with the epochs found by early stopping, is stored with the trial, and what its choice goes
+    by. So is its calibration, unless one of its normalisation has beaten it and it was not known before: its
+    weights are at hand here alone.
 
     Args:
         started: called once the parameters are drawn.
@@ -109,7 +111,7 @@ def train_trial(
         train: `fit`, or what has its contract.
 
     Raises:
-        optuna.TrialPruned: at the deadline, or by the pruner, which leaves what an ensemble needs.
+        optuna.TrialPruned: at the deadline, or by the pruner, which leaves what is needed: see `_is_needed`.
         Stopped: `should_stop` said so after an epoch.
         TrainingDiverged: the loss is not finite.
     """
@@ -127,7 +129,7 @@ def train_trial(
         on_epoch(epoch, loss)
         if should_stop():
             raise Stopped
-        if trial.should_prune() and not _is_needed(task, trial, model):
+        if trial.should_prune() and not _is_needed(task, trial, number, model):
             raise optuna.TrialPruned(f"worse than the median of the trials before at epoch {epoch}")
         if time.monotonic() > deadline and _finished(trial.study):
             raise optuna.TrialPruned(f"the search's time was over at epoch {epoch}")
@@ -144,13 +146,19 @@ def train_trial(
     )
     assert result.best_loss is not None
     trial.set_user_attr(places.RECIPE, Recipe(model, training, result.best_epoch).to_dict())
-    if all(result.best_loss <= value for value in _finished(trial.study, model.normalisation)):
+    compared = task.validation(model.lookback)
+    trial.set_user_attr(places.LOSSES, group_losses(task.scaled, compared, model, result.state))
+    rivals = _finished(trial.study, model.normalisation)
+    if number < places.known(trial.study) or all(result.best_loss <= value for value in rivals):
         trial.set_user_attr(places.CALIBRATION, _calibration(task, model, result.state).to_dict())
     return result.best_loss
 
 
-def _is_needed(task: SearchTask, trial: optuna.Trial, model: ForecasterConfig) -> bool:
-    """An ensemble wants a network of each normalisation, however it does beside the others."""
+def _is_needed(task: SearchTask, trial: optuna.Trial, number: int, model: ForecasterConfig) -> bool:
+    """What was known before stands beside the best in the end; and an ensemble wants a network of each
+    normalisation, however it does beside the others."""
+    if number < places.known(trial.study):
+        return True
     return task.data_set.retrain.ensemble and not _finished(trial.study, model.normalisation)
 
 

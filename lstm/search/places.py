@@ -17,12 +17,16 @@ from optuna.trial import FrozenTrial, TrialState
 from data.processes import Process, is_dead
 from data.retrain import Budget
 
+# User attribute of a study.
+KNOWN = "known"  # how many of the first places hold what was known before it
+
 # User attributes of a trial.
 CLAIM = "claim"  # {"process", "time"}: who runs it, since when
 EPOCHS = "epochs"  # {"time", "train_losses"}: the newest epoch's end, and every epoch's training loss
 END = "end"  # {"time", "reason"}: an orderly end
 RECIPE = "recipe"  # of a complete trial, as JSON-safe dictionary
-CALIBRATION = "calibration"  # of a complete trial that no other of its normalisation had beaten, likewise
+LOSSES = "losses"  # of a complete trial: on groups of the validation windows
+CALIBRATION = "calibration"  # of a complete trial that may be chosen, as JSON-safe dictionary
 PLACE = "place"  # {"number", "kills"}: the trial that this one repeats, and how often it was killed
 BEYOND = "beyond"  # True: it came after the budget's last place
 
@@ -49,6 +53,11 @@ def is_beyond(trials: Sequence[FrozenTrial], number: int, budget: Budget) -> boo
     """True if a trial's place comes after the budget's last one. Later trials never change the answer."""
     own = next(place(trial) for trial in trials if trial.number == number)
     return sum(other < own for other in places(trials)) >= budget.trials
+
+
+def known(study: optuna.Study) -> int:
+    """How many of the study's first places hold what was known before it."""
+    return int(study.user_attrs.get(KNOWN, 0))
 
 
 def normalisation(trial: FrozenTrial) -> str:

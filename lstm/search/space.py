@@ -93,7 +93,7 @@ def centre(space: SearchSpace) -> dict[str, Any]:
 
 
 def first_trials(retrain: Retrain, champion: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
-    """What a search tries before it draws any: the middle of the space, then what the champion was made with.
+    """What is known before a search draws any: what the champion was made with, and the middle of the space.
 
     For an ensemble one of each normalisation: what the champion's network was made with, else the middle.
 
@@ -102,12 +102,13 @@ def first_trials(retrain: Retrain, champion: Sequence[Mapping[str, Any]] = ()) -
             are left out.
     """
     space = retrain.search_space
-    middle, known = centre(space), [dict(params) for params in champion if contains(space, params)]
-    if not retrain.ensemble:
-        return [middle, *known[:1]]
-    made_with = {params["normalisation"]: params for params in reversed(known)}
-    each = [made_with.get(kind, {**middle, "normalisation": kind}) for kind in space.normalisation]
-    return [middle, *(params for params in each if params != middle)]
+    middle, own = centre(space), [dict(params) for params in champion if contains(space, params)]
+    lead = own[0] if own else middle
+    made_with = {params["normalisation"]: params for params in reversed(own)}
+    kinds = space.normalisation if retrain.ensemble else ()
+    each = [made_with.get(kind, {**middle, "normalisation": kind}) for kind in kinds]
+    known = [lead, *each, middle]
+    return [params for number, params in enumerate(known) if params not in known[:number]]
 
 
 def at_centre(data_set: DataSet, scaled: ScaledPanel) -> tuple[ForecasterConfig, TrainingConfig]:

@@ -1,4 +1,4 @@
-"""The study of one night: create it, ask how it is doing, take its best trial, clean up after the dead."""
+"""The study of one night: create it, ask how it is doing, choose its trial, clean up after the dead."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from data.retrain import Budget
 from lstm.evaluation.conformal import Calibration
 from lstm.search import places
+from lstm.search.choice import choose
 from lstm.search.storage import GRACE_SECONDS, SearchFailed, opened, prepare
 from lstm.training.recipe import Recipe
 
@@ -56,12 +57,13 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Best:
-    """The best complete trial, of all or of a normalisation.
+class Chosen:
+    """The complete trial to go on with, of all or of a normalisation.
 
     Attributes:
         value: its lowest validation loss.
         calibration: of its quantiles, by its errors on the validation windows.
+        reason: why it is not the one with the lowest loss; empty where it is.
     """
 
     number: int
@@ -69,6 +71,10 @@ class Best:
     recipe: Recipe
     calibration: Calibration
     params: dict[str, Any]
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"Trial {self.number}{self.reason and ', ' + self.reason}"
 
 
 @dataclass(frozen=True)
@@ -105,8 +111,8 @@ def create(
 
     Args:
         seed: of the sampler, fixed when the study is created.
-        first: parameters to try before the sampler draws any, such as the middle of the space and the
-            champion's, as many as the budget has trials for; ignored for a study that has trials.
+        first: parameters that are known already (`lstm.search.choice`), tried in this order before the
+            sampler draws any, as many as the budget has trials for; ignored for a study that has trials.
 
     Raises:
         SearchFailed: the database cannot be reached or written.
@@ -120,6 +126,7 @@ def create(
         study.set_user_attr("budget", budget.model_dump(mode="json"))
         if "seed" not in study.user_attrs:
             study.set_user_attr("seed", seed)
+            study.set_user_attr(places.KNOWN, min(len(first), budget.trials))
             for params in first[: budget.trials]:
                 study.enqueue_trial(dict(params), skip_if_exists=True)
     clean(storage_url, name)
@@ -153,25 +160,30 @@ def progress(storage_url: str, name: str) -> Progress:
         )
 
 
-def best(storage_url: str, name: str) -> Best:
-    """The complete trial with the lowest validation loss.
+def chosen(storage_url: str, name: str) -> Chosen:
+    """The complete trial to go on with: see `lstm.search.choice`.
 
     Raises:
-        SearchFailed: there is no such study, or no trial of it finished; says what became of them. Or the
-            best one was run by a worker of another version, which left no calibration.
+        SearchFailed: there is no such study, or no trial of it finished; says what became of them. Or a
+            trial was run by a worker of another version, which left less than is needed.
     """
     with loaded(storage_url, name) as study:
-        return _best(name, _leaders(study)[0])
+        return _chosen(study, _complete(study))
 
 
-def best_of_each(storage_url: str, name: str) -> tuple[Best, ...]:
-    """The complete trial with the lowest validation loss of each normalisation, the lowest of all first.
+def chosen_of_each(storage_url: str, name: str) -> tuple[Chosen, ...]:
+    """The complete trial to go on with of each normalisation, the one with the lowest loss first.
 
     Raises:
-        SearchFailed: as of `best`, for any of them.
+        SearchFailed: as of `chosen`, for any of them.
     """
     with loaded(storage_url, name) as study:
-        return tuple(_best(name, trial) for trial in _leaders(study))
+        complete = _complete(study)
+        kinds = dict.fromkeys(places.normalisation(trial) for trial in complete)
+        alike = ([t for t in complete if places.normalisation(t) == kind] for kind in kinds)
+        return tuple(
+            sorted((_chosen(study, each) for each in alike), key=lambda one: (one.value, one.number))
+        )
 
 
 def trials(storage_url: str, name: str) -> list[TrialRow]:
@@ -267,30 +279,35 @@ def fail_running(study: optuna.Study, trial: FrozenTrial, reason: str, *, killed
     return True
 
 
-def _leaders(study: optuna.Study) -> list[FrozenTrial]:
-    """The best complete trial of each normalisation, the best of all first; at least one."""
+def _complete(study: optuna.Study) -> list[FrozenTrial]:
+    """The complete trials, at least one, each with what a choice needs."""
     own = study.get_trials(deepcopy=False)
     complete = [trial for trial in own if trial.state is TrialState.COMPLETE]
     if not complete:
         raise SearchFailed(f"study {study.study_name}: no trial finished; {_fates(own)}")
-    leaders: dict[str, FrozenTrial] = {}
-    for trial in sorted(complete, key=lambda one: (one.value, one.number)):
-        leaders.setdefault(places.normalisation(trial), trial)
-    return list(leaders.values())
+    for trial in complete:
+        if places.LOSSES not in trial.user_attrs:
+            raise _of_another_version(study, trial, "losses")
+    return complete
 
 
-def _best(name: str, trial: FrozenTrial) -> Best:
-    """What a leading trial has left in its study."""
+def _chosen(study: optuna.Study, complete: Sequence[FrozenTrial]) -> Chosen:
+    """What the trial to go on with has left in its study."""
+    trial, reason = choose(complete, places.known(study))
     assert trial.value is not None
     if places.CALIBRATION not in trial.user_attrs:
-        raise SearchFailed(
-            f"study {name}: trial {trial.number} has no calibration; its worker runs another version of "
-            "Nightcast. Remedy: install the same one wherever trials run, then start the search anew by "
-            "another retrain.seed"
-        )
+        raise _of_another_version(study, trial, "calibration")
     recipe = Recipe.from_dict(trial.user_attrs[places.RECIPE])
     calibration = Calibration.from_dict(trial.user_attrs[places.CALIBRATION])
-    return Best(trial.number, trial.value, recipe, calibration, dict(trial.params))
+    return Chosen(trial.number, trial.value, recipe, calibration, dict(trial.params), reason)
+
+
+def _of_another_version(study: optuna.Study, trial: FrozenTrial, missing: str) -> SearchFailed:
+    return SearchFailed(
+        f"study {study.study_name}: trial {trial.number} has no {missing}; its worker runs another version "
+        "of Nightcast. Remedy: install the same one wherever trials run, then start the search anew by "
+        "another retrain.seed"
+    )
 
 
 def _create(storage: optuna.storages.RDBStorage, name: str) -> optuna.Study:

@@ -250,12 +250,12 @@ def _method(comparison: Comparison) -> str:
     budget = f"{retrain.budget.trials} trials and {retrain.budget.minutes * 60:.0f} seconds on one thread"
     paragraphs = [
         "Every network at every lookback had a search of its own in the data set's space, with the same "
-        f"budget, at most {budget}. The best trial by validation loss was trained again on train and "
+        f"budget, at most {budget}. The trial chosen by validation loss was trained again on train and "
         f"validation together, with {counted}; errors are their mean. A network stands above with the "
         "lookback that validation liked best. The linear model (ridge regression over the lookback) "
-        "and the seasonal naive learned from the same span. A network's quantiles are calibrated by its best "
-        "trial's errors on validation, which it has not learned from, those of linear and naive are made of "
-        "their errors there; all adapt to the forecasts before whose horizon is over.",
+        "and the seasonal naive learned from the same span. A network's quantiles are calibrated by the "
+        "chosen trial's errors on validation, which it has not learned from, those of linear and naive are "
+        "made of their errors there; all adapt to the forecasts before whose horizon is over.",
         "All were judged on the same windows. Neighbouring windows share targets, so they were put into "
         f"{groups} groups of neighbours in time, each at least two horizons long where there is room, and "
         "intervals and tests are Student's t over the groups (Ibragimov and Müller 2010). p values are "

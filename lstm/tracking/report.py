@@ -174,21 +174,21 @@ def study_history(trials: Sequence[TrialRow], importance: Mapping[str, float], d
     return drawing.png(figure)
 
 
-def loss_curves(trials: Sequence[TrialRow], best: int, data_set: str) -> bytes:
-    """Validation loss by epoch of every trial, the best one in colour with its training loss.
+def loss_curves(trials: Sequence[TrialRow], chosen: int, data_set: str) -> bytes:
+    """Validation loss by epoch of every trial, the chosen one in colour with its training loss.
 
     Args:
-        best: number of the best trial.
+        chosen: its number.
     """
     figure, (axis,) = drawing.rows(1)
     for row in trials:
         epochs = np.arange(1, len(row.curve) + 1)
-        if row.number == best:
+        if row.number == chosen:
             axis.plot(
-                epochs, row.curve, color=BLUE, linewidth=2.4, zorder=4, label=f"trial {best}, validation"
+                epochs, row.curve, color=BLUE, linewidth=2.4, zorder=4, label=f"trial {chosen}, validation"
             )
             steps = np.arange(1, len(row.train_curve) + 1)
-            dashes, name = (0, (4, 2)), f"trial {best}, training"
+            dashes, name = (0, (4, 2)), f"trial {chosen}, training"
             axis.plot(
                 steps, row.train_curve, color=BLUE, linewidth=1.4, linestyle=dashes, zorder=4, label=name
             )
@@ -201,12 +201,12 @@ def loss_curves(trials: Sequence[TrialRow], best: int, data_set: str) -> bytes:
                 alpha=0.6,
                 marker="." if len(row.curve) == 1 else None,
             )
-    shown = [row.curve if row.number != best else (*row.curve, *row.train_curve) for row in trials]
+    shown = [row.curve if row.number != chosen else (*row.curve, *row.train_curve) for row in trials]
     _clip(axis, [value for curve in shown for value in curve])
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel("epoch", color=FAINT)
     axis.set_ylabel("pinball loss, standardised", color=FAINT)
-    drawing.title(figure, f"{data_set}: loss curves", "the best trial, and all the others in grey")
+    drawing.title(figure, f"{data_set}: loss curves", "the chosen trial, and all the others in grey")
     drawing.legend(axis, figure)
     return drawing.png(figure)
 
