@@ -122,6 +122,18 @@ def test_auto_loses_where_it_chooses_the_slower_kernel() -> None:
     assert "native loses 20%" in second
 
 
+def test_a_cell_that_is_measured_again_has_the_medians_of_its_times() -> None:
+    shape = {"mode": "training", "hidden_size": 16, "layers": 1, "batch": 16, "steps": 24}
+    cell = {**shape, "torch": 1.0, "native": 1.2, "auto": "native"}
+    again = [
+        {**shape, "torch": 1.3, "native": 1.1},
+        {**shape, "steps": 168, "torch": 9.0, "native": 9.0},
+        {**shape, "torch": 1.2, "native": 1.0},
+        {**shape, "skipped": True},
+    ]
+    assert sweep.steadied(cell, again, "native") == {**cell, "torch": 1.2, "native": 1.1}
+
+
 @pytest.mark.parametrize(("name", "ours"), [("sweep", "native"), ("sweep-cuda", "persistent")])
 def test_a_sweep_is_drawn_by_its_own_kernel(tmp_path: Path, name: str, ours: str) -> None:
     cells = [{"torch": 2.0, ours: 1.0, "mode": mode, "hidden_size": 16} for mode in ("training", "inference")]
