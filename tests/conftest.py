@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import os
 import random
+import shutil
 import sys
 from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,8 @@ from flows.imports import importing
 
 if TYPE_CHECKING:
     from servers import Up
+
+    from lstm.search.objective import SearchTask
 
 # How long an example takes says how loaded the machine is; and what passed once passes again.
 settings.register_profile(
@@ -39,6 +43,17 @@ STACK = (
 )
 """Files whose tests share one `nightcast up`."""
 
+DATABASES = (
+    "test_champion.py",
+    "test_lease.py",
+    "test_ledger.py",
+    "test_study_databases.py",
+)
+"""Files whose tests share one PostgreSQL server."""
+
+GROUPS = {**dict.fromkeys(STACK, "stack"), **dict.fromkeys(DATABASES, "databases")}
+"""The groups of files that stay together."""
+
 LONGEST = (
     *STACK,
     "test_compare.py",
@@ -49,8 +64,12 @@ LONGEST = (
     "test_covariates_night.py",
     "test_accuracy.py",
     "test_campaign.py",
-    "test_study.py",
+    *DATABASES,
+    "test_search_trials.py",
+    "test_search_interruptions.py",
     "test_objective.py",
+    "test_study.py",
+    "test_places.py",
     "test_search_lanes.py",
     "test_kernel_sanitizers.py",
     "test_search_workers.py",
@@ -88,12 +107,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _group(nodeid: str) -> str:
-    """The group of a test: its file, unless it shares the stack or is long enough to be one by itself."""
+    """The group of a test: its file or that file's, unless it is long enough to be one by itself."""
     path, _, name = nodeid.partition("::")
     file = path.rpartition("/")[2]
-    if file in STACK:
-        return "stack"
-    return name if name in LONGEST else file
+    return name if name in LONGEST else GROUPS.get(file, file)
 
 
 def _place(name: str) -> int:
@@ -166,6 +183,51 @@ def make_panel() -> Callable[..., Panel]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def _postgres() -> Iterator[str]:
+    from postgres_server import binaries, postgres
+
+    if binaries() is None:
+        pytest.skip("no PostgreSQL server binaries")
+    with postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of a database that does not exist or is empty."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/fresh.db"
+    from postgres_server import create_database
+
+    return create_database(request.getfixturevalue("_postgres"))
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study database on SQLite, to copy: preparing one takes half a second."""
+    from lstm.search.storage import prepare
+
+    path = tmp_path_factory.mktemp("template") / "study.db"
+    prepare(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def lite(tmp_path: Path, template: Path) -> str:
+    """The URL of a study database on SQLite that is prepared."""
+    shutil.copy(template, tmp_path / "study.db")
+    return f"sqlite:///{tmp_path}/study.db"
+
+
+@pytest.fixture
+def make_task(make_panel: Callable[..., Panel], lite: str, tmp_path: Path) -> Callable[..., SearchTask]:
+    """``make_task(trials=..., space=..., ...)``: a search of a made panel, as `tasks.make_task` says."""
+    from tasks import make_task
+
+    return partial(make_task, make_panel, lite, tmp_path)
 
 
 @pytest.fixture(scope="session")

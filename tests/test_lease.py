@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from forked import PIPE, Fork
-from postgres_server import binaries, postgres
 
 from data.processes import this_process
 from lstm.promotion.database import leases
@@ -30,22 +29,6 @@ with lease(Ledger(sys.argv[1]), "power", ttl=float(sys.argv[2]), beat=0.05) as h
     sys.stdin.readline()
     print(held.lost, flush=True)
 """
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with postgres() as address:
-        yield address
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/ledger.db"
-    elif binaries() is None:
-        pytest.skip("no PostgreSQL server binaries")
-    else:
-        yield request.getfixturevalue("server")
 
 
 @contextmanager

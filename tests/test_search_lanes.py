@@ -7,9 +7,8 @@ import time
 from dataclasses import replace
 
 import pytest
-import test_objective
 import torch
-from test_objective import NAME, SPACE, OrchestratorSignal, Recorder, progress, rows
+from tasks import NAME, SPACE, OrchestratorSignal, Recorder, progress, rows
 
 from lstm.search import places, study
 from lstm.search.arms import SHARED
@@ -18,7 +17,6 @@ from lstm.search.space import contains
 from lstm.search.storage import SearchFailed
 from lstm.training.fit import fit
 
-make_task, template = test_objective.make_task, test_objective.template
 WIDE = {**SPACE, "cell": ["gru", "rnn"], "batch_size": [32, 64]}
 
 
