@@ -24,6 +24,7 @@ from flows.imports import importing
 
 if TYPE_CHECKING:
     from servers import Up
+    from shells import Shell
 
     from lstm.search.objective import SearchTask
 
@@ -51,15 +52,18 @@ DATABASES = (
 )
 """Files whose tests share one PostgreSQL server."""
 
-GROUPS = {**dict.fromkeys(STACK, "stack"), **dict.fromkeys(DATABASES, "databases")}
-"""The groups of files that stay together."""
+SHELL = ("test_cli_night.py", "test_cli_answers.py")
+"""Files whose tests share one home of the command line."""
+
+GROUPS = {file: files[0] for files in (STACK, DATABASES, SHELL) for file in files}
+"""The first file of those that stay together, by each of them."""
 
 LONGEST = (
     *STACK,
     "test_compare.py",
     "test_signals.py",
     "test_the_tutorial_runs",
-    "test_a_night_and_the_day_after",
+    *SHELL,
     "test_night.py",
     "test_covariates_night.py",
     "test_accuracy.py",
@@ -237,6 +241,14 @@ def lived_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.getbasetemp()
     return make_lived_in(folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder)
+
+
+@pytest.fixture(scope="session")
+def shell(tmp_path_factory: pytest.TempPathFactory, lived_in: Path) -> Shell:
+    """The command line in a home of its own, one for all tests."""
+    from shells import Shell
+
+    return Shell(tmp_path_factory.mktemp("shell"), lived_in)
 
 
 @pytest.fixture(scope="session")
