@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from test_kernels import PAIRS, both_ways, flat, is_at_a_kink, twins
+from recurrent_twins import PAIRS, both_ways, flat, is_at_a_kink, twins
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
