@@ -122,7 +122,6 @@ def _plan(chosen: argparse.Namespace, case: Case) -> Plan:
         losses=("pinball", "squared") if chosen.losses == "two" else ("pinball",),
         seeds=tuple(range(chosen.seeds)),
         trials=chosen.trials if chosen.search else 0,
-        finalists=chosen.finalists,
         minutes=chosen.minutes,
         retrain={
             **({} if chosen.epochs is None else {"max_epochs": chosen.epochs}),
@@ -211,9 +210,8 @@ def _parser() -> argparse.ArgumentParser:
         help="two: MSE from a second model by squared errors",
     )
     parser.add_argument("--trials", type=_count, default=16, help="of the search at the shortest horizon")
-    parser.add_argument("--finalists", type=_count, default=3, help="of them, that each other horizon tries")
     parser.add_argument(
-        "--minutes", type=_positive, default=20.0, help="the longest that each search may take"
+        "--minutes", type=_positive, default=20.0, help="the longest that the search may take"
     )
     parser.add_argument("--epochs", type=_count, help="the most of a training")
     parser.add_argument(

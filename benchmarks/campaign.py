@@ -3,10 +3,9 @@
 Everything that was done lies in one folder, whose name says what it was done with. Processes that run the
 same campaign share the work through it, and one that is killed costs the epoch it was in:
 
-- A wide search at the shortest horizon finds a family of configurations. Each horizon chooses among the one
-  chosen there and the family's best few by its own validation windows (`lstm.search.choice`), and trains the
-  chosen one with every seed. An ensemble is the one chosen there of each normalisation, at every horizon: all
-  are trained, and their quantiles averaged.
+- A search at the shortest horizon, which has the most windows that say something of their own, chooses a
+  configuration (`lstm.search.choice`), or for an ensemble one of each normalisation. It is trained with every
+  seed at every horizon, an ensemble's quantiles averaged.
 - Searches are Optuna studies (`lstm.search`); a training is its checkpoint; scores are one JSON file a seed,
   in a folder whose name says by what they were scored.
 - Search and training get the data before the test span. Only the score of a seed sees the rest.
@@ -99,8 +98,7 @@ class Plan:
             ``squared`` errors fits the mean, for `mse` alone.
         seeds: of the trainings that are scored.
         trials: of the search at the shortest horizon; 0 takes the defaults, the middle of the space.
-        finalists: of its configurations, that each horizon chooses among.
-        minutes: the longest that each search may take.
+        minutes: the longest that the search may take.
         retrain: further keys of a catalog's `retrain` block.
     """
 
@@ -109,7 +107,6 @@ class Plan:
     losses: tuple[Loss, ...] = ("pinball",)
     seeds: tuple[int, ...] = (0, 1, 2)
     trials: int = 16
-    finalists: int = 3
     minutes: float = 20.0
     retrain: Mapping[str, Any] = field(default_factory=dict)
 
@@ -202,15 +199,7 @@ class Campaign:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.plan.trials:
-            shortest, *longer = sorted(self.plan.horizons)
-            retrain = self._tasks[shortest].data_set.retrain
-            self._search(shortest, self.plan.trials, first_trials(retrain), watcher)
-            self._settle(shortest, watcher)
-            tried, name = self._tried()
-            chosen = study.chosen(self._url, name).params
-            for horizon in () if retrain.ensemble else reversed(longer):
-                family = finalists(tried, chosen, self._space(horizon), self.plan.finalists)
-                self._search(horizon, len(family), family, watcher)
+            self._search(watcher)
         for timeout in (0, -1):
             for unit in self.units:
                 self._finish(unit, timeout, watcher)
@@ -234,16 +223,21 @@ class Campaign:
             SearchFailed: no trial finished.
         """
         task = self._tasks[horizon]
-        if not self.plan.trials:
-            chosen = first_trials(task.data_set.retrain)
-        elif task.data_set.retrain.ensemble:
-            tried, name = self._tried()
-            each = [one.params for one in study.chosen_of_each(self._url, name)]
-            chosen = of_each(tried, each, self._space(horizon))
+        retrain = task.data_set.retrain
+        if self.plan.trials:
+            name = self._searched.study_name
+            of_each, tried = retrain.ensemble, study.trials(self._url, name)
+            chosen = study.chosen_of_each(self._url, name) if of_each else [study.chosen(self._url, name)]
+            found = [held(one.params, tried, retrain.search_space) for one in chosen]
         else:
-            return [study.chosen(self._url, task.study_name).recipe]
-        made = [configured(params, task.data_set, task.scaled) for params in chosen]
+            found = first_trials(retrain)
+        made = [configured(params, task.data_set, task.scaled) for params in found]
         return [Recipe(model, training, training.max_epochs) for model, training in made]
+
+    @property
+    def _searched(self) -> CaseTask:
+        """The task of the horizon that the search is for."""
+        return self._tasks[min(self.plan.horizons)]
 
     def _task(self, horizon: int) -> CaseTask:
         return CaseTask(
@@ -257,25 +251,14 @@ class Campaign:
             scaler=self.case.scaler,
         )
 
-    def _tried(self) -> tuple[list[study.TrialRow], str]:
-        """The trials of the search at the shortest horizon, and its study's name."""
-        name = self._tasks[min(self.plan.horizons)].study_name
-        return study.trials(self._url, name), name
-
-    def _space(self, horizon: int) -> SearchSpace:
-        return self._tasks[horizon].data_set.retrain.search_space
-
-    def _search(self, horizon: int, trials: int, first: list[dict[str, Any]], watcher: Watcher) -> None:
-        """Take part in a search until its budget is spent; trials of others may still be running."""
-        task = self._tasks[horizon]
-        budget = Budget(trials=trials, minutes=self.plan.minutes)
+    def _search(self, watcher: Watcher) -> None:
+        """Take part in the search until its budget is spent and no trial runs any more."""
+        task = self._searched
+        budget = Budget(trials=self.plan.trials, minutes=self.plan.minutes)
         with FileLock(self.folder / "create.lock"):
+            first = first_trials(task.data_set.retrain)
             study.create(self._url, task.study_name, budget, seed=0, first=first)
         work(task, watcher)
-
-    def _settle(self, horizon: int, watcher: Watcher) -> None:
-        """Wait for the trials of others, and take over those of the killed."""
-        task = self._tasks[horizon]
         while study.progress(self._url, task.study_name).running:
             time.sleep(_LOOK_SECONDS)
             work(task, watcher)
@@ -284,8 +267,6 @@ class Campaign:
         """Train and score a seed, unless it is done or, within the timeout, another process is at it."""
         if self._file(unit).exists():
             return
-        if self.plan.trials and not self._tasks[unit.horizon].data_set.retrain.ensemble:
-            self._settle(unit.horizon, watcher)
         try:
             with FileLock(self.folder / f"{unit}.lock", timeout=timeout):
                 if not self._file(unit).exists():
@@ -339,33 +320,19 @@ class Campaign:
         return self._scores / f"{unit}.json"
 
 
-def finalists(
-    tried: Sequence[study.TrialRow], chosen: Mapping[str, Any], space: SearchSpace, count: int
-) -> list[dict[str, Any]]:
-    """The parameters that were chosen, then those of the best finished trials, that lie in a space; its
-    centre where none does.
+def held(chosen: Mapping[str, Any], tried: Sequence[study.TrialRow], space: SearchSpace) -> dict[str, Any]:
+    """The parameters that were chosen; where a space does not hold them, those of the best finished trial of
+    their normalisation that it holds, or its centre with that normalisation.
 
     A longer horizon has a smaller space: some networks cost too much there.
     """
-    done = sorted((row.value, row.number, row.params) for row in tried if row.value is not None)
-    own: list[dict[str, Any]] = []
-    for params in (dict(chosen), *(params for _, _, params in done)):
-        if contains(space, params) and params not in own:
-            own.append(params)
-    return own[:count] or [centre(space)]
-
-
-def of_each(
-    tried: Sequence[study.TrialRow], chosen: Sequence[Mapping[str, Any]], space: SearchSpace
-) -> list[dict[str, Any]]:
-    """The parameters that were chosen of each normalisation; where a space does not hold them, those of the
-    best finished trial that it holds, or its centre with that normalisation."""
-    found = []
-    for params in chosen:
-        kind = params["normalisation"]
-        alike = [row for row in tried if row.params.get("normalisation") == kind]
-        found.append({**finalists(alike, params, space, 1)[0], "normalisation": kind})
-    return found
+    kind = chosen["normalisation"]
+    alike = [row for row in tried if row.value is not None and row.params["normalisation"] == kind]
+    done = [params for _, _, params in sorted((row.value, row.number, row.params) for row in alike)]
+    for params in (dict(chosen), *done):
+        if contains(space, params):
+            return params
+    return {**centre(space), "normalisation": kind}
 
 
 def _code(patterns: Sequence[str]) -> str:

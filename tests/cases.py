@@ -21,7 +21,7 @@ ENTRY = {
     "frequency": "h",
     "clock": "data",
 }
-PLAN = Plan(horizons=(6, 12), lookbacks=(24,), seeds=(0, 1), trials=2, finalists=1, retrain={"max_epochs": 1})
+PLAN = Plan(horizons=(6, 12), lookbacks=(24,), seeds=(0, 1), trials=2, retrain={"max_epochs": 1})
 
 
 MakePanel = Callable[..., Panel]

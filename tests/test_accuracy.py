@@ -31,7 +31,7 @@ def case(make_panel: MakePanel) -> Case:
 
 
 OPTIONS = ["--horizons", "6", "12", "--lookback", "24", "--seeds", "2", "--trials", "2"]
-OPTIONS += ["--finalists", "1", "--epochs", "1"]
+OPTIONS += ["--epochs", "1"]
 
 
 def test_the_json_has_a_value_a_seed_the_configuration_and_the_seconds(

@@ -11,7 +11,7 @@ from optuna.trial import TrialState, create_trial
 
 from lstm.evaluation.significance import difference
 from lstm.search import places
-from lstm.search.choice import choose
+from lstm.search.choice import FEWEST_GROUPS, choose
 
 GROUPS = 8
 losses = st.lists(st.floats(0.1, 1.0), min_size=GROUPS, max_size=GROUPS)
@@ -42,10 +42,10 @@ def test_the_known_stays_where_the_gain_may_be_chance():
     assert reason.startswith("known before; trial 1 is better by 0.0100, which may be chance (95 % from -0.0")
 
 
-def test_one_group_of_windows_says_too_little():
-    chosen, reason = choose(trials([0.5], [0.1]), known=1)
-    assert chosen.number == 0
-    assert reason.endswith("(too few windows)")
+@pytest.mark.parametrize(("groups", "chosen"), [(1, 1), (FEWEST_GROUPS - 1, 1), (FEWEST_GROUPS, 0)])
+def test_of_few_groups_of_windows_the_lowest_is_taken(groups, chosen):
+    losses_TG = RISING[:groups], RISING[:groups] - 0.02 - JITTER[:groups]
+    assert choose(trials(*losses_TG), known=1)[0].number == chosen
 
 
 def test_of_what_was_known_the_first_that_finished_counts():

@@ -5,6 +5,7 @@ come next share the merit alone. So what was KNOWN before the search, the config
 middle of the space, stays unless another one's loss on the validation windows is lower by more than chance
 explains, as the gate keeps a champion that is not surely beaten. To prefer the simple among what errors
 cannot tell apart is an old rule (Breiman et al. 1984, Classification and Regression Trees, section 3.4.3).
+A validation span with few groups of windows could never be sure: there the lowest loss is taken.
 
 Axes: W windows, H horizon steps, Q quantile levels, G groups of windows.
 """
@@ -25,6 +26,9 @@ from lstm.search import places
 from lstm.search.calibration import affordable, observed_targets
 from lstm.training.predict import predict
 from lstm.windows import Windows
+
+FEWEST_GROUPS = 4
+"""Groups of windows, of two horizons each at least, below which chance is not asked."""
 
 
 def group_losses(
@@ -63,11 +67,11 @@ def choose(trials: Sequence[FrozenTrial], known: int) -> tuple[FrozenTrial, str]
     stays = min(before, key=places.place, default=best)
     if stays is best:
         return best, ""
-    gain = difference(*(np.array(trial.user_attrs[places.LOSSES]) for trial in (stays, best)))
-    if gain.low > 0:
+    loss_G, best_G = (np.array(trial.user_attrs[places.LOSSES]) for trial in (stays, best))
+    gain = difference(loss_G, best_G)
+    if len(loss_G) < FEWEST_GROUPS or gain.low > 0:
         return best, ""
-    surely = f"95 % from {gain.low:.4f} to {gain.high:.4f}" if np.isfinite(gain.low) else "too few windows"
-    return (
-        stays,
-        f"known before; trial {best.number} is better by {gain.mean:.4f}, which may be chance ({surely})",
+    return stays, (
+        f"known before; trial {best.number} is better by {gain.mean:.4f}, which may be chance "
+        f"(95 % from {gain.low:.4f} to {gain.high:.4f})"
     )

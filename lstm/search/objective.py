@@ -145,13 +145,26 @@ def train_trial(
         on_epoch=report,
     )
     assert result.best_loss is not None
-    trial.set_user_attr(places.RECIPE, Recipe(model, training, result.best_epoch).to_dict())
-    compared = task.validation(model.lookback)
-    trial.set_user_attr(places.LOSSES, group_losses(task.scaled, compared, model, result.state))
-    rivals = _finished(trial.study, model.normalisation)
-    if number < places.known(trial.study) or all(result.best_loss <= value for value in rivals):
-        trial.set_user_attr(places.CALIBRATION, _calibration(task, model, result.state).to_dict())
+    _leave(task, trial, number, Recipe(model, training, result.best_epoch), result.best_loss, result.state)
     return result.best_loss
+
+
+def _leave(
+    task: SearchTask,
+    trial: optuna.Trial,
+    number: int,
+    recipe: Recipe,
+    loss: float,
+    state: Mapping[str, Tensor],
+) -> None:
+    """Store what the choice among the trials goes by, and what a challenger needs if it is this one."""
+    model = recipe.model
+    compared = task.validation(model.lookback)
+    trial.set_user_attr(places.RECIPE, recipe.to_dict())
+    trial.set_user_attr(places.LOSSES, group_losses(task.scaled, compared, model, state))
+    best = min(_finished(trial.study, model.normalisation), default=loss)
+    if number < places.known(trial.study) or loss <= best:
+        trial.set_user_attr(places.CALIBRATION, _calibration(task, model, state).to_dict())
 
 
 def _is_needed(task: SearchTask, trial: optuna.Trial, number: int, model: ForecasterConfig) -> bool:
