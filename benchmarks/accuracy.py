@@ -215,7 +215,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--epochs", type=_count, help="the most of a training")
     parser.add_argument(
-        "--ensemble", action="store_true", help="forecast the mean of the best network of each normalisation"
+        "--ensemble", action="store_true", help="forecast the mean of one network of each normalisation"
     )
     parser.add_argument("--no-search", dest="search", action="store_false", help="the library's defaults")
     parser.add_argument("--published", type=Path, metavar="FILE", help="YAML of rows to print beside ours")

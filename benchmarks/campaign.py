@@ -6,8 +6,8 @@ same campaign share the work through it, and one that is killed costs the epoch 
 - A search at the shortest horizon, which has the most windows that say something of their own, chooses a
   configuration (`lstm.search.choice`), or for an ensemble one of each normalisation. It is trained with every
   seed at every horizon, an ensemble's quantiles averaged.
-- Searches are Optuna studies (`lstm.search`); a training is its checkpoint; scores are one JSON file a seed,
-  in a folder whose name says by what they were scored.
+- The search is an Optuna study (`lstm.search`); a training is its checkpoint; scores are one JSON file a
+  seed, in a folder whose name says by what they were scored.
 - Search and training get the data before the test span. Only the score of a seed sees the rest.
 """
 
@@ -225,10 +225,9 @@ class Campaign:
         task = self._tasks[horizon]
         retrain = task.data_set.retrain
         if self.plan.trials:
-            name = self._searched.study_name
-            of_each, tried = retrain.ensemble, study.trials(self._url, name)
-            chosen = study.chosen_of_each(self._url, name) if of_each else [study.chosen(self._url, name)]
-            found = [held(one.params, tried, retrain.search_space) for one in chosen]
+            name, is_one = self._searched.study_name, not retrain.ensemble
+            chosen = [study.chosen(self._url, name)] if is_one else study.chosen_of_each(self._url, name)
+            found = [within(retrain.search_space, one.params) for one in chosen]
         else:
             found = first_trials(retrain)
         made = [configured(params, task.data_set, task.scaled) for params in found]
@@ -320,19 +319,11 @@ class Campaign:
         return self._scores / f"{unit}.json"
 
 
-def held(chosen: Mapping[str, Any], tried: Sequence[study.TrialRow], space: SearchSpace) -> dict[str, Any]:
-    """The parameters that were chosen; where a space does not hold them, those of the best finished trial of
-    their normalisation that it holds, or its centre with that normalisation.
-
-    A longer horizon has a smaller space: some networks cost too much there.
-    """
-    kind = chosen["normalisation"]
-    alike = [row for row in tried if row.value is not None and row.params["normalisation"] == kind]
-    done = [params for _, _, params in sorted((row.value, row.number, row.params) for row in alike)]
-    for params in (dict(chosen), *done):
-        if contains(space, params):
-            return params
-    return {**centre(space), "normalisation": kind}
+def within(space: SearchSpace, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that were chosen, or where a space does not hold them, its centre with their
+    normalisation: a longer horizon has a smaller space, since some networks cost too much there."""
+    inside = contains(space, chosen)
+    return dict(chosen) if inside else {**centre(space), "normalisation": chosen["normalisation"]}
 
 
 def _code(patterns: Sequence[str]) -> str:

@@ -129,6 +129,8 @@ def _measure(ours: str, device: str, threads: int) -> list[dict[str, Any]]:
     cells = [cells[place] for place in np.random.default_rng(0).permutation(len(cells))]
     found = _timed(ours, device, threads, cells, time.monotonic() + BUDGET)
     losing = [cell for cell in found if ours in cell and loss(cell, ours) > MOST_LOSS]
+    if not losing:
+        return found
     doubtful = [{key: cell[key] for key in GRID} for cell in losing]
     again = _timed(ours, device, threads, [*doubtful, *doubtful], inf)
     return [steadied(cell, again, ours) if cell in losing else cell for cell in found]

@@ -54,7 +54,7 @@ def compare(
         lookbacks: steps; empty for a quarter, a half and the whole of the catalog's longest one.
         trials: the most of each search; empty for the catalog's.
         minutes: for searching and training; the first round of every contender always ends.
-        seeds: the most trainings of each best recipe.
+        seeds: the most trainings of each chosen recipe.
         workers: trainings at a time; empty for one a core of this machine.
     """
     silence_telemetry()

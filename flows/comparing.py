@@ -60,7 +60,7 @@ class Wish:
         trials: the most of each contender's search.
         minutes: for searching and training. The first round of every contender always ends (measured, a
             trial, trained), as do the last trainings that began in them.
-        seeds: the most trainings of each contender's best recipe. All contenders get the same number.
+        seeds: the most trainings of each contender's chosen recipe. All contenders get the same number.
         workers: processes at a time.
     """
 

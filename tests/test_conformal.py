@@ -17,7 +17,7 @@ from lstm.evaluation.conformal import EXPONENTS, Calibration, calibrate, spread
 from lstm.features import feature_names
 from lstm.models.forecaster import ForecasterConfig, build
 from lstm.scaling import Scaler
-from lstm.search.calibration import calibrate_on
+from lstm.search.validation import validate
 from lstm.windows import windows
 
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -173,9 +173,9 @@ def test_json_gives_back_the_same():
     [({}, 110), ({"WINDOWS": 50}, 50), ({"NUMBERS": 60 * 30}, 60), ({"NUMBERS": 30}, 40)],
 )
 def test_the_judge_span_changes_nothing(make_panel, monkeypatch, limits, count):
-    monkeypatch.setattr("lstm.search.calibration._ENOUGH_WINDOWS", 40)
+    monkeypatch.setattr("lstm.search.validation._ENOUGH_WINDOWS", 40)
     for name, most in limits.items():
-        monkeypatch.setattr(f"lstm.search.calibration._MOST_{name}", most)
+        monkeypatch.setattr(f"lstm.search.validation._MOST_{name}", most)
     panel = make_panel(steps=300, series=("a", "b"), missing=0.05)
     config = ForecasterConfig(
         cell="gru", hidden_size=4, num_layers=1, dropout=0.0, segment_length=1, lookback=24, horizon=6,
@@ -187,7 +187,7 @@ def test_the_judge_span_changes_nothing(make_panel, monkeypatch, limits, count):
 
     def calibration():
         chosen = windows(panel, validation, config.lookback, config.horizon)
-        return calibrate_on(scaler.scale(panel, config.horizon), chosen, config, state)
+        return validate(scaler.scale(panel, config.horizon), chosen, config, state).calibration
 
     before = calibration()
     for number in range(2):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from recurrent_twins import NATIVE, torch_threads, twins
 from torch import Tensor, nn
 
@@ -83,6 +87,21 @@ def test_rows_walk_in_twos_unless_a_thread_would_wait(
 ) -> None:
     monkeypatch.setattr(native, "_widths", (16, 8))
     assert native.plan(batch, threads) == plan
+
+
+@given(st.integers(1, 600), st.integers(1, 9))
+def test_no_other_plan_has_a_shorter_longest_share(batch: int, threads: int) -> None:
+    lanes, together = native.plan(batch, threads)
+    vectors = -(-batch // lanes)
+
+    def longest(pairs: bool) -> float:
+        blocks = [2] * (vectors // 2) + [1] * (vectors % 2) if pairs else [1] * vectors
+        count = min(threads, len(blocks))
+        bounds = [len(blocks) * i // count for i in range(count + 1)]
+        shares = [blocks[first:last] for first, last in itertools.pairwise(bounds)]
+        return max(sum(native._TWO_VECTORS if block == 2 else 1 for block in share) for share in shares)
+
+    assert longest(together == 2) <= longest(together == 1) + 1e-9
 
 
 @NATIVE

@@ -9,16 +9,20 @@ import numpy as np
 import optuna
 import pytest
 import torch
+from optuna.trial import TrialState
 from tasks import NAME, SPACE, Recorder, rows, untrained
 
 from data.retrain import Budget, SearchSpace
 from lstm.evaluation import metrics
 from lstm.evaluation.conformal import calibrate, spread
+from lstm.evaluation.significance import group_means
+from lstm.models.forecaster import build
 from lstm.scaling import Scaler
 from lstm.search import places, study
 from lstm.search.objective import train_trial
 from lstm.search.sampler import Sampler
-from lstm.search.space import centre
+from lstm.search.space import at_centre, centre
+from lstm.search.validation import validate
 from lstm.search.worker import work
 from lstm.training.fit import fit
 from lstm.training.predict import predict
@@ -44,28 +48,6 @@ def test_the_best_recipe_makes_the_same_loss_again(make_task):
     assert metrics.pinball(y, z.astype(float), model.quantiles) == pytest.approx(best.value, rel=1e-4)
 
 
-@pytest.mark.parametrize("losses", [(0.4, 0.3, 0.5, 0.3, 0.2), (0.1, 0.2), (0.3,)])
-def test_a_trial_that_none_of_its_normalisation_has_beaten_leaves_its_calibration(make_task, losses):
-    """One that is as good as the best so far, too: of two the earlier number is taken, whoever ends first."""
-    task = make_task(trials=len(losses))
-    with study.loaded(task.storage_url, task.study_name) as own:
-        own.sampler = Sampler(5, Budget(trials=len(losses)))
-        waiting = map(untrained, losses)
-        own.optimize(
-            lambda trial: train_trial(task, trial, lambda: None, print, inf, lambda: False, next(waiting)),
-            n_trials=len(losses),
-        )
-        trials = own.get_trials()
-    has = [places.CALIBRATION in trial.user_attrs for trial in trials]
-    kinds = [trial.params["normalisation"] for trial in trials]
-    before = [
-        [loss for loss, kind in zip(losses[:number], kinds[:number], strict=True) if kind == kinds[number]]
-        for number in range(len(losses))
-    ]
-    assert has == [loss <= min(alike, default=loss) for loss, alike in zip(losses, before, strict=True)]
-    assert len(losses) < 3 or len(set(kinds)) > 1
-
-
 @pytest.mark.parametrize("ensemble", [False, True])
 def test_an_ensemble_gets_a_network_of_each_normalisation_whatever_the_pruner_says(make_task, ensemble):
     kinds = ["instance", "none", "instance", "none"]
@@ -86,8 +68,7 @@ def test_an_ensemble_gets_a_network_of_each_normalisation_whatever_the_pruner_sa
     assert states == (["COMPLETE"] * 2 if ensemble else ["PRUNED"] * 2) + ["PRUNED"] * 2
 
 
-def test_what_was_known_is_not_pruned_and_leaves_what_a_choice_needs(make_task):
-    """However it does beside the others; of the rest only those that may be chosen leave a calibration."""
+def test_what_was_known_is_not_pruned_however_it_does_beside_the_others(make_task):
     known = [{**centre(SearchSpace.model_validate(SPACE)), "dropout": dropout} for dropout in (0.1, 0.2)]
     task = make_task(trials=4, first=known)
     values = iter([0.5, 0.6, 0.55, 0.4])
@@ -102,17 +83,37 @@ def test_what_was_known_is_not_pruned_and_leaves_what_a_choice_needs(make_task):
         )
         trials = own.get_trials()
     assert [trial.state.name for trial in trials] == ["COMPLETE", "COMPLETE", "PRUNED", "COMPLETE"]
-    assert [places.CALIBRATION in trial.user_attrs for trial in trials] == [True, True, False, True]
-    assert [places.LOSSES in trial.user_attrs for trial in trials] == [True, True, False, True]
+    for left in (places.RECIPE, places.LOSSES, places.CALIBRATION):
+        assert [left in trial.user_attrs for trial in trials] == [True, True, False, True]
 
 
-def test_the_losses_of_groups_are_the_validation_loss_in_parts(make_task):
-    task = make_task(trials=2)
+def test_trials_of_any_lookback_leave_their_losses_on_the_same_groups_of_windows(make_task):
+    """Their mean is the validation loss, of one series without gaps."""
+    task = make_task(trials=6, steps=600)
     work(task, Recorder())
     with study.loaded(task.storage_url, task.study_name) as own:
-        for trial in own.get_trials():
-            assert len(trial.user_attrs[places.LOSSES]) > 1
-            assert np.mean(trial.user_attrs[places.LOSSES]) == pytest.approx(trial.value, rel=0.01)
+        complete = [trial for trial in own.get_trials() if trial.state is TrialState.COMPLETE]
+    assert {trial.params["lookback"] for trial in complete} == {24, 48}
+    assert len({len(trial.user_attrs[places.LOSSES]) for trial in complete}) == 1
+    for trial in complete:
+        assert len(trial.user_attrs[places.LOSSES]) > 1
+        assert np.mean(trial.user_attrs[places.LOSSES]) == pytest.approx(trial.value, rel=0.01)
+
+
+@pytest.mark.parametrize("gaps", [slice(0, 0), slice(430, 433), slice(420, 445)])
+def test_the_losses_are_means_over_what_was_observed(make_task, gaps):
+    task = make_task(steps=600)
+    task.panel.values[gaps] = np.nan
+    shared = task.validation(24)
+    model, _ = at_centre(task.data_set, task.scaled)
+    model = replace(model, lookback=24)
+    state = build(model).state_dict()
+    found = validate(task.scaled, shared, model, state)
+    scaler = Scaler.fit(task.panel, task.splits.train.last)
+    y_WH = scaler.scale_target(targets(task.panel, shared, 6), shared.series)
+    z_WHQ = predict(model, state, task.scaled, shared, torch.device("cpu")).astype(float)
+    each = [metrics.pinball(y_WH[[n]], z_WHQ[[n]], model.quantiles) for n in range(len(shared))]
+    np.testing.assert_allclose(found.loss_G, group_means(np.array(each), shared.steps, 6), rtol=1e-4)
 
 
 def test_the_calibration_is_by_errors_on_validation_of_weights_that_have_not_seen_it(make_task):

@@ -42,17 +42,85 @@ def test_best_of_each_normalisation_the_best_of_all_first(lite):
     assert study.chosen(lite, NAME).number == 3
 
 
-def test_the_trial_of_an_older_worker_is_refused(lite):
+def test_what_was_known_stays_until_another_is_surely_better(lite):
+    study.create(lite, NAME, Budget(trials=9), 0, [{"x": 0.5}, {"x": 0.6}])
+    values = [0.5, 0.51, 0.49, 0.4]
+    jitter = 0.05 * np.array([1, -1] * 4)
+
+    def losses(number, value):
+        return list(value + (jitter if number == 2 else 0.01 * jitter * number))
+
+    def further(count):
+        run(
+            lite,
+            count,
+            lambda trial: trial.suggest_float("x", 0, 1) * 0 + values[trial.number],
+            losses=losses,
+        )
+        return study.chosen(lite, NAME)
+
+    kept = further(3)
+    assert (kept.number, kept.params, kept.value) == (0, {"x": 0.5}, 0.5)
+    assert str(kept).startswith(
+        "Trial 0, known before; that trial 2 is better than what was known by 0.0100 may"
+    )
+    better = further(1)
+    assert (better.number, str(better)) == (3, "Trial 3")
+
+
+def test_what_was_known_of_each_normalisation_stays(lite):
+    kinds = ["none", "instance", "none", "instance"]
+    study.create(lite, NAME, Budget(trials=4), 0, [{"x": 0.1}, {"x": 0.2}])
+    values, jitter = [0.5, 0.4, 0.3, 0.39], 0.05 * np.array([1, -1] * 4)
+    run(
+        lite,
+        4,
+        lambda trial: trial.suggest_float("x", 0, 1) * 0 + values[trial.number],
+        normalisation=kinds.__getitem__,
+        losses=lambda number, value: list(value + jitter * (number == 3)),
+    )
+    assert [one.number for one in study.chosen_of_each(lite, NAME)] == [2, 1]
+    assert study.chosen(lite, NAME).number == 2
+
+
+def test_where_nothing_known_finished_the_choice_says_so(lite):
+    study.create(lite, NAME, Budget(trials=2), 0, [{"x": 0.5}])
+    run(lite, 1, boom)
+    run(lite, 1)
+    assert str(study.chosen(lite, NAME)) == "Trial 1, nothing that was known before has finished"
+
+
+def test_a_study_that_was_left_half_made_is_filled_again(lite, monkeypatch):
+    first = [{"x": 0.5}, {"x": 0.6}]
+    with monkeypatch.context() as patched:
+        patched.setattr(optuna.Study, "enqueue_trial", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            study.create(lite, NAME, Budget(trials=4), 3, first)
+    study.create(lite, NAME, Budget(trials=4), 3, first)
+    with study.loaded(lite, NAME) as own:
+        assert places.known(own) == 2
+    run(lite, 2)
+    assert [row.params for row in study.trials(lite, NAME)] == first
+
+
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("left", [places.LOSSES, places.CALIBRATION])
+def test_the_trial_of_an_older_worker_is_refused(lite, left):
     study.create(lite, NAME, Budget(trials=1), 0)
     with study.loaded(lite, NAME) as own:
         own.sampler = Sampler(0, Budget())
 
-        def without_calibration(trial):
+        def older(trial):
             trial.set_user_attr(places.RECIPE, RECIPE.to_dict())
+            for key in {places.LOSSES, places.CALIBRATION} - {left}:
+                trial.set_user_attr(key, [0.5])
             return trial.suggest_float("x", 0, 1)
 
-        own.optimize(without_calibration, n_trials=1)
-    with pytest.raises(SearchFailed, match=r"trial 0 has no losses.* Remedy: "):
+        own.optimize(older, n_trials=1)
+    with pytest.raises(SearchFailed, match=rf"trial 0 has no {left}.* Remedy: "):
         study.chosen(lite, NAME)
 
 

@@ -41,7 +41,7 @@ def compare(
             "network at each lookback, always ends.",
         ),
     ] = 5.0,
-    seeds: Annotated[int, typer.Option(min=1, help="The most trainings of each best recipe.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="The most trainings of each chosen recipe.")] = 3,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:

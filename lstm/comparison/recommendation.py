@@ -15,12 +15,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from data.panel import Floats
-from lstm.evaluation.significance import Difference, difference, estimate, holm
+from lstm.evaluation.significance import FEWEST_GROUPS, LEVEL, Difference, difference, estimate, holm
 
 Sureness = Literal["sure", "fairly sure", "unsure"]
-
-LEVEL = 0.05
-"""Above this p value a difference may be chance."""
 
 CLOSE = 0.02
 """Up to this share of the lowest error, a difference that may be chance is too small to pay for."""
@@ -28,7 +25,6 @@ CLOSE = 0.02
 SIMILAR_COST = 1.25
 """Up to this ratio two trainings cost about the same."""
 
-FEWEST_GROUPS = 4
 SURE, FAIRLY_SURE = 0.02, 0.05
 
 _SPOKEN = {

@@ -19,6 +19,10 @@ from data.panel import Floats, Integers
 
 MOST_GROUPS = 8
 CONFIDENCE = 0.95
+LEVEL = 0.05
+"""Above this p value a difference may be chance."""
+FEWEST_GROUPS = 4
+"""With fewer groups hardly any difference could be told from chance."""
 
 _ROUNDING = 1e-9
 

@@ -17,13 +17,11 @@ from data.catalog import DataSet
 from data.panel import Integers, Panel
 from data.retrain import Normalisation
 from data.splits import Span, Splits
-from lstm.evaluation.conformal import Calibration
 from lstm.models.forecaster import ForecasterConfig
 from lstm.scaling import ScaledPanel, Scaler
 from lstm.search import places
-from lstm.search.calibration import calibrate_on
-from lstm.search.choice import group_losses
 from lstm.search.space import suggest
+from lstm.search.validation import validate
 from lstm.training.checkpoint import EpochLoss
 from lstm.training.device import Wanted, choose_device
 from lstm.training.fit import Fit, OnEpoch, fit
@@ -99,9 +97,8 @@ def train_trial(
 ) -> float:
     """Train one suggested configuration and return its lowest validation loss.
 
-    Its recipe, with the epochs found by early stopping, is stored with the trial, and what its choice goes
-    by. So is its calibration, unless one of its normalisation has beaten it and it was not known before: its
-    weights are at hand here alone.
+    Its recipe, with the epochs found by early stopping, is stored with the trial, and how it did on the
+    validation windows.
 
     Args:
         started: called once the parameters are drawn.
@@ -145,26 +142,16 @@ def train_trial(
         on_epoch=report,
     )
     assert result.best_loss is not None
-    _leave(task, trial, number, Recipe(model, training, result.best_epoch), result.best_loss, result.state)
+    _leave(task, trial, Recipe(model, training, result.best_epoch), result.state)
     return result.best_loss
 
 
-def _leave(
-    task: SearchTask,
-    trial: optuna.Trial,
-    number: int,
-    recipe: Recipe,
-    loss: float,
-    state: Mapping[str, Tensor],
-) -> None:
+def _leave(task: SearchTask, trial: optuna.Trial, recipe: Recipe, state: Mapping[str, Tensor]) -> None:
     """Store what the choice among the trials goes by, and what a challenger needs if it is this one."""
-    model = recipe.model
-    compared = task.validation(model.lookback)
+    found = validate(task.scaled, task.validation(recipe.model.lookback), recipe.model, state)
     trial.set_user_attr(places.RECIPE, recipe.to_dict())
-    trial.set_user_attr(places.LOSSES, group_losses(task.scaled, compared, model, state))
-    best = min(_finished(trial.study, model.normalisation), default=loss)
-    if number < places.known(trial.study) or loss <= best:
-        trial.set_user_attr(places.CALIBRATION, _calibration(task, model, state).to_dict())
+    trial.set_user_attr(places.LOSSES, found.loss_G)
+    trial.set_user_attr(places.CALIBRATION, found.calibration.to_dict())
 
 
 def _is_needed(task: SearchTask, trial: optuna.Trial, number: int, model: ForecasterConfig) -> bool:
@@ -173,12 +160,6 @@ def _is_needed(task: SearchTask, trial: optuna.Trial, number: int, model: Foreca
     if number < places.known(trial.study):
         return True
     return task.data_set.retrain.ensemble and not _finished(trial.study, model.normalisation)
-
-
-def _calibration(task: SearchTask, model: ForecasterConfig, state: Mapping[str, Tensor]) -> Calibration:
-    """By all validation windows of its own lookback: those that other lookbacks share may be fewer."""
-    own = task.windows(task.splits.validation, model.lookback)
-    return calibrate_on(task.scaled, own, model, state)
 
 
 def _finished(study: optuna.Study, normalisation: Normalisation | None = None) -> list[float]:

@@ -26,7 +26,7 @@ EPOCHS = "epochs"  # {"time", "train_losses"}: the newest epoch's end, and every
 END = "end"  # {"time", "reason"}: an orderly end
 RECIPE = "recipe"  # of a complete trial, as JSON-safe dictionary
 LOSSES = "losses"  # of a complete trial: on groups of the validation windows
-CALIBRATION = "calibration"  # of a complete trial that may be chosen, as JSON-safe dictionary
+CALIBRATION = "calibration"  # of a complete trial, as JSON-safe dictionary
 PLACE = "place"  # {"number", "kills"}: the trial that this one repeats, and how often it was killed
 BEYOND = "beyond"  # True: it came after the budget's last place
 

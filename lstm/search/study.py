@@ -63,7 +63,7 @@ class Chosen:
     Attributes:
         value: its lowest validation loss.
         calibration: of its quantiles, by its errors on the validation windows.
-        reason: why it is not the one with the lowest loss; empty where it is.
+        reason: what there is to say about the choice (`lstm.search.choice`).
     """
 
     number: int
@@ -125,10 +125,11 @@ def create(
             study = _create(storage, name)
         study.set_user_attr("budget", budget.model_dump(mode="json"))
         if "seed" not in study.user_attrs:
-            study.set_user_attr("seed", seed)
-            study.set_user_attr(places.KNOWN, min(len(first), budget.trials))
             for params in first[: budget.trials]:
                 study.enqueue_trial(dict(params), skip_if_exists=True)
+            study.set_user_attr(places.KNOWN, len(study.get_trials(deepcopy=False)))
+            # The last: whoever is killed on the way to it leaves a study that is filled again.
+            study.set_user_attr("seed", seed)
     clean(storage_url, name)
 
 
@@ -164,8 +165,8 @@ def chosen(storage_url: str, name: str) -> Chosen:
     """The complete trial to go on with: see `lstm.search.choice`.
 
     Raises:
-        SearchFailed: there is no such study, or no trial of it finished; says what became of them. Or a
-            trial was run by a worker of another version, which left less than is needed.
+        SearchFailed: there is no such study, or no trial of it finished; says what became of them. Or one
+            of those that finished was run by a worker of another version, which left too little.
     """
     with loaded(storage_url, name) as study:
         return _chosen(study, _complete(study))
@@ -280,14 +281,19 @@ def fail_running(study: optuna.Study, trial: FrozenTrial, reason: str, *, killed
 
 
 def _complete(study: optuna.Study) -> list[FrozenTrial]:
-    """The complete trials, at least one, each with what a choice needs."""
+    """The complete trials, at least one, each with what it leaves for the choice among them."""
     own = study.get_trials(deepcopy=False)
     complete = [trial for trial in own if trial.state is TrialState.COMPLETE]
     if not complete:
         raise SearchFailed(f"study {study.study_name}: no trial finished; {_fates(own)}")
     for trial in complete:
-        if places.LOSSES not in trial.user_attrs:
-            raise _of_another_version(study, trial, "losses")
+        for left in (places.LOSSES, places.CALIBRATION):
+            if left not in trial.user_attrs:
+                raise SearchFailed(
+                    f"study {study.study_name}: trial {trial.number} has no {left}; its worker runs another "
+                    "version of Nightcast. Remedy: install the same one wherever trials run, then start the "
+                    "search anew by another retrain.seed"
+                )
     return complete
 
 
@@ -295,19 +301,9 @@ def _chosen(study: optuna.Study, complete: Sequence[FrozenTrial]) -> Chosen:
     """What the trial to go on with has left in its study."""
     trial, reason = choose(complete, places.known(study))
     assert trial.value is not None
-    if places.CALIBRATION not in trial.user_attrs:
-        raise _of_another_version(study, trial, "calibration")
     recipe = Recipe.from_dict(trial.user_attrs[places.RECIPE])
     calibration = Calibration.from_dict(trial.user_attrs[places.CALIBRATION])
     return Chosen(trial.number, trial.value, recipe, calibration, dict(trial.params), reason)
-
-
-def _of_another_version(study: optuna.Study, trial: FrozenTrial, missing: str) -> SearchFailed:
-    return SearchFailed(
-        f"study {study.study_name}: trial {trial.number} has no {missing}; its worker runs another version "
-        "of Nightcast. Remedy: install the same one wherever trials run, then start the search anew by "
-        "another retrain.seed"
-    )
 
 
 def _create(storage: optuna.storages.RDBStorage, name: str) -> optuna.Study:

@@ -11,9 +11,9 @@ import plotly.graph_objects as go
 from plotly.io import to_html
 from plotly.offline import get_plotlyjs
 
-from lstm.comparison.recommendation import FEWEST_GROUPS, LEVEL, p_value, spoken
+from lstm.comparison.recommendation import p_value, spoken
 from lstm.comparison.results import Comparison, Result
-from lstm.evaluation.significance import CONFIDENCE, Estimate
+from lstm.evaluation.significance import CONFIDENCE, FEWEST_GROUPS, LEVEL, Estimate
 from lstm.tracking import comparison_figures as figures
 
 _STYLE = """
@@ -214,7 +214,7 @@ def _behind(comparison: Comparison, one: Result) -> str:
 
 def _all(comparison: Comparison) -> str:
     """One row a contender, with what its search found."""
-    head = ["", "lookback", "MAE", "seeds", "validation loss", "trials", "searched, s", "best configuration"]
+    head = ["", "lookback", "MAE", "seeds", "validation loss", "trials", "searched, s", "configuration"]
     rows = []
     for one in comparison.results:
         cells = [
