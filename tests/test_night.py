@@ -114,6 +114,7 @@ def test_a_version_says_which_night_made_it(teller, first):
     assert version.run_id == first.result["run_id"]
     assert version.tags["nightcast.night"].startswith("made.20240128T230000Z.")
     assert (version.tags["decision"], version.tags["reason"]) == ("promoted", first.result["reason"])
+    assert version.tags["chosen"].startswith("Trial ")
     assert version.tags["serves"].split(".")[0] in ("served", "judged")
     with global_store(teller.house.settings.mlflow_uri):
         model = mlflow.pyfunc.load_model("models:/made@champion")
