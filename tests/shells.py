@@ -14,23 +14,12 @@ from typing import Any
 import numpy as np
 import yaml
 from forked import Fork
-from nights import BIN, NIGHTCAST
+from nights import BIN, NIGHTCAST, entry
 from typer.testing import CliRunner, Result
 
 from flows.cli import app
 from flows.cli.nights import DEMO
 from lstm.settings import Settings
-
-SPACE = {
-    "cell": ["gru"],
-    "hidden_size": [4],
-    "num_layers": [1],
-    "dropout": {"low": 0.0, "high": 0.0},
-    "segment_length": [12],
-    "lookback": [24],
-    "learning_rate": {"low": 0.01, "high": 0.01},
-    "batch_size": [32],
-}
 
 
 class Shell:
@@ -40,23 +29,9 @@ class Shell:
         self.folder = folder
         self.catalog = folder / "catalog.yaml"
         shutil.copytree(lived_in, folder / "home")
-        retrain = {
-            "horizon": 6,
-            "validation": "4d",
-            "judge": "4d",
-            "max_epochs": 3,
-            "search_space": SPACE,
-            "budget": {"trials": 2, "minutes": 1},
-        }
-        entry = {
-            "source": {"kind": "csv", "path": "load.csv"},
-            "time": "time",
-            "target": "load",
-            "frequency": "h",
-            "clock": "data",
-            "retrain": retrain,
-        }
-        self.catalog.write_text(yaml.safe_dump({DEMO: entry}))
+        space = {"learning_rate": {"low": 0.01, "high": 0.01}, "batch_size": [32]}
+        made = entry("load", space, validation="4d", judge="4d")
+        self.catalog.write_text(yaml.safe_dump({DEMO: made}))
         walk, values = np.random.default_rng(0), [50.0]
         for noise in walk.normal(0, 1, 24 * 40):
             values.append(50 + 0.95 * (values[-1] - 50) + noise)

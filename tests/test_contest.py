@@ -56,7 +56,7 @@ def members(night: Night, prepared: preparation.Prepared) -> tuple[Chosen, ...]:
     ]
     calibration = Calibration(np.ones((horizon, len(model.quantiles))), 0.0, 1)
     return tuple(
-        Chosen(number, 0.5, recipe, calibration, {})
+        Chosen(number, 0.5, recipe, calibration, {}, "")
         for number, recipe in zip((3, 0, 2), recipes, strict=True)
     )
 

@@ -71,7 +71,7 @@ class Chosen:
     recipe: Recipe
     calibration: Calibration
     params: dict[str, Any]
-    reason: str = ""
+    reason: str
 
     def __str__(self) -> str:
         return f"Trial {self.number}{self.reason and ', ' + self.reason}"
