@@ -10,7 +10,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 LOG := $(VENV)/install.log
 PEER_VENVS := .venv-bench
-PEERS := keras-tensorflow keras-jax darts neuralforecast
+PEERS := keras-tensorflow keras-jax darts neuralforecast $(if $(shell command -v nvidia-smi),keras-jax-cuda)
 SOURCES := pyproject.toml constraints.txt $(wildcard lstm/kernels/cpu/*)
 
 # One torch thread a process: the tests train many small models, and a barrier costs more than it gives.

@@ -8,16 +8,18 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks import forecast, lanes, machine, results, scale, seed, sweep
-from lstm.kernels import persistent
 
 BENCHMARKS = {
     "seed": seed.run,
+    "seed-cuda": seed.run_on_cuda,
     "forecast": forecast.run,
     "sweep": sweep.run,
     "sweep-cuda": sweep.run_on_cuda,
     "lanes": lanes.run,
+    "lanes-cuda": lanes.run_on_cuda,
     "scale": scale.run,
 }
+ON_CUDA = ("seed-cuda", "sweep-cuda", "lanes-cuda")
 
 
 def main() -> None:
@@ -27,7 +29,7 @@ def main() -> None:
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"{', '.join(BENCHMARKS)}; all by default, sweep-cuda where there is a GPU",
+        help=f"{', '.join(BENCHMARKS)}; all by default, those on a GPU where there is a GPU",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the results are kept")
     parser.add_argument("--repeats", type=int, default=5, help="timed rounds of a race")
@@ -35,10 +37,10 @@ def main() -> None:
     chosen = parser.parse_args()
     if unknown := [name for name in chosen.names if name not in BENCHMARKS]:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
-    if "sweep-cuda" in chosen.names and not machine.gpus():
-        parser.error("sweep-cuda needs a CUDA device; torch sees none")
+    if not machine.gpus() and (asked := [name for name in chosen.names if name in ON_CUDA]):
+        parser.error(f"{asked[0]} needs a CUDA device; torch sees none")
     console = Console()
-    every = [name for name in BENCHMARKS if name != "sweep-cuda" or _has_both_on_cuda()]
+    every = [name for name in BENCHMARKS if name not in ON_CUDA or machine.gpus()]
     for name in chosen.names or every:
         # Before the benchmark loads the machine itself.
         described = machine.describe()
@@ -46,10 +48,6 @@ def main() -> None:
         results.show(console, result.table())
         if chosen.json is not None:
             results.keep(chosen.json, result, described)
-
-
-def _has_both_on_cuda() -> bool:
-    return bool(machine.gpus()) and persistent.is_installed()
 
 
 if __name__ == "__main__":

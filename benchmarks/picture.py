@@ -55,7 +55,7 @@ def _gains(axes: Axes, result: Mapping[str, Any]) -> None:
     """How many times faster our kernel is, a point a cell, and the median of each hidden size."""
     ours = "persistent" if result["name"] == "sweep-cuda" else "native"
     cells = [cell for cell in result["details"]["cells"] if ours in cell]
-    sizes = sorted({cell["hidden_size"] for cell in cells})
+    sizes = sorted({(cell["module"], cell["hidden_size"]) for cell in cells})
     for shift, mode in ((-0.15, "training"), (0.15, "inference")):
         chosen = [[c["torch"] / c[ours] for c in _of(cells, size, mode)] for size in sizes]
         colour = _OURS if mode == "training" else "#777777"
@@ -69,14 +69,15 @@ def _gains(axes: Axes, result: Mapping[str, Any]) -> None:
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set_yscale("log", base=2)
     axes.yaxis.set_major_formatter("{x:g}")
-    axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
-    axes.set_xlabel("hidden size", fontsize=8)
+    axes.set_xticks(range(len(sizes)), [f"{module} {size}" for module, size in sizes])
+    axes.set_xlabel("module and hidden size", fontsize=8)
+    axes.tick_params(axis="x", labelsize=8)
     axes.set_ylabel("torch's time / ours", fontsize=8)
     axes.legend(fontsize=8, frameon=False)
 
 
-def _of(cells: list[dict[str, Any]], size: int, mode: str) -> list[dict[str, Any]]:
-    return [cell for cell in cells if cell["hidden_size"] == size and cell["mode"] == mode]
+def _of(cells: list[dict[str, Any]], size: tuple[str, int], mode: str) -> list[dict[str, Any]]:
+    return [cell for cell in cells if (cell["module"], cell["hidden_size"], cell["mode"]) == (*size, mode)]
 
 
 def _growth(axes: Axes, result: Mapping[str, Any]) -> None:
@@ -97,10 +98,12 @@ def _growth(axes: Axes, result: Mapping[str, Any]) -> None:
 
 _DRAWN: dict[str, Callable[[Axes, Mapping[str, Any]], None]] = {
     "seed": _bars,
+    "seed-cuda": _bars,
     "forecast": _bars,
     "sweep": _gains,
     "sweep-cuda": _gains,
     "lanes": _bars,
+    "lanes-cuda": _bars,
     "scale": _growth,
 }
 

@@ -1,6 +1,6 @@
 """`sweep`: our LSTM against `torch.nn.LSTM` over sizes: is the kernel chosen the faster one, within 5 %?
 
-`sweep-cuda` is the same on a GPU, where ours is the persistent kernel and torch's is cuDNN.
+`sweep-cuda` is the same on a GPU, LSTM and GRU, where ours is the persistent kernel and torch's is cuDNN.
 
 A training step is forward and backward; inference is forward without gradients. Each kernel has a process of
 its own, since the threads of one spin for a while on the cores of the other; the two take turns, cell by
@@ -23,9 +23,19 @@ from benchmarks.contender import Contender, Process
 from benchmarks.results import Cell, Result
 
 GRID: Mapping[str, Sequence[Any]] = {
+    "module": ("LSTM",),
     "hidden_size": (16, 32, 64, 128, 256, 512),
     "layers": (1, 2, 3),
     "batch": (16, 64, 512),
+    "steps": (24, 168, 1_000),
+    "mode": ("training", "inference"),
+}
+# As far as the persistent kernel goes.
+CUDA_GRID: Mapping[str, Sequence[Any]] = {
+    "module": ("LSTM", "GRU"),
+    "hidden_size": (16, 32, 64, 128),
+    "layers": (1, 2),
+    "batch": (16, 64, 256, 1_024),
     "steps": (24, 168, 1_000),
     "mode": ("training", "inference"),
 }
@@ -42,7 +52,7 @@ def run(threads: Sequence[int], repeats: int) -> Result:
     Raises:
         PeerFailed: the process ended early.
     """
-    return _run("sweep", "native", "cpu", threads)
+    return _run("sweep", "native", "cpu", GRID, threads)
 
 
 def run_on_cuda(threads: Sequence[int], repeats: int) -> Result:
@@ -51,14 +61,18 @@ def run_on_cuda(threads: Sequence[int], repeats: int) -> Result:
     Raises:
         PeerFailed: no Triton, or the process ended early.
     """
-    return _run("sweep-cuda", "persistent", "cuda", [1])
+    return _run("sweep-cuda", "persistent", "cuda", CUDA_GRID, [1])
 
 
-def _run(name: str, ours: str, device: str, threads: Sequence[int]) -> Result:
-    cells = [{**cell, "threads": number} for number in threads for cell in _measure(ours, device, number)]
+def _run(
+    name: str, ours: str, device: str, grid: Mapping[str, Sequence[Any]], threads: Sequence[int]
+) -> Result:
+    cells = [
+        {**cell, "threads": number} for number in threads for cell in _measure(ours, device, grid, number)
+    ]
     measured = [cell for cell in cells if ours in cell]
     columns = (
-        "hidden size, mode, threads",
+        "module, hidden size, mode, threads",
         "cells",
         f"torch / {ours}: least",
         "median",
@@ -67,9 +81,9 @@ def _run(name: str, ours: str, device: str, threads: Sequence[int]) -> Result:
         "by at most",
     )
     rows = [
-        row(f"{size}, {mode}, {number}", chosen, ours)
-        for number, size, mode in product(threads, GRID["hidden_size"], GRID["mode"])
-        if (chosen := select(measured, threads=number, hidden_size=size, mode=mode))
+        row(f"{module} {size}, {mode}, {number}", chosen, ours)
+        for number, module, size, mode in product(threads, grid["module"], grid["hidden_size"], grid["mode"])
+        if (chosen := select(measured, threads=number, module=module, hidden_size=size, mode=mode))
     ]
     title = f"{name}: training step and inference over sizes, {ours} kernel against torch.nn.LSTM"
     notes = (
@@ -104,8 +118,9 @@ def losers(cells: Sequence[Mapping[str, Any]], ours: str) -> list[str]:
     by_loss = sorted(((loss(cell, ours), cell) for cell in cells), key=lambda pair: pair[0], reverse=True)
     losing = [(times, cell) for times, cell in by_loss if times > MOST_LOSS]
     lines = [
-        f"{cell['mode']}: hidden size {cell['hidden_size']}, layers {cell['layers']}, batch {cell['batch']}, "
-        f"steps {cell['steps']}, threads {cell['threads']}: {cell['auto']} loses {times - 1:.0%}"
+        f"{cell['module']}, {cell['mode']}: hidden size {cell['hidden_size']}, layers {cell['layers']}, "
+        f"batch {cell['batch']}, steps {cell['steps']}, threads {cell['threads']}: "
+        f"{cell['auto']} loses {times - 1:.0%}"
         for times, cell in losing[:LISTED]
     ]
     rest = len(losing) - len(lines)
@@ -123,9 +138,9 @@ def steadied(cell: Mapping[str, Any], again: Sequence[Mapping[str, Any]], ours: 
     }
 
 
-def _measure(ours: str, device: str, threads: int) -> list[dict[str, Any]]:
+def _measure(ours: str, device: str, grid: Mapping[str, Sequence[Any]], threads: int) -> list[dict[str, Any]]:
     """Every cell until the budget is spent, the rest as skipped; those where `auto` seems to lose thrice."""
-    cells = [dict(zip(GRID, values, strict=True)) for values in product(*GRID.values())]
+    cells = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
     cells = [cells[place] for place in np.random.default_rng(0).permutation(len(cells))]
     found = _timed(ours, device, threads, cells, time.monotonic() + BUDGET)
     losing = [cell for cell in found if ours in cell and loss(cell, ours) > MOST_LOSS]

@@ -97,7 +97,9 @@ def test_our_seed_has_its_threads_for_the_kernel_alone(
     """Torch's would spin on the cores that the kernel needs."""
     np.save(tmp_path / "x.npy", np.zeros((4, 3, 1), dtype=np.float32))
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    seed_nightcast.prepare({"data": str(tmp_path / "x.npy"), "hidden_size": 2, "batch_size": 2})()
+    seed_nightcast.prepare(
+        {"data": str(tmp_path / "x.npy"), "hidden_size": 2, "batch_size": 2, "device": "cpu"}
+    )()
     assert (torch.get_num_threads(), native.threads()) == (1, 2)
 
 
@@ -113,7 +115,7 @@ def test_numbers_have_three_digits() -> None:
 
 def test_auto_loses_where_it_chooses_the_slower_kernel() -> None:
     cell = {"torch": 1.0, "native": 1.2, "mode": "training", "hidden_size": 16, "layers": 1, "batch": 16}
-    cell |= {"steps": 24, "threads": 1}
+    cell |= {"module": "LSTM", "steps": 24, "threads": 1}
     wrong, right = {**cell, "auto": "native"}, {**cell, "auto": "torch"}
     assert (sweep.loss(wrong, "native"), sweep.loss(right, "native")) == (pytest.approx(1.2), 1.0)
     assert sweep.row("16", [wrong, right], "native")[-2:] == (1, "20%")
@@ -123,7 +125,7 @@ def test_auto_loses_where_it_chooses_the_slower_kernel() -> None:
 
 
 def test_a_cell_that_is_measured_again_has_the_medians_of_its_times() -> None:
-    shape = {"mode": "training", "hidden_size": 16, "layers": 1, "batch": 16, "steps": 24}
+    shape = {"module": "LSTM", "mode": "training", "hidden_size": 16, "layers": 1, "batch": 16, "steps": 24}
     cell = {**shape, "torch": 1.0, "native": 1.2, "auto": "native"}
     again = [
         {**shape, "torch": 1.3, "native": 1.1},
@@ -136,7 +138,10 @@ def test_a_cell_that_is_measured_again_has_the_medians_of_its_times() -> None:
 
 @pytest.mark.parametrize(("name", "ours"), [("sweep", "native"), ("sweep-cuda", "persistent")])
 def test_a_sweep_is_drawn_by_its_own_kernel(tmp_path: Path, name: str, ours: str) -> None:
-    cells = [{"torch": 2.0, ours: 1.0, "mode": mode, "hidden_size": 16} for mode in ("training", "inference")]
+    cells = [
+        {"torch": 2.0, ours: 1.0, "module": "GRU", "mode": mode, "hidden_size": 16}
+        for mode in ("training", "inference")
+    ]
     result = results.Result(name, "a title", (), (), (), {"cells": [*cells, {"skipped": True}]})
     results.keep(tmp_path / "results.json", result, {**machine.describe(), "gpus": ["A chip"]})
     picture.main(tmp_path / "results.json", tmp_path)
@@ -153,10 +158,10 @@ def test_a_sweep_on_a_gpu_is_refused_where_there_is_none(
     assert "sweep-cuda needs a CUDA device" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not persistent.is_installed(), reason="needs Triton 3.7 or newer")
+@pytest.mark.skipif(not persistent.is_installed(), reason="needs Triton 3.5 or newer")
 def test_a_sweep_times_the_persistent_kernel_where_it_fits() -> None:
     """On the CPU, by Triton's interpreter."""
-    shape = {"layers": 1, "batch": 2, "steps": 2, "mode": "training"}
+    shape = {"module": "LSTM", "layers": 1, "batch": 2, "steps": 2, "mode": "training"}
     cells = [{"hidden_size": 4, **shape}, {"hidden_size": 65, **shape}]
     task = {"cells": cells, "limit": 60, "device": "cpu", "kernel": "persistent"}
     contender = Contender("persistent", "sweep_cells", environment={"TRITON_INTERPRET": "1"})
@@ -181,7 +186,7 @@ def test_growth_is_measured_against_the_next_smaller_panel() -> None:
 
 
 def test_contenders_run_in_turn_in_processes_of_their_own() -> None:
-    runs = race([Contender("floor", "sgemm")], {"flop": 2 * 2048**2}, [1], repeats=2)
+    runs = race([Contender("floor", "sgemm")], {"flop": 2 * 2048**2, "device": "cpu"}, [1], repeats=2)
     assert [(done.name, done.threads, len(done.seconds)) for done in runs] == [("floor", 1, 2)]
     assert runs[0].versions.keys() == {"torch"}
 

@@ -243,7 +243,7 @@ def test_a_cuda_device_learns_the_same_wave(sample: Sample) -> None:
     cuda = torch.device("cuda")
     result = fit(MODEL, training, sample.scaled, sample.train, sample.validation, device=cuda)
     assert result.best_loss is not None
-    assert result.best_loss < 0.1
+    assert result.best_loss < 0.12
     assert all(value.device == CPU for value in result.state.values())
 
 

@@ -270,11 +270,12 @@ def test_lanes_train_as_alone() -> None:
     for trainer in alone:
         trainer.train_epoch()
     assert len({bucket(trainer) for trainer in together}) == 1
-    lanes = Lanes(together)
-    losses = lanes.train_epoch(*together[0].batches)
-    lanes.put_back()
+    lanes = Lanes(together, *together[0].batches)
+    losses = lanes.train_epoch(together)
     for one, other, (loss, validated) in zip(alone, together, losses, strict=True):
         assert one.progress.history[0].train == pytest.approx(loss, rel=1e-4)
         assert one.progress.history[0].validation == pytest.approx(validated, rel=1e-4)
+        other.record(loss, validated)
+        lanes.put_back(other)
         for own, lane in zip(one.model.parameters(), other.model.parameters(), strict=True):
             torch.testing.assert_close(own, lane, rtol=1e-3, atol=1e-5)

@@ -53,11 +53,12 @@ def trainer(
 
 
 def train_together(trainers: Sequence[Trainer], epochs: int = 1) -> Lanes:
+    lanes = Lanes(trainers, *trainers[0].batches)
     for _ in range(epochs):
-        lanes = Lanes(trainers)
-        for one, losses in zip(trainers, lanes.train_epoch(*trainers[0].batches), strict=True):
+        for one, losses in zip(trainers, lanes.train_epoch(trainers), strict=True):
             one.record(*losses)
-        lanes.put_back()
+    for one in trainers:
+        lanes.put_back(one)
     return lanes
 
 
@@ -202,10 +203,11 @@ def test_padding_stays_exactly_zero(changes: dict[str, Any], layers: int) -> Non
     sizes = [3, 8, 5]
     trainers = [trainer(replace(model, hidden_size=size), training) for size in sizes]
     lanes = train_together(trainers)
-    stacks = [lanes.weights_PN, lanes.average_PN, lanes.first_PN, lanes.second_PN]
+    stacks = [lanes.weights_PN, lanes.average_PN, lanes.first_PN, lanes.second_PN, lanes.best_PN]
     assert all(stack_PN.isfinite().all() and stack_PN.any() for stack_PN in stacks)
-    for part, _ in lanes._pairs():
-        part.zero_()
+    for place, one in enumerate(trainers):
+        for stack_PN in stacks:
+            stack_PN[place, lanes._index(one)] = 0
     # Every lane's own elements are gone: what is left is padding.
     assert not any(stack_PN.any() for stack_PN in stacks)
 
@@ -219,9 +221,8 @@ def test_a_lane_without_a_finite_loss_changes_no_other_bit(broken: int) -> None:
     train_together(healthy)
     with torch.no_grad():
         others[broken].model.head.out.bias[0] = torch.nan
-    lanes = Lanes(others)
-    outcomes = lanes.train_epoch(*others[0].batches)
-    lanes.put_back()
+    lanes = Lanes(others, *others[0].batches)
+    outcomes = lanes.train_epoch(others)
     for place, (one, two) in enumerate(zip(healthy, others, strict=True)):
         if place == broken:
             with pytest.raises(TrainingDiverged, match="epoch 1: the training loss is nan"):
@@ -230,6 +231,7 @@ def test_a_lane_without_a_finite_loss_changes_no_other_bit(broken: int) -> None:
             assert not lanes.first_PN[place].any()
         else:
             two.record(*outcomes[place])
+            lanes.put_back(two)
             assert two.progress.history == one.progress.history
             assert difference(one, two) == 0
 
@@ -237,8 +239,8 @@ def test_a_lane_without_a_finite_loss_changes_no_other_bit(broken: int) -> None:
 def test_a_lane_that_diverges_within_the_epoch_is_masked_from_there() -> None:
     wild = replace(TRAINING, learning_rate=1e30, gradient_clip=1e30)
     trainers = [trainer(), trainer(training=wild)]
-    lanes = Lanes(trainers)
-    (fine, _), (lost, _) = lanes.train_epoch(*trainers[0].batches)
+    lanes = Lanes(trainers, *trainers[0].batches)
+    (fine, _), (lost, _) = lanes.train_epoch(trainers)
     assert np.isfinite(fine)
     assert not np.isfinite(lost)
     assert lanes.weights_PN[0].isfinite().all()
@@ -289,3 +291,53 @@ def test_each_gate_is_padded_by_itself(gates: int, own: int, more: int, other: i
     rows: Tensor = padded.view(gates, own + more, other)
     assert not rows[:, own:].any()
     assert rows[:, :own].reshape(-1).tolist() == list(range(1, 1 + gates * own * other))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn", "transformer"])
+@pytest.mark.parametrize("segments", [1, 12])
+def test_lanes_on_a_cuda_device_end_as_their_solo_runs(cell: Any, segments: int) -> None:
+    """In bfloat16, through steps as they are written, captured and repeated; one joins, one leaves."""
+    model = replace(MODEL, cell=cell, segment_length=segments, hidden_size=16, head="segments")
+    cuda = torch.device("cuda")
+    panel, train, validation = data()
+
+    def four() -> list[Trainer]:
+        trainings = [replace(TRAINING, seed=seed, windows_per_epoch=128 - 3) for seed in range(4)]
+        return [Trainer(model, each, panel, train, validation, cuda, None) for each in trainings]
+
+    alone, together = four(), four()
+    lanes = Lanes(together[:3], *together[0].batches)
+    for members in (together[:3], together[:3], together[1:], together[1:]):
+        for one, losses in zip(members, lanes.train_epoch(members), strict=True):
+            one.record(*losses)
+    for one in together[1:]:
+        lanes.put_back(one)
+    for one, two in zip(alone, together, strict=True):
+        for losses in two.progress.history:
+            one.train_epoch()
+            assert one.progress.history[-1].train == pytest.approx(losses.train, rel=0.05)
+            assert one.progress.history[-1].validation == pytest.approx(losses.validation, rel=0.05)
+    for one, two in zip(alone[1:], together[1:], strict=True):
+        assert one.progress.best.keys() == two.progress.best.keys()
+        weights = [torch.cat([part.flatten() for part in each.progress.best.values()]) for each in (one, two)]
+        assert float((weights[0] - weights[1]).norm() / weights[0].norm()) < 0.05
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_lane_that_diverges_on_a_cuda_device_changes_no_other_bit() -> None:
+    panel, train, validation = data()
+    wild = replace(TRAINING, learning_rate=1e30, gradient_clip=1e30, seed=1)
+
+    def two(second: TrainingConfig) -> list[float]:
+        trainers = [
+            Trainer(MODEL, each, panel, train, validation, torch.device("cuda"), None)
+            for each in (TRAINING, second)
+        ]
+        lanes = Lanes(trainers, *trainers[0].batches)
+        first, _ = lanes.train_epoch(trainers)
+        return [*first, *lanes.weights_PN[0].tolist()]
+
+    assert two(wild) == two(replace(TRAINING, seed=1))

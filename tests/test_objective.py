@@ -61,7 +61,9 @@ def test_an_ensemble_gets_a_network_of_each_normalisation_whatever_the_pruner_sa
         for params in first:
             own.enqueue_trial(params)
         own.optimize(
-            lambda trial: train_trial(task, trial, lambda: None, print, inf, lambda: False, untrained(0.5)),
+            lambda trial: train_trial(
+                task, trial, trial.number, lambda: None, print, inf, lambda: False, untrained(0.5)
+            ),
             n_trials=4,
         )
         states = [trial.state.name for trial in own.get_trials()]
@@ -77,7 +79,7 @@ def test_what_was_known_is_not_pruned_however_it_does_beside_the_others(make_tas
         own.sampler = Sampler(5, Budget(trials=4))
         own.optimize(
             lambda trial: train_trial(
-                task, trial, lambda: None, print, inf, lambda: False, untrained(next(values))
+                task, trial, trial.number, lambda: None, print, inf, lambda: False, untrained(next(values))
             ),
             n_trials=4,
         )

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from test_lanes import CPU, MODEL, TRAINING, data
 
 from lstm.models.forecaster import ForecasterConfig
@@ -184,3 +185,23 @@ def test_no_windows_is_an_error() -> None:
     none = windows.select(np.arange(0))
     with pytest.raises(ValueError, match="no windows"):
         LanePool().train(MODEL, TRAINING, panel, none, validation, device=CPU)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_threads_share_a_cuda_device() -> None:
+    """Whichever thread comes last asks for a launch, and trainings begin while others' steps are captured."""
+    pool, cuda = LanePool(), torch.device("cuda")
+    panel, windows, validation = data()
+    trainings = [replace(TRAINING, seed=seed, max_epochs=3 + seed % 3) for seed in range(9)]
+
+    def one(training: TrainingConfig, method: Callable[..., Fit]) -> Fit:
+        return method(MODEL, training, panel, windows, validation, device=cuda)
+
+    with ThreadPoolExecutor(4) as executor:
+        together = list(executor.map(lambda training: one(training, pool.train), trainings))
+    for training, result in zip(trainings, together, strict=True):
+        expected = one(training, fit)
+        assert [losses.train for losses in result.history] == pytest.approx(
+            [losses.train for losses in expected.history], rel=0.05
+        )

@@ -13,7 +13,7 @@ from studies import BY_HAND, NAME, RECIPE, boom, run
 
 from data.retrain import Budget
 from lstm.search import places, study
-from lstm.search.sampler import Sampler, pruner
+from lstm.search.sampler import Pruner, Sampler
 from lstm.search.storage import SearchFailed
 
 pytestmark = BY_HAND
@@ -194,7 +194,7 @@ def test_importance_of_equal_losses_is_empty(lite):
 
 
 def test_the_pruner_waits_and_then_cuts_what_is_worse_than_the_median(lite):
-    own = optuna.create_study(pruner=pruner(Budget(trials=8), 10))
+    own = optuna.create_study(pruner=Pruner(Budget(trials=8), 10))
     assert not _pruned_at(own, [0.9] * 10)
     assert not _pruned_at(own, [0.5] * 10)
     assert _pruned_at(own, [0.8] * 10) == 3  # a fifth of ten epochs is left alone

@@ -1,10 +1,13 @@
-"""`lanes`: trials by `fit`, one after the other, or by a `LanePool` with so many threads."""
+"""`lanes`: trials by `fit`, one after the other or in several processes, or by a `LanePool` of threads."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from functools import cache, partial
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -15,46 +18,101 @@ from benchmarks.peers import talk
 from data.contract import check, resolve_as_of
 from data.splits import Span
 from lstm.models.forecaster import ForecasterConfig
-from lstm.scaling import Scaler
+from lstm.scaling import ScaledPanel, Scaler
+from lstm.training import graphs
 from lstm.training.device import set_threads
 from lstm.training.fit import Fit, fit
 from lstm.training.pool import LanePool
 from lstm.training.recipe import TrainingConfig
-from lstm.windows import windows
+from lstm.windows import Windows, windows
 
 Trial = tuple[ForecasterConfig, TrainingConfig]
 
+# Hours at the panel's end that are validated on.
+VALIDATION = 4 * 7 * 24
+
 
 def prepare(task: dict[str, Any]) -> talk.Repeat:
-    """Args: see `benchmarks.lanes`; LANES=0 in the environment is `fit` alone."""
-    set_threads(talk.threads())
-    lanes = int(os.environ["LANES"])
-    data_set = household.data_set()
-    panel = check(data_set, resolve_as_of(data_set)).panel
-    scaled = Scaler.fit(panel, panel.n_steps - 1).scale(panel, data_set.retrain.horizon)
-    trials = _trials(task, len(panel.columns), scaled.calendar.shape[1])
-    config = trials[0][0]
-    train = windows(panel, Span(0, panel.n_steps - 1), config.lookback, config.horizon)
+    """Args: see `benchmarks.lanes`.
 
-    def train_one(trial: Trial, method: Callable[..., Fit]) -> Fit:
-        return method(*trial, scaled, train, device=torch.device("cpu"))
+    The environment says who trains: so many LANES, or PROCESSES, or one trial after the other; what SHARE of
+    the trials, whose time then counts as often; and whether by a PLAIN loop, without graphs.
+    """
+    set_threads(talk.threads())
+    lanes, processes, share, plain = (
+        int(os.environ.get(name, default))
+        for name, default in (("LANES", 0), ("PROCESSES", 0), ("SHARE", 1), ("PLAIN", 0))
+    )
+    if plain:
+        graphs.Repeated.__call__ = lambda own, function, *arguments: function(*arguments)  # type: ignore
+    trials = _trials(task)
+    return _counted(_repeat(trials[::share], task, lanes, processes), share)
+
+
+def _counted(repeat: Callable[[], None], share: int) -> talk.Repeat:
+    """The repeat, whose time counts so often."""
+
+    def counted() -> dict[str, float]:
+        begin = time.perf_counter()
+        repeat()
+        return {"seconds": share * (time.perf_counter() - begin)}
+
+    return counted
+
+
+def _repeat(trials: Sequence[Trial], task: dict[str, Any], lanes: int, processes: int) -> Callable[[], None]:
+    if not lanes and not processes:
+        return lambda: _train_all(trials, task["device"])
+    if processes:
+        executor = ProcessPoolExecutor(processes, get_context("spawn"), _set_up, (task,))
+        shares = [trials[number::processes] for number in range(processes)]
+        return lambda: _done(executor, partial(_train_all, device=task["device"]), shares)
+    threads = ThreadPoolExecutor(lanes)
 
     def repeat() -> None:
-        if not lanes:
-            for trial in trials:
-                train_one(trial, fit)
-            return
         pool = LanePool()
-        with ThreadPoolExecutor(lanes) as threads:
-            list(threads.map(lambda trial: train_one(trial, pool.train), trials))
+        _done(threads, lambda trial: _train(trial, task["device"], pool.train), trials)
 
     return repeat
 
 
-def _trials(task: dict[str, Any], columns: int, calendar_features: int) -> list[Trial]:
+def _done(executor: Executor, function: Callable[[Any], Any], arguments: Sequence[Any]) -> None:
+    for _ in executor.map(function, arguments):
+        pass
+
+
+def _set_up(task: dict[str, Any]) -> None:
+    """In a process of its own: what is made once."""
+    set_threads(talk.threads())
+    _data(task["lookback"])
+
+
+def _train_all(trials: Sequence[Trial], device: str) -> None:
+    for trial in trials:
+        _train(trial, device, fit)
+
+
+def _train(trial: Trial, device: str, method: Callable[..., Fit]) -> None:
+    method(*trial, *_data(trial[0].lookback), device=torch.device(device))
+
+
+@cache
+def _data(lookback: int) -> tuple[ScaledPanel, Windows, Windows]:
+    """The panel, and the windows to train and to validate on."""
+    data_set = household.data_set()
+    panel = check(data_set, resolve_as_of(data_set)).panel
+    horizon, last = data_set.retrain.horizon, panel.n_steps - 1
+    parts = Span(0, last - VALIDATION), Span(last - VALIDATION + 1, last)
+    scaled = Scaler.fit(panel, parts[0].last).scale(panel, horizon)
+    train, validation = (windows(panel, part, lookback, horizon) for part in parts)
+    return scaled, train, validation
+
+
+def _trials(task: dict[str, Any]) -> list[Trial]:
     """Configurations of one arm, drawn from the sample's search space."""
     retrain, random = household.data_set().retrain, np.random.default_rng(0)
     space = retrain.search_space
+    sizes = _data(task["lookback"])[0].sizes
     made = []
     for seed in range(task["trials"]):
         dropout = float(random.uniform(space.dropout.low, space.dropout.high))
@@ -65,14 +123,19 @@ def _trials(task: dict[str, Any], columns: int, calendar_features: int) -> list[
             num_layers=1,
             dropout=dropout,
             segment_length=24,
-            lookback=168,
+            lookback=task["lookback"],
             horizon=retrain.horizon,
             quantiles=tuple(retrain.quantiles),
-            columns=columns,
-            calendar_features=calendar_features,
+            columns=sizes["columns"],
+            calendar_features=sizes["calendar_features"],
         )
         training = TrainingConfig(
-            learning_rate=rate, batch_size=128, max_epochs=1, windows_per_epoch=task["windows"], seed=seed
+            learning_rate=rate,
+            batch_size=task["batch_size"],
+            max_epochs=task["epochs"],
+            patience=task["epochs"],
+            windows_per_epoch=task["windows"],
+            seed=seed,
         )
         made.append((config, training))
     return made

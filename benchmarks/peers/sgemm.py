@@ -16,10 +16,17 @@ SIZE = 2048
 
 
 def prepare(task: dict[str, Any]) -> talk.Repeat:
-    """Args: `flop`, operations of one repeat."""
+    """Args: `flop`, operations of one repeat; `device`."""
     torch.set_num_threads(talk.threads())
-    left, right = torch.randn(SIZE, SIZE), torch.randn(SIZE, round(task["flop"] / (2 * SIZE**2)))
-    return lambda: left @ right
+    columns, device = round(task["flop"] / (2 * SIZE**2)), torch.device(task["device"])
+    left, right = torch.randn(SIZE, SIZE, device=device), torch.randn(SIZE, columns, device=device)
+
+    def product() -> None:
+        left @ right
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return product
 
 
 if __name__ == "__main__":

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 
 from benchmarks.arithmetic import lstm_training
 from benchmarks.peers import talk
-from lstm.kernels import LSTM, persistent, using
+from lstm.kernels import GRU, LSTM, persistent, using
 from lstm.kernels.dispatch import choose
 
+_MODULES = {"LSTM": LSTM, "GRU": GRU}
 # Operations a second to reckon with; seconds to spend on a kernel in a cell.
-_SLOWEST, _SECONDS = {"cpu": 3e10, "cuda": 3e11}, 0.2
+_SLOWEST, _SECONDS = {"cpu": 3e10, "cuda": 3e11}, {"cpu": 0.2, "cuda": 0.05}
 
 
 def prepare(task: dict[str, Any]) -> talk.Repeat:
@@ -47,22 +48,29 @@ def _cells(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _measured(
-    hidden_size: int, layers: int, batch: int, steps: int, mode: str, limit: float, device: str
+    module: str,
+    hidden_size: int,
+    layers: int,
+    batch: int,
+    steps: int,
+    mode: str,
+    limit: float,
+    device: str,
 ) -> dict[str, Any]:
     flop = layers * lstm_training(batch, steps, hidden_size, hidden_size) / (1 if mode == "training" else 3)
     if flop / _SLOWEST[device] > limit:
         return {"skipped": True}
-    module = LSTM(hidden_size, hidden_size, layers, batch_first=True, device=device)
+    network = _MODULES[module](hidden_size, hidden_size, layers, batch_first=True, device=device)
     x_BTI = torch.randn(batch, steps, hidden_size, requires_grad=mode == "training", device=device)
     work = _train if mode == "training" else _infer
-    _seconds(work, module, x_BTI)
-    first = _seconds(work, module, x_BTI)
+    _seconds(work, network, x_BTI)
+    first = _seconds(work, network, x_BTI)
     if first > limit:
         return {"skipped": True}
-    rounds = min(max(3, round(_SECONDS / first)), 50)
-    taken = median(_seconds(work, module, x_BTI) for _ in range(rounds))
+    rounds = min(max(3, round(_SECONDS[device] / first)), 50)
+    taken = median(_seconds(work, network, x_BTI) for _ in range(rounds))
     with using("auto"), torch.set_grad_enabled(mode == "training"):
-        chosen = "torch" if choose(module, x_BTI) is None else "persistent" if x_BTI.is_cuda else "native"
+        chosen = "torch" if choose(network, x_BTI) is None else "persistent" if x_BTI.is_cuda else "native"
     return {"taken": taken, "auto": chosen, "rounds": rounds}
 
 

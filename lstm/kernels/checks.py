@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from data.errors import NightcastError
@@ -30,7 +31,11 @@ def check(module: nn.RNNBase, x: Tensor, state: tuple[Tensor, ...]) -> None:
     weight = module.weight_ih_l0
     assert isinstance(weight, Tensor)
     for what, tensor in [("input", x), *((f"initial state {i}", part) for i, part in enumerate(state))]:
-        if tensor.dtype != weight.dtype or tensor.device != weight.device:
+        # Autocast brings them to one type itself, so that its networks have layers of several.
+        is_fitting = tensor.dtype == weight.dtype or (
+            tensor.is_floating_point() and torch.is_autocast_enabled(weight.device.type)
+        )
+        if not is_fitting or tensor.device != weight.device:
             raise WrongInput(
                 f"{name}: {what} of shape {tuple(tensor.shape)} is {tensor.dtype} on {tensor.device}, "
                 f"the weights are {weight.dtype} on {weight.device}. Remedy: {what}.to(weight)"

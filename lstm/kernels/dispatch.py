@@ -25,10 +25,17 @@ VARIABLE = "NIGHTCAST_KERNEL"
 _LEAST_BATCH, _LARGE_BATCH = 4, 64
 _SHORT, _LONG = 500, 10_000
 _SMALL = 16
-# Where ``auto`` prefers the persistent kernel to cuDNN: by chip (`torch.cuda.get_device_name`), module's mode
-# and padded hidden size, the largest batch up to which `make bench BENCHMARKS=sweep-cuda` found it faster, in
-# training and in inference. Empty, so cuDNN does all the work: the kernel has never run on a GPU.
-FASTER_THAN_CUDNN: Mapping[tuple[str, str, int], int] = {}
+# Where ``auto`` trains with the persistent kernel instead of cuDNN: by chip (`torch.cuda.get_device_name`),
+# module's mode and padded hidden size, the smallest batch with which it was measured to be faster, at so many
+# steps (docs/performance.md). Everything else is cuDNN's.
+FASTER_THAN_CUDNN: Mapping[tuple[str, str, int], int] = {
+    ("NVIDIA H100 80GB HBM3", "LSTM", 16): 1_024,
+    ("NVIDIA H100 80GB HBM3", "LSTM", 32): 1_024,
+    ("NVIDIA H100 80GB HBM3", "LSTM", 64): 256,
+    ("NVIDIA H100 80GB HBM3", "GRU", 64): 256,
+    ("NVIDIA H100 80GB HBM3", "GRU", 128): 256,
+}
+_STEPS_ON_A_GPU = 168
 Kernel = Literal["auto", "native", "torch", "reference", "persistent"]
 Layer = Callable[
     [str, Tensor, Tensor, Tensor | None, Weights, bool], tuple[Tensor | None, Tensor, Tensor | None]
@@ -154,12 +161,14 @@ def _is_faster(module: nn.RNNBase, x: Tensor) -> bool:
 
 def _beats_cudnn(module: nn.RNNBase, x: Tensor) -> bool:
     # It has no operator that a graph could hold.
-    if not FASTER_THAN_CUDNN or not persistent.is_installed() or torch.compiler.is_compiling():
+    if not persistent.is_installed() or torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return False
     if x.dtype is not torch.float32 or torch.is_autocast_enabled("cuda"):
         return False
     chip, size = torch.cuda.get_device_name(x.device), persistent.units(module.hidden_size)
-    return _batch_and_steps(module, x)[0] <= FASTER_THAN_CUDNN.get((chip, module.mode, size), 0)
+    least = FASTER_THAN_CUDNN.get((chip, module.mode, size))
+    batch, steps = _batch_and_steps(module, x)
+    return least is not None and batch >= least and steps >= _STEPS_ON_A_GPU
 
 
 def _batch_and_steps(module: nn.RNNBase, x: Tensor) -> tuple[int, int]:

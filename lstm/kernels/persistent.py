@@ -1,9 +1,10 @@
-"""The persistent Triton kernel for GPUs: switched off, since it has never run on one.
+"""The persistent Triton kernel for GPUs.
 
 Each program takes a few rows of the batch, loads the recurrent weights into shared memory once, and walks all
 steps with its states on chip. What does not depend on the step before is a large matrix product outside: the
-inputs' part of the sums, and the weights' gradients. Checked by Triton's interpreter on the CPU only
-(``TRITON_INTERPRET=1``); `lstm.kernels.using("persistent")` tries it.
+inputs' part of the sums, and the weights' gradients. `lstm.kernels.dispatch` says where it beats cuDNN;
+`lstm.kernels.using("persistent")` runs it wherever it can. Triton's interpreter (``TRITON_INTERPRET=1``)
+checks its numbers on a CPU.
 
 Axes: B batch, T time steps, I inputs, G gates, H hidden size.
 """
@@ -23,14 +24,13 @@ from data.errors import NightcastError
 from lstm.kernels.reference import Weights
 
 GATES = {"lstm": 4, "gru": 3, "tanh": 1, "relu": 1}
-# Of the batch, for a program. With so few, registers and shared memory hold all that a step needs, and 512
-# rows give nearly each of an H100's 132 multiprocessors a program.
+# Of the batch, for a program, at most: with so few, registers and shared memory hold all that a step needs.
 ROWS = 4
 # Of one block on an H100, which the interpreter stands in for.
 _SHARED_BYTES = 227 * 1024
 _FLOAT = 4
-# Triton 3.4 multiplies 16 rows or more; 3.5 and 3.6 do not interpret with NumPy 2.4.
-_LEAST_TRITON = (3, 7)
+# Triton 3.4 multiplies 16 rows or more.
+_LEAST_TRITON = (3, 5)
 
 
 class KernelUnavailable(NightcastError, RuntimeError):
@@ -42,8 +42,16 @@ def units(hidden: int) -> int:
     return max(16, 1 << (hidden - 1).bit_length())
 
 
-def warps(hidden: int) -> int:
+def rows(batch: int, hidden: int, device: torch.device) -> int:
+    """Of the batch, for a program: half of `ROWS` while that leaves each multiprocessor one small program."""
+    count = torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+    return ROWS // 2 if units(hidden) <= 64 and 2 * batch <= ROWS * count else ROWS
+
+
+def warps(hidden: int, rows: int) -> int:
     """Of 32 threads each; as many as keep a step's numbers in registers."""
+    if rows < ROWS:
+        return 4
     return 8 if units(hidden) <= 64 else 16
 
 
@@ -140,7 +148,9 @@ class _Recurrence(torch.autograd.Function):
         gates_BTF = inputs_BTF.new_empty(inputs_BTF.shape if save and GATES[cell] > 1 else 0)
         kept_BTH = y_BTH.new_empty(y_BTH.shape if save and GATES[cell] > 1 else 0)
         h_n_BH, c_n_BH = torch.empty_like(h_BH), torch.empty_like(c_BH)
-        tensors = (inputs_BTF, w_FH, bias_H, h_BH, c_BH, y_BTH, gates_BTF, kept_BTH, h_n_BH, c_n_BH)
+        # Each gate's turned round, as forward multiplies by them.
+        w_GHH = w_FH.view(-1, hidden, hidden).mT.contiguous()
+        tensors = (inputs_BTF, w_GHH, bias_H, h_BH, c_BH, y_BTH, gates_BTF, kept_BTH, h_n_BH, c_n_BH)
         _launch(cell, "forward", tensors, (batch, steps, hidden), SEQUENCE=is_written, SAVE=save)
         if save:
             ctx.cell = cell
@@ -176,9 +186,16 @@ def _launch(
     if GATES[cell] == 1:
         options["RELU"] = cell == "relu"
     kernel = getattr(kernels, f"{cell if GATES[cell] > 1 else 'rnn'}_{way}")
+    own = rows(batch, hidden, tensors[0].device)
     with torch.cuda.device_of(tensors[0]):  # type: ignore[no-untyped-call]
-        kernel[(-(-batch // ROWS),)](
-            *tensors, *sizes, **options, ROWS=ROWS, UNITS=units(hidden), num_warps=warps(hidden), num_stages=1
+        kernel[(-(-batch // own),)](
+            *tensors,
+            *sizes,
+            **options,
+            ROWS=own,
+            UNITS=units(hidden),
+            num_warps=warps(hidden, own),
+            num_stages=1,
         )
 
 

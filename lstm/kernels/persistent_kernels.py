@@ -22,9 +22,9 @@ def _tile(batch, hidden, ROWS: tl.constexpr, UNITS: tl.constexpr):
 
 @triton.jit
 def _weights(w_GHH, gate, hidden, UNITS: tl.constexpr):
-    """A gate's (unit, unit of the step before)."""
-    unit, before = tl.arange(0, UNITS)[:, None], tl.arange(0, UNITS)[None, :]
-    return tl.load(w_GHH + (gate * hidden + unit) * hidden + before, (unit < hidden) & (before < hidden), 0.0)
+    """A gate's square matrix, as it lies in memory."""
+    row, column = tl.arange(0, UNITS)[:, None], tl.arange(0, UNITS)[None, :]
+    return tl.load(w_GHH + (gate * hidden + row) * hidden + column, (row < hidden) & (column < hidden), 0.0)
 
 
 @triton.jit
@@ -46,20 +46,27 @@ def lstm_forward(
     SEQUENCE: tl.constexpr, SAVE: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr,
 ):  # fmt: skip
     rows, units, there = _tile(batch, hidden, ROWS, UNITS)
-    w_i = tl.trans(_weights(w_GHH, 0, hidden, UNITS))
-    w_f = tl.trans(_weights(w_GHH, 1, hidden, UNITS))
-    w_g = tl.trans(_weights(w_GHH, 2, hidden, UNITS))
-    w_o = tl.trans(_weights(w_GHH, 3, hidden, UNITS))
+    w_i = _weights(w_GHH, 0, hidden, UNITS)
+    w_f = _weights(w_GHH, 1, hidden, UNITS)
+    w_g = _weights(w_GHH, 2, hidden, UNITS)
+    w_o = _weights(w_GHH, 3, hidden, UNITS)
     h = tl.load(h_BH + rows * hidden + units, there, 0.0)
     c = tl.load(c_BH + rows * hidden + units, there, 0.0)
+    x = inputs_BTGH + rows * steps * 4 * hidden + units
+    x_i, x_f = tl.load(x, there, 0.0), tl.load(x + hidden, there, 0.0)
+    x_g, x_o = tl.load(x + 2 * hidden, there, 0.0), tl.load(x + 3 * hidden, there, 0.0)
     for step in range(steps):
         at = (rows * steps + step) * hidden + units
         gate = (rows * steps + step) * 4 * hidden + units
-        x = inputs_BTGH + gate
-        i = tl.sigmoid(tl.load(x, there, 0.0) + _times(h, w_i))
-        f = tl.sigmoid(tl.load(x + hidden, there, 0.0) + _times(h, w_f))
-        g = _tanh(tl.load(x + 2 * hidden, there, 0.0) + _times(h, w_g))
-        o = tl.sigmoid(tl.load(x + 3 * hidden, there, 0.0) + _times(h, w_o))
+        # The next step's inputs, which arrive while this one is computed.
+        x, more = inputs_BTGH + gate + 4 * hidden, there & (step + 1 < steps)
+        next_i, next_f = tl.load(x, more, 0.0), tl.load(x + hidden, more, 0.0)
+        next_g, next_o = tl.load(x + 2 * hidden, more, 0.0), tl.load(x + 3 * hidden, more, 0.0)
+        i = tl.sigmoid(x_i + _times(h, w_i))
+        f = tl.sigmoid(x_f + _times(h, w_f))
+        g = _tanh(x_g + _times(h, w_g))
+        o = tl.sigmoid(x_o + _times(h, w_o))
+        x_i, x_f, x_g, x_o = next_i, next_f, next_g, next_o
         c = tl.where(there, f * c + i * g, 0.0)
         h = tl.where(there, o * _tanh(c), 0.0)
         if SEQUENCE:
@@ -87,16 +94,22 @@ def lstm_backward(
     dh = tl.load(dh_n_BH + rows * hidden + units, there, 0.0)
     dc = tl.load(dc_n_BH + rows * hidden + units, there, 0.0)
     first = tl.load(c_BH + rows * hidden + units, there, 0.0)
+    at = (rows * steps + steps - 1) * hidden + units
+    gates = gates_BTGH + (rows * steps + steps - 1) * 4 * hidden + units
+    i, f = tl.load(gates, there, 0.0), tl.load(gates + hidden, there, 0.0)
+    g, o = tl.load(gates + 2 * hidden, there, 0.0), tl.load(gates + 3 * hidden, there, 0.0)
+    c, dy = tl.load(kept_BTH + at, there, 0.0), tl.load(dy_BTH + at, there, 0.0)
     for step in range(steps - 1, -1, -1):
         at = (rows * steps + step) * hidden + units
         gate = (rows * steps + step) * 4 * hidden + units
-        i = tl.load(gates_BTGH + gate, there, 0.0)
-        f = tl.load(gates_BTGH + gate + hidden, there, 0.0)
-        g = tl.load(gates_BTGH + gate + 2 * hidden, there, 0.0)
-        o = tl.load(gates_BTGH + gate + 3 * hidden, there, 0.0)
-        tanh_c = _tanh(tl.load(kept_BTH + at, there, 0.0))
-        before = tl.where(step > 0, tl.load(kept_BTH + at - hidden, there & (step > 0), 0.0), first)
-        dh += tl.load(dy_BTH + at, there, 0.0)
+        # What the step before needs, which arrives while this one is computed.
+        gates, more = gates_BTGH + gate - 4 * hidden, there & (step > 0)
+        next_i, next_f = tl.load(gates, more, 0.0), tl.load(gates + hidden, more, 0.0)
+        next_g, next_o = tl.load(gates + 2 * hidden, more, 0.0), tl.load(gates + 3 * hidden, more, 0.0)
+        before = tl.where(step > 0, tl.load(kept_BTH + at - hidden, more, 0.0), first)
+        next_dy = tl.load(dy_BTH + at - hidden, more, 0.0)
+        tanh_c = _tanh(c)
+        dh += dy
         dc += dh * o * (1 - tanh_c * tanh_c)
         di = tl.where(there, dc * g * i * (1 - i), 0.0)
         df = tl.where(there, dc * before * f * (1 - f), 0.0)
@@ -104,6 +117,7 @@ def lstm_backward(
         do = tl.where(there, dh * tanh_c * o * (1 - o), 0.0)
         dc *= f
         dh = _times(di, w_i) + _times(df, w_f) + _times(dg, w_g) + _times(do, w_o)
+        i, f, g, o, c, dy = next_i, next_f, next_g, next_o, before, next_dy
         tl.store(dinputs_BTGH + gate, di, there)
         tl.store(dinputs_BTGH + gate + hidden, df, there)
         tl.store(dinputs_BTGH + gate + 2 * hidden, dg, there)
@@ -118,19 +132,25 @@ def gru_forward(
     SEQUENCE: tl.constexpr, SAVE: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr,
 ):  # fmt: skip
     rows, units, there = _tile(batch, hidden, ROWS, UNITS)
-    w_r = tl.trans(_weights(w_GHH, 0, hidden, UNITS))
-    w_z = tl.trans(_weights(w_GHH, 1, hidden, UNITS))
-    w_n = tl.trans(_weights(w_GHH, 2, hidden, UNITS))
+    w_r = _weights(w_GHH, 0, hidden, UNITS)
+    w_z = _weights(w_GHH, 1, hidden, UNITS)
+    w_n = _weights(w_GHH, 2, hidden, UNITS)
     bias = tl.load(bias_H + units, units < hidden, 0.0)
     h = tl.load(h_BH + rows * hidden + units, there, 0.0)
+    x = inputs_BTGH + rows * steps * 3 * hidden + units
+    x_r, x_z = tl.load(x, there, 0.0), tl.load(x + hidden, there, 0.0)
+    x_n = tl.load(x + 2 * hidden, there, 0.0)
     for step in range(steps):
         at = (rows * steps + step) * hidden + units
         gate = (rows * steps + step) * 3 * hidden + units
-        x = inputs_BTGH + gate
-        r = tl.sigmoid(tl.load(x, there, 0.0) + _times(h, w_r))
-        z = tl.sigmoid(tl.load(x + hidden, there, 0.0) + _times(h, w_z))
+        x, more = inputs_BTGH + gate + 3 * hidden, there & (step + 1 < steps)
+        next_r, next_z = tl.load(x, more, 0.0), tl.load(x + hidden, more, 0.0)
+        next_n = tl.load(x + 2 * hidden, more, 0.0)
+        r = tl.sigmoid(x_r + _times(h, w_r))
+        z = tl.sigmoid(x_z + _times(h, w_z))
         hn = _times(h, w_n) + bias
-        n = _tanh(tl.load(x + 2 * hidden, there, 0.0) + r * hn)
+        n = _tanh(x_n + r * hn)
+        x_r, x_z, x_n = next_r, next_z, next_n
         h = tl.where(there, (1 - z) * n + z * h, 0.0)
         if SEQUENCE:
             tl.store(y_BTH + at, h, there)
@@ -153,20 +173,26 @@ def gru_backward(
     w_n = _weights(w_GHH, 2, hidden, UNITS)
     dh = tl.load(dh_n_BH + rows * hidden + units, there, 0.0)
     first = tl.load(h_BH + rows * hidden + units, there, 0.0)
+    at = (rows * steps + steps - 1) * hidden + units
+    gates = gates_BTGH + (rows * steps + steps - 1) * 3 * hidden + units
+    r, z = tl.load(gates, there, 0.0), tl.load(gates + hidden, there, 0.0)
+    n, hn = tl.load(gates + 2 * hidden, there, 0.0), tl.load(kept_BTH + at, there, 0.0)
+    dy = tl.load(dy_BTH + at, there, 0.0)
     for step in range(steps - 1, -1, -1):
         at = (rows * steps + step) * hidden + units
         gate = (rows * steps + step) * 3 * hidden + units
-        r = tl.load(gates_BTGH + gate, there, 0.0)
-        z = tl.load(gates_BTGH + gate + hidden, there, 0.0)
-        n = tl.load(gates_BTGH + gate + 2 * hidden, there, 0.0)
-        hn = tl.load(kept_BTH + at, there, 0.0)
-        before = tl.where(step > 0, tl.load(y_BTH + at - hidden, there & (step > 0), 0.0), first)
-        dh += tl.load(dy_BTH + at, there, 0.0)
+        gates, more = gates_BTGH + gate - 3 * hidden, there & (step > 0)
+        next_r, next_z = tl.load(gates, more, 0.0), tl.load(gates + hidden, more, 0.0)
+        next_n, next_hn = tl.load(gates + 2 * hidden, more, 0.0), tl.load(kept_BTH + at - hidden, more, 0.0)
+        before = tl.where(step > 0, tl.load(y_BTH + at - hidden, more, 0.0), first)
+        next_dy = tl.load(dy_BTH + at - hidden, more, 0.0)
+        dh += dy
         dn = tl.where(there, dh * (1 - z) * (1 - n * n), 0.0)
         dz = tl.where(there, dh * (before - n) * z * (1 - z), 0.0)
         dr = tl.where(there, dn * hn * r * (1 - r), 0.0)
         dhn = tl.where(there, dn * r, 0.0)
         dh = dh * z + _times(dr, w_r) + _times(dz, w_z) + _times(dhn, w_n)
+        r, z, n, hn, dy = next_r, next_z, next_n, next_hn, next_dy
         tl.store(dinputs_BTGH + gate, dr, there)
         tl.store(dinputs_BTGH + gate + hidden, dz, there)
         tl.store(dinputs_BTGH + gate + 2 * hidden, dn, there)
@@ -180,11 +206,13 @@ def rnn_forward(
     RELU: tl.constexpr, SEQUENCE: tl.constexpr, SAVE: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr,
 ):  # fmt: skip
     rows, units, there = _tile(batch, hidden, ROWS, UNITS)
-    w = tl.trans(_weights(w_GHH, 0, hidden, UNITS))
+    w = _weights(w_GHH, 0, hidden, UNITS)
     h = tl.load(h_BH + rows * hidden + units, there, 0.0)
+    x = tl.load(inputs_BTGH + rows * steps * hidden + units, there, 0.0)
     for step in range(steps):
         at = (rows * steps + step) * hidden + units
-        total = tl.load(inputs_BTGH + at, there, 0.0) + _times(h, w)
+        total = x + _times(h, w)
+        x = tl.load(inputs_BTGH + at + hidden, there & (step + 1 < steps), 0.0)
         # Relu by comparing, as torch does: the maximum of 0 and what is no number would be 0.
         h = tl.where(there & ~(total < 0), total, 0.0) if RELU else tl.where(there, _tanh(total), 0.0)
         if SEQUENCE:

@@ -93,7 +93,15 @@ def _bits(key: Tensor, rows: int, size: int) -> Tensor:
     group_G = _mixed(torch.arange(1, -(-size // 4) + 1, device=key.device) * _SECOND)
     hash_RG = (row_R[:, None] ^ group_G) * _FIRST
     hash_RG = (hash_RG ^ (hash_RG >> 32)) * _SECOND
-    return hash_RG.view(torch.int16)[:, :size]
+    return _quarters(hash_RG)[:, :size]
+
+
+def _quarters(bits_RG: Tensor) -> Tensor:
+    """(R, 4 G) int16, of int64: each in four, the lowest bits first."""
+    if not bits_RG.is_cuda:
+        return bits_RG.view(torch.int16)
+    # The same numbers. `torch.vmap` has had a rule for views of another type since torch 2.13 only.
+    return torch.stack([(bits_RG >> shift).to(torch.int16) for shift in (0, 16, 32, 48)], dim=-1).flatten(1)
 
 
 def _mixed(z: Tensor) -> Tensor:

@@ -6,11 +6,12 @@ import threading
 import warnings
 from collections.abc import Callable
 
+import optuna
 from optuna.exceptions import ExperimentalWarning
 
 from lstm.search.objective import SearchTask
-from lstm.search.study import loaded
-from lstm.search.worker import Failures, Observer, Worker, prepare_device
+from lstm.search.study import beside, loaded
+from lstm.search.worker import Crew, Observer, Worker, prepare_device
 from lstm.training.pool import LanePool
 
 _POLL_SECONDS = 0.1
@@ -24,8 +25,8 @@ def work_in_lanes(
 ) -> int:
     """As `lstm.search.worker.work`, with `lanes` trials at a time, whose epochs are trained together.
 
-    Each trial reports, is pruned and sends its heartbeat by itself, in a thread with a connection of its
-    own; the next trial takes its place at once. What ends one thread (an interruption, or trials that keep
+    Each trial reports, is pruned and sends its heartbeat by itself, in a thread of its own; the next trial
+    takes its place at once. What ends one thread (an interruption, or trials that keep
     failing) ends all after their epoch, their trials queued again. `should_stop` is asked in the caller's
     thread only, where interruptions arrive as well.
 
@@ -37,60 +38,57 @@ def work_in_lanes(
         DeviceMissing: CUDA was asked for and there is none.
     """
     prepare_device(task)
-    team = _Team(task, lanes)
-    # Optuna and we silence this one for a moment each. The filters are one list for all threads, so that of
-    # two such moments that overlap the second could be cut short, or left behind.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        # Computed once, before threads race for them.
-        _ = task.scaled, task.validation_origins
-        threads = [
-            threading.Thread(target=team.run, args=(observe(),), name=f"lane-{number}", daemon=True)
-            for number in range(lanes)
-        ]
-        try:
-            for thread in threads:
-                thread.start()
-            while any(thread.is_alive() for thread in threads) and not should_stop():
-                team.ended.wait(_POLL_SECONDS)
-                team.ended.clear()
-        finally:
-            team.stop.set()
-            for thread in threads:
-                if thread.ident is not None:
-                    thread.join()
+    with loaded(task.storage_url, task.study_name) as study:
+        team = _Team(task, study, lanes)
+        team.work(observe, should_stop)
     if team.errors:
         raise team.errors[0]
     return team.count
 
 
 class _Team:
-    """What the lanes of one worker share."""
+    """The lanes of one worker."""
 
-    def __init__(self, task: SearchTask, lanes: int) -> None:
+    def __init__(self, task: SearchTask, study: optuna.Study, lanes: int) -> None:
         self.task = task
-        self.lanes = lanes
+        self.study = study
+        self.crew = Crew(task, study, lanes)
         self.pool = LanePool()
-        self.failures = Failures(task.study_name)
         self.stop = threading.Event()
         self.ended = threading.Event()
         self.errors: list[BaseException] = []
         self.count = 0
         self._lock = threading.Lock()
 
+    def work(self, observe: Callable[[], Observer], should_stop: Callable[[], bool]) -> None:
+        """All lanes to their end."""
+        # Optuna and we silence this one for a moment each. The filters are one list for all threads, so that
+        # of two such moments that overlap the second could be cut short, or left behind.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            # Computed once, before threads race for them.
+            _ = self.task.scaled, self.task.validation_origins
+            threads = [
+                threading.Thread(target=self.run, args=(observe(),), name=f"lane-{number}", daemon=True)
+                for number in range(self.crew.lanes)
+            ]
+            try:
+                for thread in threads:
+                    thread.start()
+                while any(thread.is_alive() for thread in threads) and not should_stop():
+                    self.ended.wait(_POLL_SECONDS)
+                    self.ended.clear()
+            finally:
+                self.stop.set()
+                for thread in threads:
+                    if thread.ident is not None:
+                        thread.join()
+
     def run(self, observer: Observer) -> None:
         """One lane, until the budget is spent or another lane's error ends all."""
         try:
-            with loaded(self.task.storage_url, self.task.study_name) as study:
-                worker = Worker(
-                    self.task,
-                    observer,
-                    self.stop.is_set,
-                    study,
-                    self.failures,
-                    self.lanes,
-                    self.pool.train,
-                )
+            with beside(self.study) as study:
+                worker = Worker(self.task, observer, self.stop.is_set, study, self.crew, self.pool.train)
                 count = worker.run()
             with self._lock:
                 self.count += count

@@ -25,8 +25,10 @@ from lstm.search.validation import validate
 from lstm.training.checkpoint import EpochLoss
 from lstm.training.device import Wanted, choose_device
 from lstm.training.fit import Fit, OnEpoch, fit
-from lstm.training.recipe import Recipe
+from lstm.training.recipe import Recipe, TrainingConfig
 from lstm.windows import Windows, shared_windows, windows
+
+_LOG_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Stopped(Exception):
 def train_trial(
     task: SearchTask,
     trial: optuna.Trial,
+    place: int,
     started: Callable[[], None],
     on_epoch: OnEpoch,
     deadline: float,
@@ -101,6 +104,7 @@ def train_trial(
     validation windows.
 
     Args:
+        place: the trial's place of the budget.
         started: called once the parameters are drawn.
         on_epoch: called after each epoch.
         deadline: of ``time.monotonic``; a trial that runs past it is pruned, unless no trial of the study
@@ -112,38 +116,73 @@ def train_trial(
         Stopped: `should_stop` said so after an epoch.
         TrainingDiverged: the loss is not finite.
     """
-    number = places.place(trial.study.get_trials(deepcopy=False)[trial.number])
     model, training = suggest(trial, task.data_set, **task.scaled.sizes)
-    training = replace(training, seed=training.seed + number)
+    training = replace(training, seed=training.seed + place)
     started()
-    losses: list[float] = []
+    log = _EpochLog(trial)
 
     def report(epoch: int, loss: EpochLoss) -> None:
         assert loss.validation is not None
-        losses.append(loss.train)
-        trial.set_user_attr(places.EPOCHS, {"time": time.time(), "train_losses": losses})
+        log.add(loss.train)
         trial.report(loss.validation, epoch)
         on_epoch(epoch, loss)
         if should_stop():
             raise Stopped
-        if trial.should_prune() and not _is_needed(task, trial, number, model):
+        if trial.should_prune() and not _is_needed(task, trial, place, model):
             raise optuna.TrialPruned(f"worse than the median of the trials before at epoch {epoch}")
         if time.monotonic() > deadline and _finished(trial.study):
             raise optuna.TrialPruned(f"the search's time was over at epoch {epoch}")
 
-    result = train(
+    try:
+        result = _train(task, train, model, training, place, report)
+    finally:
+        log.write()
+    assert result.best_loss is not None
+    _leave(task, trial, Recipe(model, training, result.best_epoch), result.state)
+    return result.best_loss
+
+
+def _train(
+    task: SearchTask,
+    train: Callable[..., Fit],
+    model: ForecasterConfig,
+    training: TrainingConfig,
+    place: int,
+    report: OnEpoch,
+) -> Fit:
+    return train(
         model,
         training,
         task.scaled,
         task.windows(task.splits.train, model.lookback),
         task.validation(model.lookback),
         device=choose_device(task.device),
-        checkpoint=task.checkpoint(number),
+        checkpoint=task.checkpoint(place),
         on_epoch=report,
     )
-    assert result.best_loss is not None
-    _leave(task, trial, Recipe(model, training, result.best_epoch), result.state)
-    return result.best_loss
+
+
+class _EpochLog:
+    """The training losses of a trial's epochs, and when the newest ended, for whoever looks at the study."""
+
+    def __init__(self, trial: optuna.Trial) -> None:
+        self._trial = trial
+        self._losses: list[float] = []
+        self._written = 0.0
+        self._is_new = False
+
+    def add(self, loss: float) -> None:
+        """Note an epoch that has ended. It is written at once, unless one was less than a second ago."""
+        self._losses.append(loss)
+        self._is_new = True
+        if time.monotonic() - self._written >= _LOG_SECONDS:
+            self.write()
+
+    def write(self) -> None:
+        """Write what is not yet written."""
+        if self._is_new:
+            self._trial.set_user_attr(places.EPOCHS, {"time": time.time(), "train_losses": self._losses})
+            self._is_new, self._written = False, time.monotonic()
 
 
 def _leave(task: SearchTask, trial: optuna.Trial, recipe: Recipe, state: Mapping[str, Tensor]) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from data.processes import this_process
@@ -29,7 +32,7 @@ class Sampler(optuna.samplers.BaseSampler):
         arms: chooses some parameters for several trials at a time; None leaves all to TPE.
 
     Attributes:
-        claimed: the number of the newest trial that this sampler's worker took.
+        claimed: the newest trial that this sampler's worker took, by its number in the storage.
     """
 
     def __init__(self, seed: int, budget: Budget, arms: Arms | None = None) -> None:
@@ -44,7 +47,7 @@ class Sampler(optuna.samplers.BaseSampler):
         """Sign the trial as early as Optuna allows, so that it can be told if this process dies."""
         claim = {"process": str(this_process()), "time": time.time()}
         study._storage.set_trial_user_attr(trial._trial_id, places.CLAIM, claim)
-        self.claimed = trial.number
+        self.claimed = trial._trial_id
         place = places.place(trial)
         if self._arms is not None:
             self._fixed = self._arms.choose(study.get_trials(deepcopy=False), place)
@@ -80,12 +83,44 @@ class Sampler(optuna.samplers.BaseSampler):
         self._tpe.after_trial(study, trial, state, values)
 
 
-def pruner(budget: Budget, max_epochs: int) -> optuna.pruners.BasePruner:
+class Pruner(optuna.pruners.MedianPruner):
     """Ends a trial whose best loss so far is above the median of the others' at the same epoch.
 
     Not before a fifth of the epochs, while the learning rate still warms up and curves cross, and not
-    before a few trials are there to compare with.
+    before a few trials are there to compare with. Threads may share one.
+
+    Args:
+        budget: of the study.
+        max_epochs: of a trial.
+        pause: seconds for which the trials that were read last will do. Whenever they are read, so are all
+            that run: many lanes would spend more time on that than on an epoch.
     """
-    return optuna.pruners.MedianPruner(
-        n_startup_trials=min(5, max(2, budget.trials // 4)), n_warmup_steps=1 + max(2, max_epochs // 5)
-    )
+
+    def __init__(self, budget: Budget, max_epochs: int, pause: float = 0.0) -> None:
+        super().__init__(
+            n_startup_trials=min(5, max(2, budget.trials // 4)), n_warmup_steps=1 + max(2, max_epochs // 5)
+        )
+        self._pause = pause
+        self._lock = threading.Lock()
+        self._seen: _Seen | None = None
+        self._until = 0.0
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """As the median pruner does."""
+        with self._lock:
+            if self._seen is None or time.monotonic() >= self._until:
+                self._seen = _Seen(study.direction, study.get_trials(deepcopy=False))
+                self._until = time.monotonic() + self._pause
+        return super().prune(self._seen, trial)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a pruner asks of a study, as it was."""
+
+    direction: StudyDirection
+    trials: Sequence[FrozenTrial]
+
+    def get_trials(self, deepcopy: bool, states: Container[TrialState]) -> list[FrozenTrial]:
+        """Those in one of these states, never copied."""
+        return [trial for trial in self.trials if trial.state in states]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import threading
 import time
@@ -16,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lstm.search import places
 from lstm.search.arms import Arms
 from lstm.search.objective import SearchTask, Stopped, train_trial
-from lstm.search.sampler import Sampler, pruner
+from lstm.search.sampler import Pruner, Sampler
 from lstm.search.storage import SearchFailed
 from lstm.search.study import STATES, budget_of, clean_study, fail_running, loaded
 from lstm.training.checkpoint import EpochLoss
@@ -26,6 +27,7 @@ from lstm.training.fit import Fit, fit
 logger = logging.getLogger(__name__)
 
 _SAME_FAILURES = 3
+_PAUSE_SECONDS = 1.0
 
 
 class Observer(Protocol):
@@ -54,7 +56,7 @@ def work(task: SearchTask, observer: Observer, should_stop: Callable[[], bool] =
     """
     prepare_device(task)
     with loaded(task.storage_url, task.study_name) as study:
-        return Worker(task, observer, should_stop, study, Failures(task.study_name)).run()
+        return Worker(task, observer, should_stop, study, Crew(task, study)).run()
 
 
 def prepare_device(task: SearchTask) -> None:
@@ -96,13 +98,37 @@ class Failures:
         )
 
 
+class Crew:
+    """What the workers of one process share. Threads may use it at a time.
+
+    Args:
+        study: any of theirs.
+        lanes: workers that train together.
+    """
+
+    def __init__(self, task: SearchTask, study: optuna.Study, lanes: int = 1) -> None:
+        self.lanes = lanes
+        self.failures = Failures(task.study_name)
+        # Reading a study takes the longer the more trials run: many lanes look at it together.
+        self._pause = 0.0 if lanes == 1 else _PAUSE_SECONDS
+        self.pruner = Pruner(budget_of(study), task.data_set.retrain.max_epochs, self._pause)
+        self._lock = threading.Lock()
+        self._cleaned = -math.inf
+
+    def clean(self, study: optuna.Study) -> None:
+        """See to trials whose worker is gone, unless another one of these has just done so."""
+        with self._lock:
+            if time.monotonic() - self._cleaned >= self._pause:
+                clean_study(study)
+                self._cleaned = time.monotonic()
+
+
 class Worker:
     """One worker and the trial that it runs.
 
     Args:
         study: open, and this worker's own.
-        failures: shared by the workers of this process.
-        lanes: workers of this process that train together.
+        crew: this worker's.
         train: `fit`, or what has its contract.
     """
 
@@ -112,22 +138,22 @@ class Worker:
         observer: Observer,
         should_stop: Callable[[], bool],
         study: optuna.Study,
-        failures: Failures,
-        lanes: int = 1,
+        crew: Crew,
         train: Callable[..., Fit] = fit,
     ) -> None:
         self.task = task
         self.observer = observer
         self.should_stop = should_stop
         self.study = study
-        self.failures = failures
+        self.crew = crew
         self.train = train
         self.budget = budget_of(study)
         seed = study.user_attrs["seed"]
-        arms = Arms(task.data_set.retrain.search_space, lanes, seed) if lanes > 1 else None
+        space = task.data_set.retrain.search_space
+        arms = Arms(space, crew.lanes, seed) if crew.lanes > 1 else None
         self.sampler = Sampler(seed, self.budget, arms)
         study.sampler = self.sampler
-        study.pruner = pruner(self.budget, task.data_set.retrain.max_epochs)
+        study.pruner = crew.pruner
         self.told: int | None = None  # the trial that the observer knows and that has not ended
         self.interruption: BaseException | None = None
 
@@ -139,14 +165,14 @@ class Worker:
         """
         count = 0
         while not self.should_stop():
-            clean_study(self.study)
+            self.crew.clean(self.study)
             if places.is_spent(self.study.get_trials(deepcopy=False), self.budget):
                 break
             trial = self._run_one()
             if places.BEYOND not in trial.user_attrs:
                 count += 1
                 if self.interruption is None:
-                    self.failures.note(trial)
+                    self.crew.failures.note(trial)
         return count
 
     def _run_one(self) -> FrozenTrial:
@@ -182,6 +208,7 @@ class Worker:
             return train_trial(
                 self.task,
                 trial,
+                places.place(next(each for each in trials if each.number == trial.number)),
                 started=lambda: self._started(trial),
                 on_epoch=lambda epoch, loss: self._epoch(trial.number, epoch, loss),
                 deadline=deadline,
@@ -213,7 +240,7 @@ class Worker:
     def _claimed(self) -> FrozenTrial:
         """The newest trial of this worker, as the storage holds it."""
         assert self.sampler.claimed is not None
-        return self.study.get_trials(deepcopy=False)[self.sampler.claimed]
+        return self.study._storage.get_trial(self.sampler.claimed)
 
     def _end_early(self, error: BaseException) -> FrozenTrial | None:
         """See that nothing of ours stays running when Optuna was left on the way in or out of a trial."""

@@ -7,6 +7,7 @@ rows ahead, R runs of windows or of steps, U times of day.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from math import prod
 from typing import NamedTuple
@@ -80,6 +81,12 @@ class Batches:
 
     def __len__(self) -> int:
         return self._count
+
+    def apart(self) -> Batches:
+        """The same windows, gathered into memory of their own."""
+        other = copy.copy(self)
+        other._memory = {}
+        return other
 
     def inputs(self, chosen_B: Tensor) -> Inputs:
         """The inputs of these windows (indices)."""

@@ -6,6 +6,7 @@ It knows arrays and a configuration; pruning, logging and heartbeats hang on `on
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,12 +78,20 @@ def fit(
 
 
 def run(
-    trainer: Trainer, train_epoch: Callable[[], None], checkpoint: Path | None, on_epoch: OnEpoch | None
+    trainer: Trainer,
+    train_epoch: Callable[[], None],
+    checkpoint: Path | None,
+    on_epoch: OnEpoch | None,
+    bring_back: Callable[[], None] = lambda: None,
+    pause: float = 0.0,
 ) -> Fit:
     """The loop of `fit`, whoever trains the epochs.
 
     Args:
         train_epoch: trains the trainer's next one.
+        bring_back: brings what was trained to the trainer, where it is somewhere else meanwhile.
+        pause: seconds of training between two checkpoints, and before the first; one is due in any case
+            where `on_epoch` ends the training.
     """
     if checkpoint is not None and checkpoint.exists():
         try:
@@ -95,11 +104,26 @@ def run(
             on_epoch(epoch, losses)
     if not history:
         trainer.pretrain()
+    saved = time.monotonic()
     while not trainer.is_over:
         train_epoch()
-        if checkpoint is not None:
-            trainer.save(checkpoint)
+        is_due = checkpoint is not None and time.monotonic() - saved >= pause
+        if is_due:
+            _save(trainer, checkpoint, bring_back)
+            saved = time.monotonic()
         if on_epoch is not None:
-            on_epoch(len(history), history[-1])
+            try:
+                on_epoch(len(history), history[-1])
+            except BaseException:
+                if not is_due:
+                    _save(trainer, checkpoint, bring_back)
+                raise
+    bring_back()
     progress = trainer.progress
     return Fit(progress.best, tuple(history), progress.best_epoch, progress.best_loss)
+
+
+def _save(trainer: Trainer, checkpoint: Path | None, bring_back: Callable[[], None]) -> None:
+    if checkpoint is not None:
+        bring_back()
+        trainer.save(checkpoint)

@@ -2,18 +2,18 @@
 
 A small network leaves most of a GPU idle, and its time goes into launching kernels. Lanes make the training
 an axis of the kernel: one launch computes a step of all of them. The network stays written once, in
-`lstm.models`; `torch.vmap` turns its products into batched ones.
+`lstm.models`; `torch.vmap` turns its products into batched ones, and on a GPU a step is one graph.
 
 Lanes of one bucket may differ in hidden size. The smaller networks are padded with units whose weights are
 zero, and stay zero: such a unit's output is 0 and nothing reads it, so no gradient reaches it.
 
 Axes: P lanes (parallel trainings), B batch, H horizon steps, Q quantiles, S steps of an epoch,
-N parameters of the padded network.
+N parameters of the padded network, O of a lane's own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from math import prod
 
@@ -22,14 +22,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lstm.kernels import using
+from lstm.kernels import stacked
+from lstm.kernels.dispatch import layers_from
 from lstm.models.forecaster import Forecaster, build
 from lstm.training.batches import Batches, Inputs
 from lstm.training.device import send
+from lstm.training.graphs import Repeated
 from lstm.training.loss import forecast_loss
 from lstm.training.optimizer import BETAS, EPSILON, is_decayed
 from lstm.training.padding import unpadded
-from lstm.training.trainer import Trainer
+from lstm.training.trainer import Plan, Trainer
 
 Named = dict[str, Tensor]
 
@@ -53,70 +55,146 @@ def bucket(trainer: Trainer) -> Hashable:
 
 
 class Lanes:
-    """Trainings of one bucket, stacked for one epoch.
+    """Places for trainings of one bucket, which train their epochs together.
 
-    Each lane follows `Trainer.train_epoch`: the same windows, masks, rates and AdamW steps, up to rounding.
+    Each training follows `Trainer.train_epoch`: the same windows, masks, rates and AdamW steps, up to
+    rounding. It takes a place with the first epoch that it is trained for here, and its weights stay there
+    until it gives the place up, or `put_back` brings them to its trainer.
 
     Args:
-        trainers: at least one, all of one `bucket`.
+        trainers: at least one, all of one `bucket`: as many places, and as large a network.
+        train, validation: its windows.
 
     Attributes:
-        weights_PN, average_PN, first_PN, second_PN: every lane's parameters, their moving average, and
-            AdamW's moments; matrices before vectors.
+        weights_PN, average_PN, first_PN, second_PN, best_PN: every place's parameters, their moving average,
+            AdamW's moments, and the best average; matrices before vectors.
     """
 
-    def __init__(self, trainers: Sequence[Trainer]) -> None:
-        self._trainers = trainers
+    def __init__(self, trainers: Sequence[Trainer], train: Batches, validation: Batches | None) -> None:
+        self._places: list[Trainer | None] = [None] * len(trainers)
         self._device = trainers[0].device
-        self._plans = [trainer.plan() for trainer in trainers]
+        self._levels_Q, self._loss = trainers[0].levels_Q, trainers[0].training.loss
+        self._batch_size = trainers[0].training.batch_size
+        # Memory of its own: a graph reads where it read when it was captured.
+        self._train, self._validation = train.apart(), None if validation is None else validation.apart()
         self._network = _largest(trainers)
         named = sorted(self._network.named_parameters(), key=lambda item: not is_decayed(item[1]))
         self._shapes = {name: parameter.shape for name, parameter in named}
         self._matrices = sum(parameter.numel() for _, parameter in named if is_decayed(parameter))
         count = sum(prod(shape) for shape in self._shapes.values())
-        state = torch.zeros(4, len(trainers), count, device=self._device)
-        self.weights_PN, self.average_PN, self.first_PN, self.second_PN = state.unbind()
-        for stacked, own in self._pairs():
-            stacked.copy_(own)
+        self._state = torch.zeros(5, len(trainers), count, device=self._device)
+        self.weights_PN, self.average_PN, self.first_PN, self.second_PN, self.best_PN = self._state
+        self._leaves = {
+            name: view.detach().requires_grad_() for name, view in self._views(self.weights_PN).items()
+        }
+        self._gradient_PN = torch.empty_like(self.weights_PN)
         self._buffers = {
             name: torch.stack([trainer.model.get_buffer(name) for trainer in trainers])
             for name, _ in self._network.named_buffers()
         }
+        self._indices: dict[int, Tensor] = {}
+        self._is_live_P = torch.zeros(len(trainers), dtype=torch.bool, device=self._device)
+        self._total_P = torch.zeros(len(trainers), device=self._device)
+        self._count = torch.zeros((), device=self._device)
+        self._step, self._look = Repeated(), Repeated()
 
-    def train_epoch(self, train: Batches, validation: Batches | None) -> list[tuple[float, float | None]]:
-        """Train every lane for its next epoch: the training loss of each, and its average's validation loss.
+    def suit(self, trainers: Sequence[Trainer]) -> bool:
+        """Whether these can train here, and fill at least half of the places."""
+        largest = self._network.config
+        return len(trainers) <= len(self._places) <= 2 * len(trainers) and all(
+            trainer.config.hidden_size <= largest.hidden_size
+            and (largest.dropout > 0 or trainer.config.dropout == 0)
+            for trainer in trainers
+        )
 
-        A lane whose loss is not finite learns nothing from that step on, and returns such a loss. The
-        device is waited for once, at the end.
+    def train_epoch(self, trainers: Sequence[Trainer]) -> list[tuple[float, float | None]]:
+        """Train these for their next epoch: the training loss of each, and its average's validation loss.
+
+        Whoever had a place and is not among them has it no more. A training whose loss is not finite learns
+        nothing from that step on, and returns such a loss. The device is waited for once, at the end.
+
+        Args:
+            trainers: as `suit` allows.
         """
-        with using("reference"):
-            train_losses_P = self._train(train)
-            if validation is None:
-                return [(loss, None) for loss in train_losses_P.tolist()]
-            losses_P = self._evaluate(validation)
-        return [(one, two) for one, two in torch.stack([train_losses_P, losses_P], dim=1).tolist()]
+        self._seat(trainers)
+        with layers_from(lambda module: stacked.layer):
+            self._train_steps()
+            losses_2P = [self._total_P.clone()]
+            if self._validation is not None:
+                self._validate_all(self._validation)
+                losses_2P.append(self._total_P / self._count)
+        found = torch.stack(losses_2P, dim=1).tolist()
+        losses = [(one, two[0] if two else None) for one, *two in found]
+        self._keep(
+            [
+                trainer is not None and trainer.improves(*own)
+                for trainer, own in zip(self._places, losses, strict=True)
+            ]
+        )
+        return [losses[self._places.index(trainer)] for trainer in trainers]
 
-    def put_back(self) -> None:
-        """Bring every trainer to where it would be had it trained the epoch alone."""
-        for stacked, own in self._pairs():
-            own.copy_(stacked)
-        for trainer, plan in zip(self._trainers, self._plans, strict=True):
-            steps = plan.first_step + len(plan.rates)
-            for parameter in trainer.model.parameters():
-                _state(trainer.optimizer, parameter)["step"].fill_(steps)
+    @torch.no_grad()
+    def put_back(self, trainer: Trainer) -> None:
+        """Bring a trainer to where it would be had it trained its epochs alone, if it has a place here.
 
-    def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Each lane's part of the stacked tensors, with the trainer's own tensor in the same shape."""
-        stacks = [self.weights_PN, self.average_PN, self.first_PN, self.second_PN]
-        views = [self._views(stack) for stack in stacks]
-        for place, trainer in enumerate(self._trainers):
-            for name, parameter in trainer.model.named_parameters():
-                state = _state(trainer.optimizer, parameter)
-                average = trainer.average.get_parameter(name)
-                owns = [parameter, average, state["exp_avg"], state["exp_avg_sq"]]
-                for view, own in zip(views, owns, strict=True):
-                    part = unpadded(view[name][place], own.shape, trainer.config.hidden_size)
-                    yield part, own.detach().view(part.shape)
+        Its epochs are recorded.
+        """
+        if trainer not in self._places:
+            return
+        *flat_4O, best_O = self._state[:, self._places.index(trainer), self._index(trainer)]
+        stacks = self._stacks(trainer)
+        for flat_O, own in zip(flat_4O, stacks, strict=True):
+            torch._foreach_copy_(own, _split(flat_O, own))
+        for parameter in trainer.model.parameters():
+            trainer.optimizer.state[parameter]["step"].fill_(trainer.first_step)
+        if trainer.progress.best_epoch:
+            best = dict(zip(self._shapes, _split(best_O.cpu(), stacks[1]), strict=True))
+            state = trainer.average.state_dict()
+            trainer.progress.best = {name: best.get(name, state[name]).cpu().clone() for name in state}
+
+    @torch.no_grad()
+    def _seat(self, trainers: Sequence[Trainer]) -> None:
+        """Give newcomers the places of those who are gone."""
+        self._places = [trainer if trainer in trainers else None for trainer in self._places]
+        for trainer in trainers:
+            if trainer not in self._places:
+                place = self._places.index(None)
+                self._places[place] = trainer
+                self._take(trainer, place)
+
+    def _take(self, trainer: Trainer, place: int) -> None:
+        """A training's parameters, and what makes its masks, to its place; what was there is gone."""
+        stacks = self._stacks(trainer)
+        if best := trainer.progress.best:
+            stacks.append([best[name].to(self._device) for name in self._shapes])
+        own = torch.stack([torch.cat([tensor.reshape(-1) for tensor in tensors]) for tensors in stacks])
+        self._state[:, place] = 0
+        self._state[: len(own), place, self._index(trainer)] = own
+        for name, buffer in self._buffers.items():
+            buffer[place] = trainer.model.get_buffer(name)
+
+    def _stacks(self, trainer: Trainer) -> list[list[Tensor]]:
+        """A trainer's own parameters, their average and AdamW's moments, in the order of the stack."""
+        parameters = [trainer.model.get_parameter(name).detach() for name in self._shapes]
+        states = [_state(trainer.optimizer, trainer.model.get_parameter(name)) for name in self._shapes]
+        return [
+            parameters,
+            [trainer.average.get_parameter(name).detach() for name in self._shapes],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+        ]
+
+    def _index(self, trainer: Trainer) -> Tensor:
+        """(O,) where a trainer's own parameters lie among the padded ones."""
+        size = trainer.config.hidden_size
+        if size not in self._indices:
+            views = self._views(torch.arange(self._state.shape[-1])[None])
+            parts = [
+                unpadded(views[name][0], trainer.model.get_parameter(name).shape, size).reshape(-1)
+                for name in self._shapes
+            ]
+            self._indices[size] = torch.cat(parts).to(self._device)
+        return self._indices[size]
 
     def _views(self, stack_PN: Tensor) -> Named:
         """The parameters of a stack by name, each with the lanes as first axis."""
@@ -124,26 +202,29 @@ class Lanes:
         named = zip(self._shapes.items(), parts, strict=True)
         return {name: torch.unflatten(part, 1, shape) for (name, shape), part in named}
 
-    def _train(self, batches: Batches) -> Tensor:
-        """(P,) mean training losses of the epoch."""
-        orders = np.stack([plan.order for plan in self._plans])
-        keys_SP = send(np.stack([plan.keys for plan in self._plans], axis=1), self._device)
-        factors = send(self._factors(), self._device)
-        views = self._views(self.weights_PN)
-        leaves = {name: view.detach().requires_grad_() for name, view in views.items()}
-        gradient_PN = torch.empty_like(self.weights_PN)
-        is_finite_P = torch.ones(len(self._trainers), dtype=torch.bool, device=self._device)
-        total_P = torch.zeros(len(self._trainers), device=self._device)
+    def _train_steps(self) -> None:
+        """An epoch of everyone; its mean training losses in `_total_P`."""
+        plans = [None if trainer is None else trainer.plan() for trainer in self._places]
+        known = next(plan for plan in plans if plan is not None)
+        idle = Plan(np.zeros_like(known.order), np.zeros_like(known.keys), np.zeros_like(known.rates), 0)
+        orders = np.stack([(plan or idle).order for plan in plans])
+        keys_SP = send(np.stack([(plan or idle).keys for plan in plans], axis=1), self._device)
+        factors = send(self._factors(plans, len(known.rates)), self._device)
+        self._is_live_P.copy_(send(np.array([plan is not None for plan in plans]), self._device))
+        self._total_P.zero_()
         self._network.train()
-        for step, chosen_PB in enumerate(batches.split(orders, self._trainers[0].training.batch_size)):
-            keys = {name: keys_SP[step] for name in self._buffers if name.endswith(".key")}
-            loss_P = self._losses({**leaves, **self._buffers, **keys}, batches, chosen_PB)
-            gradients = torch.autograd.grad(loss_P.sum(), list(leaves.values()))
-            torch.cat([gradient.flatten(1) for gradient in gradients], dim=1, out=gradient_PN)
-            is_finite_P &= loss_P.isfinite()
-            self._update(gradient_PN, is_finite_P[:, None], factors[step])
-            total_P += loss_P.detach() * chosen_PB.shape[1]
-        return total_P / len(self._plans[0].order)
+        for number, chosen_PB in enumerate(self._train.split(orders, self._batch_size)):
+            self._step(self._train_step, chosen_PB, keys_SP[number], factors[number])
+        self._total_P /= len(known.order)
+
+    def _train_step(self, chosen_PB: Tensor, key_P: Tensor, factors: Tensor) -> None:
+        keys = {name: key_P for name in self._buffers if name.endswith(".key")}
+        loss_P = self._losses({**self._leaves, **self._buffers, **keys}, self._train, chosen_PB)
+        gradients = torch.autograd.grad(loss_P.sum(), list(self._leaves.values()))
+        torch.cat([gradient.flatten(1) for gradient in gradients], dim=1, out=self._gradient_PN)
+        self._is_live_P &= loss_P.isfinite()
+        self._update(self._is_live_P[:, None], factors)
+        self._total_P += loss_P.detach() * chosen_PB.shape[1]
 
     def _losses(self, state: Named, batches: Batches, chosen: Tensor) -> Tensor:
         """(P,) losses of parameters and buffers with a leading axis of lanes.
@@ -152,11 +233,10 @@ class Lanes:
             chosen: (P, B) windows (indices) of each lane, or (B,) the same for all.
         """
         axis = 0 if chosen.dim() == 2 else None
-        kind = self._trainers[0].training.loss
 
         def loss(state: Named, inputs: Inputs, target_BH: Tensor, observed_BH: Tensor) -> Tensor:
             y_BHQ: Tensor = torch.func.functional_call(self._network, state, tuple(inputs))
-            return forecast_loss(kind, y_BHQ.float(), target_BH, observed_BH, self._trainers[0].levels_Q)
+            return forecast_loss(self._loss, y_BHQ.float(), target_BH, observed_BH, self._levels_Q)
 
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
             losses_P: Tensor = torch.vmap(loss, in_dims=(0, axis, axis, axis))(
@@ -164,31 +244,37 @@ class Lanes:
             )
         return losses_P
 
-    def _factors(self) -> NDArray[np.float32]:
+    def _factors(self, plans: Sequence[Plan | None], steps: int) -> NDArray[np.float32]:
         """(S, 5, P, 1) what differs between lanes in `_update`, in the order in which it takes them."""
+        idle = np.broadcast_to([[1.0], [1.0], [0.0], [1.0], [0.0]], (5, steps))
         columns = []
-        for trainer, plan in zip(self._trainers, self._plans, strict=True):
+        for trainer, plan in zip(self._places, plans, strict=True):
+            if trainer is None or plan is None:
+                columns.append(idle)
+                continue
             training = trainer.training
-            steps = plan.first_step + 1 + np.arange(len(plan.rates))
+            taken = plan.first_step + 1 + np.arange(steps)
             columns.append(
-                [
-                    np.full(len(steps), training.gradient_clip),
-                    1 - plan.rates * training.weight_decay,
-                    plan.rates / (1 - BETAS[0] ** steps),
-                    np.sqrt(1 - BETAS[1] ** steps),
-                    np.where(steps == 1, 1.0, 1 - training.average_decay),
-                ]
+                np.stack(
+                    [
+                        np.full(steps, training.gradient_clip),
+                        1 - plan.rates * training.weight_decay,
+                        plan.rates / (1 - BETAS[0] ** taken),
+                        np.sqrt(1 - BETAS[1] ** taken),
+                        np.where(taken == 1, 1.0, 1 - training.average_decay),
+                    ]
+                )
             )
         return np.array(columns, dtype=np.float32).transpose(2, 1, 0)[..., None]
 
-    def _update(self, gradient_PN: Tensor, is_finite_P1: Tensor, factors: Tensor) -> None:
+    def _update(self, is_live_P1: Tensor, factors: Tensor) -> None:
         """One step of clipping, AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) and averaging.
 
         All lanes and parameters are one matrix, so it takes a dozen launches whatever their number.
         """
         clip_P1, kept_P1, rate_P1, root_P1, average_P1 = factors
-        scale_P1 = (clip_P1 / (gradient_PN.norm(dim=1, keepdim=True) + 1e-6)).clamp(max=1)
-        gradient_PN = torch.where(is_finite_P1, gradient_PN * scale_P1, 0.0)
+        scale_P1 = (clip_P1 / (self._gradient_PN.norm(dim=1, keepdim=True) + 1e-6)).clamp(max=1)
+        gradient_PN = torch.where(is_live_P1, self._gradient_PN * scale_P1, 0.0)
         self.weights_PN[:, : self._matrices].mul_(kept_P1)
         self.first_PN.lerp_(gradient_PN, 1 - BETAS[0])
         self.second_PN.mul_(BETAS[1]).addcmul_(gradient_PN, gradient_PN, value=1 - BETAS[1])
@@ -196,18 +282,32 @@ class Lanes:
         self.weights_PN.addcmul_(self.first_PN / spread_PN, rate_P1, value=-1)
         self.average_PN.lerp_(self.weights_PN, average_P1)
 
-    def _evaluate(self, batches: Batches) -> Tensor:
-        """(P,) mean losses of the averaged weights, on the same windows."""
-        total_P = torch.zeros(len(self._trainers), device=self._device)
-        count = torch.zeros((), device=self._device)
-        averages = {**self._views(self.average_PN), **self._buffers}
+    def _validate_all(self, batches: Batches) -> None:
+        """The losses of the averaged weights, on the same windows: their sum, and of how many targets."""
+        self._total_P.zero_()
+        self._count.zero_()
         self._network.eval()
         with torch.no_grad():
-            for chosen_B in batches.in_order(4 * self._trainers[0].training.batch_size):
-                observed = batches.targets(chosen_B)[1].sum()
-                total_P += self._losses(averages, batches, chosen_B) * observed
-                count += observed
-        return total_P / count
+            for chosen_B in batches.in_order(4 * self._batch_size):
+                self._look(self._validate, chosen_B)
+
+    def _validate(self, chosen_B: Tensor) -> None:
+        assert self._validation is not None
+        observed = self._validation.targets(chosen_B)[1].sum()
+        averages = {**self._views(self.average_PN), **self._buffers}
+        self._total_P += self._losses(averages, self._validation, chosen_B) * observed
+        self._count += observed
+
+    def _keep(self, is_better: Sequence[bool]) -> None:
+        """Note the averages that are the best of their trainings."""
+        is_better_P = send(np.array(is_better), self._device)
+        torch.where(is_better_P[:, None], self.average_PN, self.best_PN, out=self.best_PN)
+
+
+def _split(flat_O: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """A trainer's own parameters one after the other, in these shapes."""
+    parts = torch.split(flat_O, [tensor.numel() for tensor in like])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, like, strict=True)]
 
 
 def _largest(trainers: Sequence[Trainer]) -> Forecaster:

@@ -23,18 +23,25 @@ def adamw(model: nn.Module, training: TrainingConfig) -> torch.optim.AdamW:
         {"params": [p for p in parameters if is_decayed(p)], "weight_decay": training.weight_decay},
         {"params": [p for p in parameters if not is_decayed(p)], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=training.learning_rate, betas=BETAS, eps=EPSILON, fused=True)
+    device = parameters[0].device
+    on_gpu = device.type == "cuda"
+    # A graph of steps must find the rate in memory, and AdamW must count the steps there.
+    rate = torch.tensor(training.learning_rate, device=device) if on_gpu else training.learning_rate
+    return torch.optim.AdamW(groups, lr=rate, betas=BETAS, eps=EPSILON, fused=True, capturable=on_gpu)
 
 
-def descend(optimizer: torch.optim.AdamW, loss: Tensor, rate: float, clip: float) -> None:
+def descend(optimizer: torch.optim.AdamW, loss: Tensor, rate: Tensor, clip: float) -> None:
     """One step down a loss.
 
     Args:
-        rate: the learning rate of this step.
+        rate: the learning rate of this step, a scalar.
         clip: the largest norm of the gradient of all parameters.
     """
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        if isinstance(group["lr"], Tensor):
+            group["lr"].copy_(rate)
+        else:
+            group["lr"] = rate.item()
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip)

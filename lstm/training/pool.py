@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +23,9 @@ from lstm.training.lanes import Lanes, bucket
 from lstm.training.recipe import TrainingConfig
 from lstm.training.trainer import Trainer
 from lstm.windows import Windows
+
+CHECKPOINT_SECONDS = 10.0
+"""Between two checkpoints of a lane: its epochs take far less time than writing all of it would."""
 
 
 class LaunchFailed(NightcastError):
@@ -42,6 +46,7 @@ class _Group:
 
     train: Batches
     validation: Batches | None
+    lanes: Lanes | None = None
     seats: list[_Seat] = field(default_factory=list)
     is_running: bool = False
 
@@ -54,13 +59,15 @@ class _Group:
 class LanePool:
     """Trains what threads bring, each thread one training at a time.
 
-    There is no thread of the pool's own: of the threads that wait for an epoch of one bucket, the first to
-    notice that all do trains it, then each goes on with its own losses.
+    Of the threads that wait for an epoch of one bucket, the first to notice that all do hands it to the
+    pool's own, which alone uses the device; then each goes on with its own losses.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._device = threading.Lock()
+        # A step is captured by the thread that has run it before: CUDA's libraries set themselves up for each
+        # thread, which no capture survives.
+        self._device = ThreadPoolExecutor(1, "lanes")
         self._groups: dict[Hashable, _Group] = {}
 
     def train(
@@ -89,7 +96,14 @@ class LanePool:
         trainer = Trainer(config, training, panel, train, validation, device, epochs)
         seat, key = _Seat(trainer), bucket(trainer)
         try:
-            return run(trainer, lambda: self._train_epoch(seat, key), checkpoint, on_epoch)
+            return run(
+                trainer,
+                lambda: self._train_epoch(seat, key),
+                checkpoint,
+                on_epoch,
+                lambda: self._bring_back(seat, key),
+                CHECKPOINT_SECONDS,
+            )
         finally:
             self._leave(seat, key)
 
@@ -116,12 +130,9 @@ class LanePool:
     def _launch(
         self, group: _Group, trainers: Sequence[Trainer]
     ) -> Sequence[tuple[float, float | None] | LaunchFailed]:
-        """Train an epoch of a group; groups take turns on the device."""
+        """Have an epoch of a group trained; groups take turns on the device."""
         try:
-            with self._device:
-                lanes = Lanes(trainers)
-                losses = lanes.train_epoch(group.train, group.validation)
-                lanes.put_back()
+            losses = self._device.submit(self._train, group, trainers).result()
         except BaseException as error:  # noqa: BLE001 - every seat raises it; none may wait for ever
             failed = LaunchFailed(
                 f"an epoch of {len(trainers)} lanes could not be trained: {type(error).__name__}: {error}. "
@@ -130,6 +141,23 @@ class LanePool:
             failed.__cause__ = error
             return [failed] * len(trainers)
         return losses
+
+    def _train(self, group: _Group, trainers: Sequence[Trainer]) -> list[tuple[float, float | None]]:
+        """In the group's lanes, or in new ones where they do not suit its trainings any more."""
+        if group.lanes is None or not group.lanes.suit(trainers):
+            if group.lanes is not None:
+                for trainer in trainers:
+                    group.lanes.put_back(trainer)
+            # Before new ones need the memory.
+            group.lanes = None
+            group.lanes = Lanes(trainers, group.train, group.validation)
+        return group.lanes.train_epoch(trainers)
+
+    def _bring_back(self, seat: _Seat, key: Hashable) -> None:
+        """What was trained of a seat, to its trainer."""
+        group = self._groups.get(key)
+        if group is not None and group.lanes is not None:
+            self._device.submit(group.lanes.put_back, seat.trainer).result()
 
     def _join(self, seat: _Seat, key: Hashable) -> _Group:
         if key not in self._groups:

@@ -10,6 +10,8 @@ epoch, D what the encoder reads of a step.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -76,21 +78,20 @@ def pretrain(model: Forecaster, training: TrainingConfig, batches: Batches) -> l
     optimizer = adamw(masked, training)
     drawn = min(len(batches), training.windows_per_epoch)
     steps = -(-drawn // training.batch_size)
+    rate = partial(learning_rate, total=training.pretrain_epochs * steps, peak=training.learning_rate)
     losses = []
     masked.train()
     for epoch in range(training.pretrain_epochs):
         generator = np.random.Generator(np.random.Philox(key=[training.seed, _FIRST_STREAM + epoch]))
         order = generator.choice(len(batches), drawn, replace=False)
         keys_S = send(generator.integers(-(2**63), 2**63, size=steps, dtype=np.int64), device)
+        rates_S = send(np.array([rate(epoch * steps + number) for number in range(steps)]), device)
         total = torch.zeros((), device=device)
         for number, chosen_B in enumerate(batches.split(order, training.batch_size)):
             hidden_BG = generator.random((len(chosen_B), config.lookback // config.segment_length)) < SHARE
             set_key(model, keys_S[number])
             loss = masked(batches.inputs(chosen_B), send(hidden_BG, device))
-            rate = learning_rate(
-                epoch * steps + number, training.pretrain_epochs * steps, training.learning_rate
-            )
-            descend(optimizer, loss, rate, training.gradient_clip)
+            descend(optimizer, loss, rates_S[number], training.gradient_clip)
             total += loss.detach() * len(chosen_B)
         losses.append(float(total) / drawn)
     return losses

@@ -25,6 +25,7 @@ from lstm.scaling import ScaledPanel
 from lstm.training.batches import Batches
 from lstm.training.checkpoint import EpochLoss, Progress, load_checkpoint, save_checkpoint
 from lstm.training.device import send
+from lstm.training.graphs import Repeated
 from lstm.training.initial import seeded
 from lstm.training.loss import forecast_loss
 from lstm.training.optimizer import adamw, descend
@@ -96,6 +97,8 @@ class Trainer:
         self.progress = Progress()
         self._panel = panel
         self._windows = train, validation
+        self._step, self._look = Repeated(), Repeated()
+        self._total, self._count = torch.zeros(2, device=device)
 
     @property
     def is_over(self) -> bool:
@@ -103,6 +106,21 @@ class Trainer:
         epochs = len(self.progress.history)
         waited = epochs - self.progress.best_epoch
         return epochs >= self.last or (self._windows[1] is not None and waited >= self.training.patience)
+
+    @property
+    def first_step(self) -> int:
+        """Steps of the epochs so far."""
+        return len(self.progress.history) * self._steps
+
+    @property
+    def _steps(self) -> int:
+        """Of an epoch."""
+        return -(-self._drawn // self.training.batch_size)
+
+    @property
+    def _drawn(self) -> int:
+        """Windows of an epoch, which so costs the same however many there are."""
+        return min(len(self._windows[0]), self.training.windows_per_epoch)
 
     @cached_property
     def data(self) -> str:
@@ -132,45 +150,48 @@ class Trainer:
         Raises:
             TrainingDiverged: a loss is not finite.
         """
-        train, validation = self.batches
-        train_loss = self._train(train)
-        self.record(train_loss, None if validation is None else self._evaluate(validation))
+        train_loss = self._train()
+        if self.record(train_loss, None if self._windows[1] is None else self._evaluate()):
+            state = self.average.state_dict()
+            self.progress.best = {key: value.detach().cpu().clone() for key, value in state.items()}
 
     def plan(self) -> Plan:
         """The next epoch's plan, from a counter-based generator (Philox: Salmon et al. 2011)."""
         training, epoch = self.training, len(self.progress.history)
-        windows = len(self._windows[0])
-        # Drawn, not a permutation cut short: an epoch costs the same however many windows there are.
-        drawn = min(windows, training.windows_per_epoch)
-        steps = -(-drawn // training.batch_size)
         generator = np.random.Generator(np.random.Philox(key=[training.seed, epoch]))
-        first, total = epoch * steps, training.max_epochs * steps
+        steps, first = self._steps, self.first_step
+        total = training.max_epochs * steps
         rates = [learning_rate(first + step, total, training.learning_rate) for step in range(steps)]
         return Plan(
             keys=generator.integers(-(2**63), 2**63, size=steps, dtype=np.int64),
-            order=generator.choice(windows, drawn, replace=False),
+            order=generator.choice(len(self._windows[0]), self._drawn, replace=False),
             rates=np.array(rates),
             first_step=first,
         )
 
-    def record(self, train_loss: float, loss: float | None) -> None:
-        """Note an epoch's losses, and keep the average if it is the best so far.
+    def improves(self, train_loss: float, loss: float | None) -> bool:
+        """Whether the average of an epoch with these losses is to be kept: no epoch before was better."""
+        best = self.progress.best_loss
+        is_finite = all(math.isfinite(number) for number in (train_loss, loss) if number is not None)
+        return is_finite and (loss is None or best is None or loss < best)
+
+    def record(self, train_loss: float, loss: float | None) -> bool:
+        """Note an epoch's losses; True if the average is the best so far, and so to be kept.
 
         Raises:
             TrainingDiverged: one is not finite.
         """
         epoch = len(self.progress.history) + 1
-        if not (math.isfinite(train_loss) and (loss is None or math.isfinite(loss))):
+        if not all(math.isfinite(number) for number in (train_loss, loss) if number is not None):
             raise TrainingDiverged(
                 f"epoch {epoch}: the training loss is {train_loss}, the validation loss {loss}. "
                 f"Remedy: a learning rate below {self.training.learning_rate:g}"
             )
-        progress = self.progress
-        progress.history.append(EpochLoss(train_loss, loss))
-        if loss is None or progress.best_loss is None or loss < progress.best_loss:
-            progress.best_epoch, progress.best_loss = epoch, loss
-            state = self.average.state_dict()
-            progress.best = {key: value.detach().cpu().clone() for key, value in state.items()}
+        is_best = self.improves(train_loss, loss)
+        self.progress.history.append(EpochLoss(train_loss, loss))
+        if is_best:
+            self.progress.best_epoch, self.progress.best_loss = epoch, loss
+        return is_best
 
     def save(self, path: Path) -> None:
         """Write a checkpoint."""
@@ -198,36 +219,53 @@ class Trainer:
     def _modules(self) -> dict[str, nn.Module]:
         return {"model": self.model, "average": self.average}
 
+    @property
+    def _validation(self) -> Batches:
+        validation = self.batches[1]
+        assert validation is not None
+        return validation
+
     def _batches(self, windows: Windows) -> Batches:
         return Batches(self._panel, windows, self.config.lookback, self.config.horizon, self.device)
 
-    def _train(self, batches: Batches) -> float:
+    def _train(self) -> float:
         """Steps over the windows drawn for this epoch; their mean loss."""
-        plan, training = self.plan(), self.training
-        keys_S = send(plan.keys, self.device)
-        parameters: list[Tensor] = list(self.model.parameters())
-        averages: list[Tensor] = list(self.average.parameters())
+        plan = self.plan()
+        keys_S, rates_S = send(plan.keys, self.device), send(plan.rates, self.device)
         self.model.train()
-        total = torch.zeros((), device=self.device)
-        for number, chosen_B in enumerate(batches.split(plan.order, training.batch_size)):
-            set_key(self.model, keys_S[number])
-            loss = self._loss(self.model, batches, chosen_B)
-            descend(self.optimizer, loss, plan.rates[number], training.gradient_clip)
-            is_first = plan.first_step + number == 0
-            with torch.no_grad():
-                torch._foreach_lerp_(averages, parameters, 1.0 if is_first else 1 - training.average_decay)
-            total += loss.detach() * len(chosen_B)
-        return float(total) / len(plan.order)
+        self._total.zero_()
+        for number, chosen_B in enumerate(self.batches[0].split(plan.order, self.training.batch_size)):
+            self._step(self._train_step, chosen_B, keys_S[number], rates_S[number])
+            if plan.first_step + number == 0:
+                self._average(1.0)
+        return float(self._total) / len(plan.order)
 
-    def _evaluate(self, batches: Batches) -> float:
+    def _train_step(self, chosen_B: Tensor, key: Tensor, rate: Tensor) -> None:
+        set_key(self.model, key)
+        loss = self._loss(self.model, self.batches[0], chosen_B)
+        descend(self.optimizer, loss, rate, self.training.gradient_clip)
+        self._average(1 - self.training.average_decay)
+        self._total += loss.detach() * len(chosen_B)
+
+    @torch.no_grad()
+    def _average(self, weight: float) -> None:
+        """Move the average towards the weights; all the way by 1."""
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), weight)
+
+    def _evaluate(self) -> float:
         """Mean loss of the averaged weights."""
-        total, count = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
-        with torch.inference_mode():
-            for chosen_B in batches.in_order(4 * self.training.batch_size):
-                observed = batches.targets(chosen_B)[1].sum()
-                total += self._loss(self.average, batches, chosen_B) * observed
-                count += observed
-        return float(total / count)
+        self._total.zero_()
+        self._count.zero_()
+        for chosen_B in self._validation.in_order(4 * self.training.batch_size):
+            self._look(self._validate, chosen_B)
+        return float(self._total / self._count)
+
+    @torch.no_grad()
+    def _validate(self, chosen_B: Tensor) -> None:
+        validation = self._validation
+        observed = validation.targets(chosen_B)[1].sum()
+        self._total += self._loss(self.average, validation, chosen_B) * observed
+        self._count += observed
 
     def _loss(self, model: nn.Module, batches: Batches, chosen_B: Tensor) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
