@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
+import subprocess
+import sys
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -117,7 +121,10 @@ def test_threads_may_change_between_forward_and_backward() -> None:
 
 
 @NATIVE
-def test_beside_several_threads_of_torchs_the_native_kernel_takes_long_batches_and_small_layers() -> None:
+def test_beside_several_threads_of_torchs_the_native_kernel_takes_long_batches_and_small_layers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(native, "shares_threads", lambda: False)
     module, small = (kernels.LSTM(1, size, batch_first=True) for size in (17, 16))
     short, long, narrow = torch.zeros(64, 24, 1), torch.zeros(64, 1000, 1), torch.zeros(16, 1000, 1)
     with torch_threads(2):
@@ -134,6 +141,85 @@ def test_beside_several_threads_of_torchs_the_native_kernel_takes_long_batches_a
             assert dispatch.choose(module, short) is native.layer
         finally:
             kernels.set_threads(None)
+
+
+@NATIVE
+def test_on_several_threads_of_torchs_the_native_kernel_takes_many_rows_and_narrow_layers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(native, "shares_threads", lambda: True)
+    wide, middle, narrow = (kernels.LSTM(1, size, batch_first=True) for size in (129, 33, 32))
+    with torch_threads(2):
+        assert dispatch.choose(wide, torch.zeros(64, 1, 1)) is native.layer
+        assert dispatch.choose(wide, torch.zeros(63, 1000, 1)) is None
+        assert dispatch.choose(middle, torch.zeros(16, 1000, 1)) is native.layer
+        assert dispatch.choose(middle, torch.zeros(16, 168, 1)) is None
+        assert dispatch.choose(narrow, torch.zeros(4, 1, 1)) is native.layer
+        assert dispatch.choose(narrow, torch.zeros(3, 1000, 1)) is None
+        with torch.inference_mode():
+            assert dispatch.choose(middle, torch.zeros(16, 1000, 1)) is None
+
+
+@NATIVE
+@pytest.mark.parametrize("present", [1, 2, 5])
+def test_a_borrowed_team_of_any_size_does_all_the_work(present: int) -> None:
+    """OpenMP gives what threads it has, which may be fewer than were asked for."""
+    asked = []
+    work = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+    @ctypes.CFUNCTYPE(None, work, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
+    def team(run: Callable[[int], None], data: int, threads: int, flags: int) -> None:
+        asked.append(threads)
+        for _ in range(present):
+            run(data)
+
+    ours, theirs = twins("gru", 5, 33, batch_first=True)
+    x = torch.randn(70, 200, 5)
+    library = native.library()
+    assert library is not None
+    library.nightcast_borrow(team)
+    try:
+        with kernels.using("native"), torch_threads(3):
+            ours(x)[0].square().sum().backward()
+    finally:
+        library.nightcast_borrow(native._team())
+    theirs(x)[0].square().sum().backward()
+    assert asked == [3, 3]
+    torch.testing.assert_close(ours.weight_hh_l0.grad, theirs.weight_hh_l0.grad, rtol=1e-4, atol=1e-4)
+
+
+@NATIVE
+@pytest.mark.skipif(not native.shares_threads(), reason="torch has another OpenMP than GNU's")
+@pytest.mark.parametrize("is_borrowed", [True, False])
+def test_the_team_is_torchs_own(is_borrowed: bool) -> None:
+    """While the kernel runs beside torch on two threads, no thread is there that torch did not have alone."""
+    script = f"""
+import threading, torch
+from pathlib import Path
+from lstm import kernels
+from lstm.kernels import native
+if not {is_borrowed}:
+    native.library().nightcast_borrow(None)
+def threads():
+    return set(Path("/proc/self/task").iterdir())
+is_over, seen = threading.Event(), set()
+def watch():
+    while not is_over.is_set():
+        seen.update(threads())
+torch.set_num_threads(2)
+torch.randn(999, 999) @ torch.randn(999, 999)
+watcher = threading.Thread(target=watch)
+watcher.start()
+before = threads()
+layer = kernels.LSTM(8, 64, batch_first=True)
+with kernels.using("native"):
+    layer(torch.randn(256, 500, 8))[0].sum().backward()
+is_over.set()
+watcher.join()
+print(len(seen - before))
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert (int(found) == 0) is is_borrowed
 
 
 @NATIVE

@@ -121,12 +121,14 @@ def test_no_network_is_built_while_another_draws_its_initial_weights() -> None:
     other.join()
 
 
-def test_threads() -> None:
-    """The recurrent kernel's are its own; torch keeps to one."""
+@pytest.mark.parametrize("are_shared", [True, False])
+def test_threads(monkeypatch: pytest.MonkeyPatch, are_shared: bool) -> None:
+    """Where the recurrent kernel has threads of its own, torch keeps to one."""
     before = torch.get_num_threads()
+    monkeypatch.setattr(kernels, "shares_threads", lambda: are_shared)
     try:
         set_threads(3)
-        assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == (3 if are_shared else 1)
         assert native._threads == 3
     finally:
         torch.set_num_threads(before)

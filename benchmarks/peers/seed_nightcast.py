@@ -1,7 +1,6 @@
 """`seed` by the same plain torch loop over Nightcast's `LSTM`, which gives the last state alone.
 
-Threads are the recurrent kernel's; torch has one for the rest. On a GPU a step is captured once and repeated,
-as in Nightcast's own training.
+Threads are as in Nightcast's own training. On a GPU a step is captured once and repeated, as there.
 """
 
 from __future__ import annotations

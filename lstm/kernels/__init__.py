@@ -6,5 +6,6 @@ from lstm.kernels.modules import GRU as GRU
 from lstm.kernels.modules import LSTM as LSTM
 from lstm.kernels.modules import RNN as RNN
 from lstm.kernels.native import set_threads as set_threads
+from lstm.kernels.native import shares_threads as shares_threads
 from lstm.kernels.trace import Trace as Trace
 from lstm.kernels.trace import tracing as tracing

@@ -24,7 +24,7 @@ VARIABLE = "NIGHTCAST_KERNEL"
 # From `make bench BENCHMARKS=sweep`: rows of a batch; rows times steps; hidden sizes.
 _LEAST_BATCH, _LARGE_BATCH = 4, 64
 _SHORT, _LONG = 500, 10_000
-_SMALL = 16
+_SMALL, _NARROW, _MIDDLE = 16, 32, 128
 # Where ``auto`` trains with the persistent kernel instead of cuDNN: by chip (`torch.cuda.get_device_name`),
 # module's mode and padded hidden size, the smallest batch with which it was measured to be faster, at so many
 # steps (docs/performance.md). Everything else is cuDNN's.
@@ -146,16 +146,19 @@ def _fits(module: nn.RNNBase, x: Tensor) -> bool:
 def _is_faster(module: nn.RNNBase, x: Tensor) -> bool:
     """Rows of the batch lie along the vectors: a batch of a few rows leaves most of a vector idle.
 
-    Where torch has several threads, it shares out the products of a step better, and its threads spin on the
-    cores of ours: what is short is left to it, but for the smallest layers (`lstm.kernels.set_threads` parts
-    the two).
+    Several threads share the rows, so torch, which shares out the products of a step, is better with few rows
+    and large layers. Where they are torch's and ours are others (`lstm.kernels.shares_threads`), torch's spin
+    on the cores of ours: what is short is left to it too, but for the smallest layers.
     """
     batch, steps = _batch_and_steps(module, x)
     is_training = torch.is_grad_enabled()
-    if native.has_own_threads() or torch.get_num_threads() == 1:
+    if torch.get_num_threads() == 1 or (native.has_own_threads() and not native.shares_threads()):
         return batch >= _LEAST_BATCH and (batch * steps >= _SHORT or not is_training)
-    if module.hidden_size <= _SMALL:
+    if module.hidden_size <= (_NARROW if native.shares_threads() else _SMALL):
         return batch >= _LEAST_BATCH
+    if native.shares_threads():
+        is_long = is_training and module.hidden_size <= _MIDDLE and batch * steps >= _LONG
+        return batch >= _LARGE_BATCH or is_long
     return batch * steps >= _LONG and (batch >= _LARGE_BATCH or is_training)
 
 

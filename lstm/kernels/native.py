@@ -9,6 +9,7 @@ Axes: B batch, T time steps, I inputs, H hidden size.
 from __future__ import annotations
 
 import ctypes
+import os
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -61,8 +62,30 @@ def library() -> ctypes.CDLL | None:
                 # Built for another machine: a checkout or a model's code that was carried here.
                 return None
             loaded.nightcast_work_floats.restype = ctypes.c_int64
+            if (team := _team()) is not None:
+                loaded.nightcast_borrow(team)
             return loaded
     return None
+
+
+@cache
+def _team() -> ctypes.c_void_p | None:
+    """GNU OpenMP's entry point in the runtime that torch brought along; None where it has another.
+
+    Threads of one runtime wait for each other in one place; those of two spin on each other's cores.
+    """
+    for path in sorted(Path(torch.__file__).parent.glob("lib/libgomp*")):
+        try:
+            runtime = ctypes.CDLL(str(path), mode=os.RTLD_NOLOAD | os.RTLD_NOW)
+        except OSError:
+            continue
+        return ctypes.cast(runtime.GOMP_parallel, ctypes.c_void_p)
+    return None
+
+
+def shares_threads() -> bool:
+    """Whether the native kernel runs on torch's own threads."""
+    return library() is not None and _team() is not None
 
 
 def widths() -> tuple[int, ...]:

@@ -34,11 +34,12 @@ def choose_device(wanted: Wanted = "auto") -> torch.device:
 
 
 def set_threads(count: int = 1) -> None:
-    """CPU threads of the recurrent layers in this process; everything else keeps to one.
+    """CPU threads of this process.
 
-    Its operations are too short to share, and torch's threads spin on the cores of the recurrent kernel.
+    Where the recurrent layers can't run on torch's threads, torch keeps to one: the others would spin on the
+    cores of the recurrent kernel.
     """
-    torch.set_num_threads(1)
+    torch.set_num_threads(count if kernels.shares_threads() else 1)
     kernels.set_threads(count)
 
 

@@ -2,6 +2,7 @@
 #include "native.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #define EXPORT __attribute__((visibility("default")))
@@ -45,14 +46,43 @@ typedef struct {
     int backward;
 } share;
 
-static void *run_share(void *argument) {
-    const share *s = argument;
-    (s->backward ? s->c->backward : s->c->forward)(s->l, s->packed, s->own, s->first, s->last);
+/* Shares that threads take one after the other, until there are none. */
+typedef struct {
+    const share *shares;
+    int64_t count;
+    atomic_int_fast64_t next;
+} queue;
+
+static void run_shares(void *argument) {
+    queue *q = argument;
+    for (int64_t i; (i = atomic_fetch_add(&q->next, 1)) < q->count;) {
+        const share *s = &q->shares[i];
+        (s->backward ? s->c->backward : s->c->forward)(s->l, s->packed, s->own, s->first, s->last);
+    }
+}
+
+/* GOMP_parallel of an OpenMP runtime that is in this process anyway: its threads are there already, and ours would
+ * have to share the cores with them, which spin for a while after each of their own tasks. */
+typedef void (*team)(void (*work)(void *), void *data, unsigned threads, unsigned flags);
+static team borrowed;
+
+EXPORT void nightcast_borrow(void *gomp_parallel) { borrowed = (team)gomp_parallel; }
+
+static void *run_thread(void *argument) {
+    run_shares(argument);
     return NULL;
 }
 
-/* Whole blocks of columns to each thread; a thread that cannot be started has its share done here. Returns how many
- * shares there were: their sums lie in the first memories. */
+/* By threads of our own. Of those that cannot be started the others do the work. */
+static void run_queue(queue *q) {
+    pthread_t started[MOST_THREADS];
+    int64_t count = 0;
+    while (count < q->count - 1 && pthread_create(&started[count], NULL, run_thread, q) == 0) count++;
+    run_shares(q);
+    while (count) pthread_join(started[--count], NULL);
+}
+
+/* Whole blocks of columns to each thread. Returns how many shares there were: their sums lie in the first memories. */
 static int64_t run_threads(const layer *l, int backward) {
     const code *c = code_of(l->lanes);
     const int64_t packed = c->packed_floats(l, backward), own = c->own_floats(l, backward);
@@ -61,8 +91,6 @@ static int64_t run_threads(const layer *l, int backward) {
     int64_t threads = l->threads < blocks ? l->threads : blocks;
     if (threads > MOST_THREADS) threads = MOST_THREADS;
     share shares[MOST_THREADS];
-    pthread_t started[MOST_THREADS];
-    int is_started[MOST_THREADS] = {0};
     c->pack(l, backward, l->work);
     for (int64_t i = 0; i < threads; i++) {
         int64_t last = blocks * (i + 1) / threads * block;
@@ -74,15 +102,13 @@ static int64_t run_threads(const layer *l, int backward) {
                             last < columns ? last : columns,
                             backward};
     }
-    for (int64_t i = 1; i < threads; i++)
-        is_started[i] = pthread_create(&started[i], NULL, run_share, &shares[i]) == 0;
-    run_share(&shares[0]);
-    for (int64_t i = 1; i < threads; i++) {
-        if (is_started[i])
-            pthread_join(started[i], NULL);
-        else
-            run_share(&shares[i]);
-    }
+    queue q = {shares, threads, 0};
+    if (threads == 1)
+        run_shares(&q);
+    else if (borrowed)
+        borrowed(run_shares, &q, (unsigned)threads, 0);
+    else
+        run_queue(&q);
     return threads;
 }
 
