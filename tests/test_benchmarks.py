@@ -158,7 +158,7 @@ def test_a_sweep_on_a_gpu_is_refused_where_there_is_none(
     assert "sweep-cuda needs a CUDA device" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not persistent.is_installed(), reason="needs Triton 3.5 or newer")
+@pytest.mark.skipif(not persistent.is_installed(), reason="needs Triton")
 def test_a_sweep_times_the_persistent_kernel_where_it_fits() -> None:
     """On the CPU, by Triton's interpreter."""
     shape = {"module": "LSTM", "layers": 1, "batch": 2, "steps": 2, "mode": "training"}

@@ -18,10 +18,10 @@ from lstm.kernels import native, using
 from lstm.models.forecaster import ForecasterConfig
 from lstm.scaling import ScaledPanel, Scaler
 from lstm.training.checkpoint import EpochLoss
-from lstm.training.fit import Fit, fit
+from lstm.training.fit import Fit, Interrupted, fit, run
 from lstm.training.predict import predict
 from lstm.training.recipe import TrainingConfig
-from lstm.training.trainer import TrainingDiverged
+from lstm.training.trainer import Trainer, TrainingDiverged
 from lstm.windows import Windows, newest, targets, windows
 
 MakePanel = Callable[..., Panel]
@@ -258,3 +258,37 @@ def test_a_training_ends_alike_on_the_native_kernel_and_on_torchs(sample: Sample
                 sample.fit(replace(TRAINING, learning_rate=3e-3), model=replace(MODEL, cell=cell)).best_loss
             )
     assert losses[0] == pytest.approx(losses[1], rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_kept"), [(Interrupted, True), (KeyboardInterrupt, True), (ValueError, False)]
+)
+def test_a_checkpoint_that_is_not_due_is_written_for_what_goes_on(
+    sample: Sample, tmp_path: Path, error: type[BaseException], is_kept: bool
+) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    trainer = Trainer(MODEL, TRAINING, sample.scaled, sample.train, sample.validation, CPU, None)
+    brought: list[int] = []
+
+    def stop(epoch: int, losses: EpochLoss) -> None:
+        assert not path.exists()
+        if epoch == 2:
+            raise error
+
+    with pytest.raises(error):
+        run(trainer, trainer.train_epoch, path, stop, lambda: brought.append(1), pause=1e9)
+    assert (path.exists(), len(brought)) == (is_kept, int(is_kept))
+
+
+def test_a_checkpoint_that_cannot_be_written_does_not_hide_the_interruption(
+    sample: Sample, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    trainer = Trainer(MODEL, TRAINING, sample.scaled, sample.train, sample.validation, CPU, None)
+
+    def stop(epoch: int, losses: EpochLoss) -> None:
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        run(trainer, trainer.train_epoch, tmp_path / "file" / "checkpoint", stop, pause=1e9)
+    assert "could not be written" in caplog.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -148,16 +149,19 @@ def test_on_several_threads_of_torchs_the_native_kernel_takes_many_rows_and_narr
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(native, "shares_threads", lambda: True)
-    wide, middle, narrow = (kernels.LSTM(1, size, batch_first=True) for size in (129, 33, 32))
+    widest, wide, middle, narrow = (kernels.LSTM(1, size, batch_first=True) for size in (257, 129, 33, 32))
     with torch_threads(2):
         assert dispatch.choose(wide, torch.zeros(64, 1, 1)) is native.layer
         assert dispatch.choose(wide, torch.zeros(63, 1000, 1)) is None
         assert dispatch.choose(middle, torch.zeros(16, 1000, 1)) is native.layer
         assert dispatch.choose(middle, torch.zeros(16, 168, 1)) is None
+        assert dispatch.choose(widest, torch.zeros(64, 24, 1)) is None
+        assert dispatch.choose(widest, torch.zeros(64, 168, 1)) is native.layer
         assert dispatch.choose(narrow, torch.zeros(4, 1, 1)) is native.layer
         assert dispatch.choose(narrow, torch.zeros(3, 1000, 1)) is None
         with torch.inference_mode():
             assert dispatch.choose(middle, torch.zeros(16, 1000, 1)) is None
+            assert dispatch.choose(widest, torch.zeros(64, 24, 1)) is native.layer
 
 
 @NATIVE
@@ -220,6 +224,30 @@ print(len(seen - before))
 """
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert (int(found) == 0) is is_borrowed
+
+
+@NATIVE
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    """OpenMP's stay with the parent."""
+    script = """
+import os, torch
+from lstm import kernels
+torch.set_num_threads(1)
+kernels.set_threads(2)
+layer = kernels.LSTM(8, 64, batch_first=True)
+x = torch.randn(256, 50, 8)
+with kernels.using("native"), torch.no_grad():
+    expected = layer(x)[0]
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if torch.equal(layer(x)[0], expected) else 1)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    found = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert found.stdout == "0\n"
 
 
 @NATIVE

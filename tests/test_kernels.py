@@ -12,6 +12,7 @@ from recurrent_twins import NATIVE, PAIRS, both_ways, flat, is_at_a_kink, torch_
 from torch import Tensor
 
 from lstm import kernels
+from lstm.kernels import dispatch
 from lstm.kernels.checks import WrongInput
 
 KERNELS = ["reference", pytest.param("native", marks=NATIVE)]
@@ -183,3 +184,30 @@ def test_what_does_not_fit_is_refused_in_shapes(kernel: Any, x: Tensor, state: A
 def test_a_state_that_is_no_tensor_is_refused() -> None:
     with pytest.raises(WrongInput, match="list, not a tensor"):
         kernels.GRU(3, 5)(torch.zeros(4, 2, 3), [torch.zeros(1, 2, 5)])
+
+
+@pytest.mark.parametrize("cell", sorted(PAIRS))
+def test_under_autocast_a_layer_takes_what_the_layer_before_gives(cell: str) -> None:
+    """In the shorter type, as torch's own does."""
+    ours, theirs = twins(cell, 5, 7, batch_first=True)
+    x = torch.randn(4, 6, 3)
+    embed = torch.nn.Linear(3, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        short = embed(x)
+        assert short.dtype is torch.bfloat16
+        torch.testing.assert_close(ours(short)[0], theirs(short)[0])
+        torch.testing.assert_close(ours.last(short), theirs(short)[0][:, -1])
+        with pytest.raises(WrongInput, match="float64"):
+            ours(x.double() @ torch.randn(3, 5).double())
+    with pytest.raises(WrongInput, match="bfloat16"):
+        ours(short)
+
+
+@NATIVE
+def test_a_graph_of_a_layer_is_made_by_auto_beside_several_threads() -> None:
+    module = kernels.LSTM(3, 5, batch_first=True)
+    x = torch.randn(64, 9, 3)
+    with torch_threads(2), torch._dynamo.config.patch(allow_rnn=True):  # type: ignore[attr-defined]
+        assert dispatch.choose(module, x) is not None
+        compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
+        torch.testing.assert_close(compiled(x)[0], module(x)[0])

@@ -29,6 +29,10 @@ from lstm.training.trainer import Trainer, TrainingDiverged
 from lstm.windows import Windows, windows
 
 CPU = torch.device("cpu")
+GPU = pytest.param(
+    "cuda",
+    marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")],
+)
 MODEL = ForecasterConfig("gru", 6, 2, 0.2, 12, 48, 12, (0.1, 0.5, 0.9), 2, 18)
 TRAINING = TrainingConfig(learning_rate=1e-2, batch_size=32, max_epochs=4, windows_per_epoch=128)
 
@@ -293,19 +297,19 @@ def test_each_gate_is_padded_by_itself(gates: int, own: int, more: int, other: i
     assert rows[:, :own].reshape(-1).tolist() == list(range(1, 1 + gates * own * other))
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("device", ["cpu", GPU])
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn", "transformer"])
 @pytest.mark.parametrize("segments", [1, 12])
-def test_lanes_on_a_cuda_device_end_as_their_solo_runs(cell: Any, segments: int) -> None:
-    """In bfloat16, through steps as they are written, captured and repeated; one joins, one leaves."""
+def test_lanes_that_are_joined_and_left_end_as_their_solo_runs(cell: Any, segments: int, device: str) -> None:
+    """On a GPU in bfloat16, through steps as they are written, captured and repeated."""
     model = replace(MODEL, cell=cell, segment_length=segments, hidden_size=16, head="segments")
-    cuda = torch.device("cuda")
     panel, train, validation = data()
 
     def four() -> list[Trainer]:
         trainings = [replace(TRAINING, seed=seed, windows_per_epoch=128 - 3) for seed in range(4)]
-        return [Trainer(model, each, panel, train, validation, cuda, None) for each in trainings]
+        return [
+            Trainer(model, each, panel, train, validation, torch.device(device), None) for each in trainings
+        ]
 
     alone, together = four(), four()
     lanes = Lanes(together[:3], *together[0].batches)

@@ -19,7 +19,7 @@ from lstm.evaluation.significance import group_means
 from lstm.models.forecaster import build
 from lstm.scaling import Scaler
 from lstm.search import places, study
-from lstm.search.objective import train_trial
+from lstm.search.objective import _EpochLog, train_trial
 from lstm.search.sampler import Sampler
 from lstm.search.space import at_centre, centre
 from lstm.search.validation import validate
@@ -169,3 +169,24 @@ def test_all_lookbacks_are_judged_on_the_same_targets(make_task):
     np.testing.assert_array_equal(each[24].origins, each[48].origins)
     np.testing.assert_array_equal(each[24].steps, each[48].steps)
     assert 0 < len(each[24]) < len(task.windows(task.splits.validation, 48))
+
+
+def test_epochs_that_follow_at_once_are_noted_together():
+    trial = optuna.create_study().ask()
+    log = _EpochLog(trial)
+    for loss in (3.0, 2.0, 1.0):
+        log.add(loss)
+    assert trial.user_attrs[places.EPOCHS]["train_losses"] == [3.0]
+    log.write()
+    assert trial.user_attrs[places.EPOCHS]["train_losses"] == [3.0, 2.0, 1.0]
+
+
+def test_what_ends_a_trial_is_not_hidden_by_a_study_out_of_reach(caplog):
+    own = optuna.create_study()
+    trial = own.ask()
+    log = _EpochLog(trial)
+    log.add(2.0)
+    log.add(1.0)
+    own.tell(trial, 1.0)
+    log.write_or_say()
+    assert "could not be noted" in caplog.text

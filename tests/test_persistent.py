@@ -6,6 +6,8 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import version
+from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,10 @@ from lstm.kernels import dispatch, persistent
 from lstm.kernels.persistent import GATES, ROWS, KernelUnavailable, shared_bytes, units, warps
 
 TRITON = pytest.mark.skipif(not persistent.is_installed(), reason="needs Triton 3.5 or newer")
+INTERPRETER = pytest.mark.skipif(
+    find_spec("triton") is None or version("triton") < "3.7",
+    reason="older Triton does not interpret with NumPy 2.4",
+)
 MOST_SHARED = 232_448
 """Bytes of shared memory that an H100 gives a block."""
 
@@ -71,7 +77,7 @@ def compare(
     return True
 
 
-@TRITON
+@INTERPRETER
 @settings(max_examples=20, deadline=None)
 @given(
     cell=st.sampled_from(sorted(PAIRS)),
@@ -104,8 +110,8 @@ def test_values_and_gradients_equal_the_references(
 @TRITON
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("cell", sorted(PAIRS))
-@pytest.mark.parametrize("hidden", [1, 50, 64])
-@pytest.mark.parametrize("batch", [1, 257])
+@pytest.mark.parametrize("hidden", [1, 32, 50, 64])
+@pytest.mark.parametrize("batch", [1, 257, 1024])
 def test_a_cuda_device_computes_the_same(cell: str, hidden: int, batch: int) -> None:
     # Of many sums that relu takes, one is always so near 0 that its gradient is a matter of rounding.
     batch, steps = (min(batch, 5), 3) if cell == "relu" else (batch, 20)
@@ -178,7 +184,7 @@ def use_no_gradients(cell: str) -> None:
     assert ours.weight_hh_l0.grad is None
 
 
-@TRITON
+@INTERPRETER
 @pytest.mark.parametrize("cell", sorted(PAIRS))
 @pytest.mark.parametrize("use", [use_one_result, use_views, use_what_is_not_finite, use_no_gradients])
 def test_it_is_used_as_any_other(interpreted: Interpreted, cell: str, use: Callable[[str], None]) -> None:
@@ -192,7 +198,7 @@ def refusal(cell: str, hidden: int) -> str:
     return str(caught.value)
 
 
-@TRITON
+@INTERPRETER
 @pytest.mark.parametrize(("cell", "hidden"), [("lstm", 65), ("gru", 129), ("tanh", 129), ("relu", 129)])
 def test_weights_that_do_not_fit_on_chip_are_refused(
     interpreted: Interpreted, cell: str, hidden: int
@@ -269,20 +275,11 @@ def test_auto_takes_it_on_a_chip_where_it_was_measured_to_train_faster(
 @TRITON
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("cell", "hidden", "rows"),
-    [
-        ("lstm", 1, ROWS),
-        ("lstm", 64, ROWS // 2),
-        ("lstm", 64, ROWS),
-        ("gru", 64, ROWS // 2),
-        ("gru", 64, ROWS),
-        ("gru", 128, ROWS),
-        ("relu", 128, ROWS),
-    ],
+    ("cell", "hidden"), [("lstm", 1), ("lstm", 64), ("gru", 64), ("gru", 128), ("relu", 128)]
 )
 @pytest.mark.parametrize("way", ["forward", "backward"])
 def test_a_compiler_for_an_h100_needs_the_shared_memory_reckoned_and_no_other(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cell: str, hidden: int, way: str, rows: int
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cell: str, hidden: int, way: str
 ) -> None:
     """It needs no GPU. A stack or local memory would lie off the chip."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
@@ -293,7 +290,7 @@ def test_a_compiler_for_an_h100_needs_the_shared_memory_reckoned_and_no_other(
     from lstm.kernels import persistent_kernels
 
     kernel = getattr(persistent_kernels, f"{'rnn' if cell == 'relu' else cell}_{way}")
-    flags = {"SEQUENCE": True, "SAVE": True, "RELU": True, "ROWS": rows, "UNITS": units(hidden)}
+    flags = {"SEQUENCE": True, "SAVE": True, "RELU": True, "ROWS": ROWS, "UNITS": units(hidden)}
     constants = {name: flags[name] for name in kernel.arg_names if name in flags}
     if hidden == 1:  # Triton makes every 1 a constant
         constants |= {"batch": 1, "steps": 1, "hidden": 1}
@@ -304,18 +301,15 @@ def test_a_compiler_for_an_h100_needs_the_shared_memory_reckoned_and_no_other(
     compiled = triton.compile(
         ASTSource(kernel, signature, constants),
         target=GPUTarget("cuda", 90, 32),
-        options={"num_warps": warps(hidden, rows), "num_stages": 1},
+        options={"num_warps": warps(hidden), "num_stages": 1},
     )
     reckoned = shared_bytes(cell, hidden)
     tiles = (GATES[cell] - 1) * ROWS * units(hidden) * 4
-    most = reckoned - (tiles if way == "forward" else 0)
-    assert compiled.metadata.shared == most - (ROWS - rows) * units(hidden) * 4 * (
-        1 if way == "forward" else GATES[cell]
-    )
+    assert compiled.metadata.shared == reckoned - (tiles if way == "forward" else 0)
     binary = tmp_path / "kernel.cubin"
     binary.write_bytes(compiled.asm["cubin"])
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     usage = subprocess.run([tool, "-res-usage", binary], capture_output=True, text=True, check=True).stdout
     found = {name: int(number) for name, number in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", usage)}
     assert (found["STACK"], found["LOCAL"]) == (0, 0)
-    assert found["REG"] * 32 * warps(hidden, rows) <= 65_536
+    assert found["REG"] * 32 * warps(hidden) <= 65_536

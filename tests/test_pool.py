@@ -17,8 +17,9 @@ from test_lanes import CPU, MODEL, TRAINING, data
 
 from lstm.models.forecaster import ForecasterConfig
 from lstm.training.checkpoint import EpochLoss
-from lstm.training.fit import Fit, fit
-from lstm.training.pool import LanePool, LaunchFailed
+from lstm.training.fit import Fit, Interrupted, fit
+from lstm.training.lanes import Lanes
+from lstm.training.pool import LanePool, LaunchFailed, _Group
 from lstm.training.recipe import TrainingConfig
 from lstm.training.trainer import Trainer, TrainingDiverged
 
@@ -178,6 +179,53 @@ def test_it_resumes_what_a_solo_training_began(tmp_path: Path) -> None:
     result = train(Counted(), TRAINING, on_epoch=lambda epoch, _: told.append(epoch), checkpoint=path)
     assert told == [1, 2, 3, 4]
     assert close(result, alone(TRAINING))
+
+
+def test_a_solo_training_goes_on_where_one_in_lanes_was_interrupted(tmp_path: Path) -> None:
+    """Its checkpoint was not due, and is written all the same."""
+
+    def stop(epoch: int, losses: EpochLoss) -> None:
+        if epoch == 2:
+            raise Interrupted
+
+    path = tmp_path / "checkpoint.safetensors"
+    with LanePool() as pool, pytest.raises(Interrupted):
+        train(pool, TRAINING, on_epoch=stop, checkpoint=path)
+    panel, windows, validation = data()
+    told: list[tuple[int, EpochLoss]] = []
+    result = fit(
+        MODEL, TRAINING, panel, windows, validation, device=CPU, checkpoint=path,
+        on_epoch=lambda *epoch: told.append(epoch),
+    )  # fmt: skip
+    assert close(result, alone(TRAINING))
+    # The first two epochs are those of the lane, to the bit.
+    first = Trainer(MODEL, TRAINING, panel, windows, validation, CPU, None)
+    lanes = Lanes([first], *first.batches)
+    for _, seen in told[:2]:
+        first.record(*lanes.train_epoch([first])[0])
+        assert first.progress.history[-1] == seen
+
+
+def test_lanes_are_seldom_made_anew_while_trainings_join() -> None:
+    panel, windows, validation = data()
+    trainers = [Trainer(MODEL, each, panel, windows, validation, CPU, None) for each in SEEDS * 2]
+    with LanePool() as pool:
+        group = _Group(*trainers[0].batches)
+        made = []
+        for count in range(1, 9):
+            for trainer, losses in zip(trainers[:count], pool._train(group, trainers[:count]), strict=True):
+                trainer.record(*losses)
+                trainer.progress.history.clear()
+            made.append(group.lanes)
+    assert len({id(lanes) for lanes in made}) == 4
+
+
+def test_a_pool_ends_its_thread() -> None:
+    before = set(threading.enumerate())
+    with LanePool() as pool:
+        train(pool, replace(TRAINING, max_epochs=1))
+        assert set(threading.enumerate()) - before
+    assert not set(threading.enumerate()) - before
 
 
 def test_no_windows_is_an_error() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lstm.kernels import reference, stacked
 from lstm.kernels.reference import Weights
-from lstm.models.dropout import _quarters
+from lstm.models.dropout import _shifted
 
 GATES = {"lstm": 4, "gru": 3, "tanh": 1, "relu": 1}
 GPU = pytest.param(
@@ -106,7 +106,7 @@ def test_under_autocast_it_computes_in_the_shorter_type(cell: str, device: str) 
         torch.testing.assert_close(own.float(), other, rtol=0, atol=0.05 * float(other.abs().max()))
 
 
-@pytest.mark.parametrize("device", ["cpu", GPU])
-def test_a_hash_serves_the_same_four_units_on_every_device(device: str) -> None:
+def test_a_hash_serves_the_same_four_units_by_shifts_and_by_a_view() -> None:
+    """A GPU shifts: `torch.vmap` cannot view before torch 2.13."""
     bits = torch.randint(-(2**63), 2**63 - 1, (9, 5))
-    assert torch.equal(_quarters(bits.to(device)).cpu(), bits.view(torch.int16))
+    assert torch.equal(_shifted(bits), bits.view(torch.int16))

@@ -44,7 +44,7 @@ def prepare(task: dict[str, Any]) -> talk.Repeat:
         for name, default in (("LANES", 0), ("PROCESSES", 0), ("SHARE", 1), ("PLAIN", 0))
     )
     if plain:
-        graphs.Repeated.__call__ = lambda own, function, *arguments: function(*arguments)  # type: ignore
+        graphs.Repeated.__call__ = _called  # type: ignore[method-assign, assignment]
     trials = _trials(task)
     return _counted(_repeat(trials[::share], task, lanes, processes), share)
 
@@ -70,10 +70,14 @@ def _repeat(trials: Sequence[Trial], task: dict[str, Any], lanes: int, processes
     threads = ThreadPoolExecutor(lanes)
 
     def repeat() -> None:
-        pool = LanePool()
-        _done(threads, lambda trial: _train(trial, task["device"], pool.train), trials)
+        with LanePool() as pool:
+            _done(threads, lambda trial: _train(trial, task["device"], pool.train), trials)
 
     return repeat
+
+
+def _called(own: graphs.Repeated, function: Callable[..., None], *arguments: torch.Tensor) -> None:
+    function(*arguments)
 
 
 def _done(executor: Executor, function: Callable[[Any], Any], arguments: Sequence[Any]) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from benchmarks.peers import talk
+
+if TYPE_CHECKING:
+    from lstm.training.graphs import Repeated
 
 
 def prepare(task: dict[str, Any]) -> talk.Repeat:
@@ -23,20 +26,20 @@ def loop(
     task: dict[str, Any],
     lstm: nn.LSTM,
     last: Callable[[Tensor], Tensor],
-    call: Callable[[Callable[[Tensor], None], Tensor], None] = lambda step, chosen_B: step(chosen_B),
+    repeated: Repeated | None = None,
 ) -> talk.Repeat:
     """One epoch.
 
     Args:
         last: gives the layer's last hidden state (B, K) of an input (B, L, C).
-        call: makes a step of it.
+        repeated: what makes graphs of steps; None for a plain loop.
     """
     device = torch.device(task["device"])
     x_SLC = torch.from_numpy(np.load(task["data"])).to(device)
     y_S1 = x_SLC.mean(dim=1)
     dense = nn.Linear(task["hidden_size"], 1, device=device)
     parameters = [*lstm.parameters(), *dense.parameters()]
-    optimizer = torch.optim.Adam(parameters, capturable=device.type == "cuda")
+    optimizer = torch.optim.Adam(parameters, capturable=repeated is not None and device.type == "cuda")
 
     def step(chosen_B: Tensor) -> None:
         optimizer.zero_grad()
@@ -46,7 +49,10 @@ def loop(
 
     def epoch() -> None:
         for chosen_B in torch.split(torch.randperm(len(x_SLC), device=device), task["batch_size"]):
-            call(step, chosen_B)
+            if repeated is None:
+                step(chosen_B)
+            else:
+                repeated(step, chosen_B)
         if device.type == "cuda":
             torch.cuda.synchronize()
 

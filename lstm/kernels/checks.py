@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from data.errors import NightcastError
 
+# What autocast brings to its own type.
+_AUTOCAST = (torch.float32, torch.float16, torch.bfloat16)
+
 
 class WrongInput(NightcastError, ValueError):
     """An input or state that does not fit the module; names the shapes."""
@@ -33,7 +36,7 @@ def check(module: nn.RNNBase, x: Tensor, state: tuple[Tensor, ...]) -> None:
     for what, tensor in [("input", x), *((f"initial state {i}", part) for i, part in enumerate(state))]:
         # Autocast brings them to one type itself, so that its networks have layers of several.
         is_fitting = tensor.dtype == weight.dtype or (
-            tensor.is_floating_point() and torch.is_autocast_enabled(weight.device.type)
+            tensor.dtype in _AUTOCAST and torch.is_autocast_enabled(weight.device.type)
         )
         if not is_fitting or tensor.device != weight.device:
             raise WrongInput(

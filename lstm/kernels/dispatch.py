@@ -24,16 +24,13 @@ VARIABLE = "NIGHTCAST_KERNEL"
 # From `make bench BENCHMARKS=sweep`: rows of a batch; rows times steps; hidden sizes.
 _LEAST_BATCH, _LARGE_BATCH = 4, 64
 _SHORT, _LONG = 500, 10_000
-_SMALL, _NARROW, _MIDDLE = 16, 32, 128
+_SMALL, _NARROW, _MIDDLE, _WIDE = 16, 32, 128, 256
 # Where ``auto`` trains with the persistent kernel instead of cuDNN: by chip (`torch.cuda.get_device_name`),
 # module's mode and padded hidden size, the smallest batch with which it was measured to be faster, at so many
 # steps (docs/performance.md). Everything else is cuDNN's.
 FASTER_THAN_CUDNN: Mapping[tuple[str, str, int], int] = {
-    ("NVIDIA H100 80GB HBM3", "LSTM", 16): 1_024,
     ("NVIDIA H100 80GB HBM3", "LSTM", 32): 1_024,
-    ("NVIDIA H100 80GB HBM3", "LSTM", 64): 256,
     ("NVIDIA H100 80GB HBM3", "GRU", 64): 256,
-    ("NVIDIA H100 80GB HBM3", "GRU", 128): 256,
 }
 _STEPS_ON_A_GPU = 168
 Kernel = Literal["auto", "native", "torch", "reference", "persistent"]
@@ -152,26 +149,32 @@ def _is_faster(module: nn.RNNBase, x: Tensor) -> bool:
     """
     batch, steps = _batch_and_steps(module, x)
     is_training = torch.is_grad_enabled()
-    if torch.get_num_threads() == 1 or (native.has_own_threads() and not native.shares_threads()):
+    # A graph cannot ask for the number of threads, and may run with any.
+    is_alone = not torch.compiler.is_compiling() and torch.get_num_threads() == 1
+    if is_alone or (native.has_own_threads() and not native.shares_threads()):
         return batch >= _LEAST_BATCH and (batch * steps >= _SHORT or not is_training)
     if module.hidden_size <= (_NARROW if native.shares_threads() else _SMALL):
         return batch >= _LEAST_BATCH
+    is_long = batch * steps >= _LONG
     if native.shares_threads():
-        is_long = is_training and module.hidden_size <= _MIDDLE and batch * steps >= _LONG
-        return batch >= _LARGE_BATCH or is_long
-    return batch * steps >= _LONG and (batch >= _LARGE_BATCH or is_training)
+        if batch < _LARGE_BATCH:
+            return is_training and module.hidden_size <= _MIDDLE and is_long
+        return module.hidden_size <= _WIDE or is_long or not is_training
+    return is_long and (batch >= _LARGE_BATCH or is_training)
 
 
 def _beats_cudnn(module: nn.RNNBase, x: Tensor) -> bool:
     # It has no operator that a graph could hold.
-    if not persistent.is_installed() or torch.compiler.is_compiling() or not torch.is_grad_enabled():
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return False
     if x.dtype is not torch.float32 or torch.is_autocast_enabled("cuda"):
         return False
     chip, size = torch.cuda.get_device_name(x.device), persistent.units(module.hidden_size)
     least = FASTER_THAN_CUDNN.get((chip, module.mode, size))
     batch, steps = _batch_and_steps(module, x)
-    return least is not None and batch >= least and steps >= _STEPS_ON_A_GPU
+    is_faster = least is not None and batch >= least and steps >= _STEPS_ON_A_GPU
+    # Last, since it imports Triton.
+    return is_faster and persistent.is_installed()
 
 
 def _batch_and_steps(module: nn.RNNBase, x: Tensor) -> tuple[int, int]:

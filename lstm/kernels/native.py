@@ -30,6 +30,7 @@ _TWO_VECTORS = 1.87
 
 _widths: tuple[int, ...] | None = None
 _threads: int | None = None
+_shares: bool | None = None
 
 _SIZES = "cell batch steps inputs hidden lanes vectors threads"
 _FIELDS: list[tuple[type[ctypes._SimpleCData[Any]], str]] = [
@@ -85,7 +86,22 @@ def _team() -> ctypes.c_void_p | None:
 
 def shares_threads() -> bool:
     """Whether the native kernel runs on torch's own threads."""
-    return library() is not None and _team() is not None
+    global _shares
+    if _shares is None:
+        _shares = library() is not None and _team() is not None
+    return _shares
+
+
+def _leave_team() -> None:
+    """In a process that was forked: OpenMP's threads stayed behind, and it would wait for them for ever."""
+    global _shares
+    if shares_threads():
+        _loaded().nightcast_borrow(None)
+    _shares = False
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_team)
 
 
 def widths() -> tuple[int, ...]:
@@ -110,8 +126,8 @@ def describe() -> str:
 def set_threads(count: int | None) -> None:
     """The native kernel's threads in this process; None, as at the start, is as many as torch has.
 
-    They scale where torch's own do not, and torch's spin for a while after each operation, on the cores that
-    the kernel could use: one for torch and all for the kernel is the fastest on small networks.
+    They scale where torch's own layers do not. `shares_threads` says whether they are torch's threads; others
+    would have to share their cores with torch's, which spin for a while after each operation.
 
     Raises:
         ValueError: fewer than one.

@@ -24,7 +24,7 @@ from data.errors import NightcastError
 from lstm.kernels.reference import Weights
 
 GATES = {"lstm": 4, "gru": 3, "tanh": 1, "relu": 1}
-# Of the batch, for a program, at most: with so few, registers and shared memory hold all that a step needs.
+# Of the batch, for a program. With so few, registers and shared memory hold all that a step needs.
 ROWS = 4
 # Of one block on an H100, which the interpreter stands in for.
 _SHARED_BYTES = 227 * 1024
@@ -42,16 +42,8 @@ def units(hidden: int) -> int:
     return max(16, 1 << (hidden - 1).bit_length())
 
 
-def rows(batch: int, hidden: int, device: torch.device) -> int:
-    """Of the batch, for a program: half of `ROWS` while that leaves each multiprocessor one small program."""
-    count = torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
-    return ROWS // 2 if units(hidden) <= 64 and 2 * batch <= ROWS * count else ROWS
-
-
-def warps(hidden: int, rows: int) -> int:
+def warps(hidden: int) -> int:
     """Of 32 threads each; as many as keep a step's numbers in registers."""
-    if rows < ROWS:
-        return 4
     return 8 if units(hidden) <= 64 else 16
 
 
@@ -186,15 +178,14 @@ def _launch(
     if GATES[cell] == 1:
         options["RELU"] = cell == "relu"
     kernel = getattr(kernels, f"{cell if GATES[cell] > 1 else 'rnn'}_{way}")
-    own = rows(batch, hidden, tensors[0].device)
     with torch.cuda.device_of(tensors[0]):  # type: ignore[no-untyped-call]
-        kernel[(-(-batch // own),)](
+        kernel[(-(-batch // ROWS),)](
             *tensors,
             *sizes,
             **options,
-            ROWS=own,
+            ROWS=ROWS,
             UNITS=units(hidden),
-            num_warps=warps(hidden, own),
+            num_warps=warps(hidden),
             num_stages=1,
         )
 

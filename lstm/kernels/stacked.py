@@ -23,7 +23,11 @@ Ends = tuple[Tensor, Tensor, Tensor]
 def layer(
     cell: str, x_BTI: Tensor, h_BH: Tensor, c_BH: Tensor | None, weights: Weights, sequence: bool = True
 ) -> tuple[Tensor | None, Tensor, Tensor | None]:
-    """As `lstm.kernels.reference.layer`; faster under `vmap`, over weights or input or both."""
+    """As `lstm.kernels.reference.layer`, faster, under `vmap` over weights or input or both.
+
+    Raises:
+        NotImplementedError: not under `vmap`.
+    """
     if cell not in ("lstm", "gru"):
         return reference.layer(cell, x_BTI, h_BH, c_BH, weights, sequence)
     y_BTH, h_BH, c_n_BH = _Layer.apply(cell, sequence, x_BTI, h_BH, c_BH, *weights)  # type: ignore[no-untyped-call]

@@ -64,7 +64,7 @@ class _Team:
         """All lanes to their end."""
         # Optuna and we silence this one for a moment each. The filters are one list for all threads, so that
         # of two such moments that overlap the second could be cut short, or left behind.
-        with warnings.catch_warnings():
+        with self.pool, warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             # Computed once, before threads race for them.
             _ = self.task.scaled, self.task.validation_origins

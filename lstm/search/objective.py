@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -24,9 +26,11 @@ from lstm.search.space import suggest
 from lstm.search.validation import validate
 from lstm.training.checkpoint import EpochLoss
 from lstm.training.device import Wanted, choose_device
-from lstm.training.fit import Fit, OnEpoch, fit
+from lstm.training.fit import Fit, Interrupted, OnEpoch, fit
 from lstm.training.recipe import Recipe, TrainingConfig
 from lstm.windows import Windows, shared_windows, windows
+
+logger = logging.getLogger(__name__)
 
 _LOG_SECONDS = 1.0
 
@@ -84,7 +88,7 @@ class SearchTask:
         return self.checkpoints / f"trial-{place}.safetensors"
 
 
-class Stopped(Exception):
+class Stopped(Interrupted):
     """The worker was asked to stop; its trial is queued again."""
 
 
@@ -135,8 +139,10 @@ def train_trial(
 
     try:
         result = _train(task, train, model, training, place, report)
-    finally:
-        log.write()
+    except BaseException:
+        log.write_or_say()
+        raise
+    log.write()
     assert result.best_loss is not None
     _leave(task, trial, Recipe(model, training, result.best_epoch), result.state)
     return result.best_loss
@@ -168,7 +174,7 @@ class _EpochLog:
     def __init__(self, trial: optuna.Trial) -> None:
         self._trial = trial
         self._losses: list[float] = []
-        self._written = 0.0
+        self._written = -math.inf
         self._is_new = False
 
     def add(self, loss: float) -> None:
@@ -178,10 +184,19 @@ class _EpochLog:
         if time.monotonic() - self._written >= _LOG_SECONDS:
             self.write()
 
+    def write_or_say(self) -> None:
+        """As `write`; what goes wrong must not take the place of what ended the trial."""
+        try:
+            self.write()
+        except Exception as error:  # noqa: BLE001 - said; what ended the trial goes on
+            logger.warning("trial %d: its newest epochs could not be noted: %s", self._trial.number, error)
+
     def write(self) -> None:
         """Write what is not yet written."""
         if self._is_new:
-            self._trial.set_user_attr(places.EPOCHS, {"time": time.time(), "train_losses": self._losses})
+            self._trial.set_user_attr(
+                places.EPOCHS, {"time": time.time(), "train_losses": list(self._losses)}
+            )
             self._is_new, self._written = False, time.monotonic()
 
 

@@ -109,6 +109,9 @@ def _connect(
     own: dict[str, Any] = (
         {"connect_args": {"timeout": _BUSY_SECONDS}} if is_sqlite else {"pool_pre_ping": True}
     )
+    # Lanes and their heartbeats share the connections; who waits for one waits as for the database.
+    if not engine:
+        own["pool_timeout"] = _BUSY_SECONDS
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         storage = optuna.storages.RDBStorage(

@@ -12,6 +12,7 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
+from optuna.storages._cached_storage import _CachedStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from data.retrain import Budget
@@ -250,10 +251,13 @@ def loaded(
 @contextlib.contextmanager
 def beside(study: optuna.Study) -> Iterator[optuna.Study]:
     """An open study once more, for a thread of its own; both read the database through one cache."""
+    storage = study._storage
+    assert isinstance(storage, _CachedStorage)
     try:
-        yield optuna.load_study(study_name=study.study_name, storage=study._storage)
+        yield optuna.load_study(study_name=study.study_name, storage=storage)
     finally:
-        study._storage.remove_session()
+        # The thread's own.
+        storage._backend.remove_session()
 
 
 def budget_of(study: optuna.Study) -> Budget:

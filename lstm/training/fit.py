@@ -26,6 +26,10 @@ logger = logging.getLogger(__name__)
 OnEpoch = Callable[[int, EpochLoss], None]
 
 
+class Interrupted(Exception):
+    """Raised by `on_epoch`, or a kind of this: the training ends for now, and is to go on later."""
+
+
 @dataclass(frozen=True)
 class Fit:
     """A finished training.
@@ -91,7 +95,7 @@ def run(
         train_epoch: trains the trainer's next one.
         bring_back: brings what was trained to the trainer, where it is somewhere else meanwhile.
         pause: seconds of training between two checkpoints, and before the first; one is due in any case
-            where `on_epoch` ends the training.
+            where `on_epoch` interrupts the training, by `Interrupted` or what is no Exception.
     """
     if checkpoint is not None and checkpoint.exists():
         try:
@@ -114,13 +118,22 @@ def run(
         if on_epoch is not None:
             try:
                 on_epoch(len(history), history[-1])
-            except BaseException:
-                if not is_due:
-                    _save(trainer, checkpoint, bring_back)
+            except BaseException as error:
+                will_go_on = isinstance(error, Interrupted) or not isinstance(error, Exception)
+                if will_go_on and not is_due:
+                    _save_or_say(trainer, checkpoint, bring_back)
                 raise
     bring_back()
     progress = trainer.progress
     return Fit(progress.best, tuple(history), progress.best_epoch, progress.best_loss)
+
+
+def _save_or_say(trainer: Trainer, checkpoint: Path | None, bring_back: Callable[[], None]) -> None:
+    """As `_save`; what goes wrong must not take the place of the interruption."""
+    try:
+        _save(trainer, checkpoint, bring_back)
+    except Exception as error:  # noqa: BLE001 - said; the interruption goes on
+        logger.warning("checkpoint %s could not be written: %s; the training starts over", checkpoint, error)
 
 
 def _save(trainer: Trainer, checkpoint: Path | None, bring_back: Callable[[], None]) -> None:

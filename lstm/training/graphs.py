@@ -6,11 +6,14 @@ graph is launched as one.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+_capturing = threading.Lock()
 
 
 @dataclass
@@ -57,7 +60,7 @@ class Repeated:
 
 def _captured(function: Callable[..., None], arguments: tuple[Tensor, ...]) -> torch.cuda.CUDAGraph:
     graph = torch.cuda.CUDAGraph()
-    # Other threads may use the device meanwhile.
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    # Other threads may use the device meanwhile, but not capture.
+    with _capturing, torch.cuda.graph(graph, capture_error_mode="thread_local"):
         function(*arguments)
     return graph

@@ -62,7 +62,8 @@ class Lanes:
     until it gives the place up, or `put_back` brings them to its trainer.
 
     Args:
-        trainers: at least one, all of one `bucket`: as many places, and as large a network.
+        trainers: at least one, all of one `bucket`: there are places for as many, to the next power of two,
+            and the network is as large as their largest.
         train, validation: its windows.
 
     Attributes:
@@ -71,7 +72,8 @@ class Lanes:
     """
 
     def __init__(self, trainers: Sequence[Trainer], train: Batches, validation: Batches | None) -> None:
-        self._places: list[Trainer | None] = [None] * len(trainers)
+        places = 1 << (len(trainers) - 1).bit_length()
+        self._places: list[Trainer | None] = [None] * places
         self._device = trainers[0].device
         self._levels_Q, self._loss = trainers[0].levels_Q, trainers[0].training.loss
         self._batch_size = trainers[0].training.batch_size
@@ -82,19 +84,19 @@ class Lanes:
         self._shapes = {name: parameter.shape for name, parameter in named}
         self._matrices = sum(parameter.numel() for _, parameter in named if is_decayed(parameter))
         count = sum(prod(shape) for shape in self._shapes.values())
-        self._state = torch.zeros(5, len(trainers), count, device=self._device)
+        self._state = torch.zeros(5, places, count, device=self._device)
         self.weights_PN, self.average_PN, self.first_PN, self.second_PN, self.best_PN = self._state
         self._leaves = {
             name: view.detach().requires_grad_() for name, view in self._views(self.weights_PN).items()
         }
         self._gradient_PN = torch.empty_like(self.weights_PN)
         self._buffers = {
-            name: torch.stack([trainer.model.get_buffer(name) for trainer in trainers])
+            name: torch.stack([trainers[0].model.get_buffer(name)] * places)
             for name, _ in self._network.named_buffers()
         }
         self._indices: dict[int, Tensor] = {}
-        self._is_live_P = torch.zeros(len(trainers), dtype=torch.bool, device=self._device)
-        self._total_P = torch.zeros(len(trainers), device=self._device)
+        self._is_live_P = torch.zeros(places, dtype=torch.bool, device=self._device)
+        self._total_P = torch.zeros(places, device=self._device)
         self._count = torch.zeros((), device=self._device)
         self._step, self._look = Repeated(), Repeated()
 

@@ -11,6 +11,8 @@ from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import torch
 
@@ -60,7 +62,8 @@ class LanePool:
     """Trains what threads bring, each thread one training at a time.
 
     Of the threads that wait for an epoch of one bucket, the first to notice that all do hands it to the
-    pool's own, which alone uses the device; then each goes on with its own losses.
+    pool's own, which alone trains epochs; then each goes on with its own losses. As a context manager the
+    pool ends its thread with the block.
     """
 
     def __init__(self) -> None:
@@ -69,6 +72,14 @@ class LanePool:
         # thread, which no capture survives.
         self._device = ThreadPoolExecutor(1, "lanes")
         self._groups: dict[Hashable, _Group] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._device.shutdown(cancel_futures=True)
 
     def train(
         self,
@@ -156,8 +167,12 @@ class LanePool:
     def _bring_back(self, seat: _Seat, key: Hashable) -> None:
         """What was trained of a seat, to its trainer."""
         group = self._groups.get(key)
-        if group is not None and group.lanes is not None:
-            self._device.submit(group.lanes.put_back, seat.trainer).result()
+        if group is not None:
+            self._device.submit(self._put_back, group, seat.trainer).result()
+
+    def _put_back(self, group: _Group, trainer: Trainer) -> None:
+        if group.lanes is not None:
+            group.lanes.put_back(trainer)
 
     def _join(self, seat: _Seat, key: Hashable) -> _Group:
         if key not in self._groups:

@@ -170,7 +170,7 @@ class Trainer:
         )
 
     def improves(self, train_loss: float, loss: float | None) -> bool:
-        """Whether the average of an epoch with these losses is to be kept: no epoch before was better."""
+        """Whether the average of an epoch with these losses is to be kept: every epoch before was worse."""
         best = self.progress.best_loss
         is_finite = all(math.isfinite(number) for number in (train_loss, loss) if number is not None)
         return is_finite and (loss is None or best is None or loss < best)
@@ -204,6 +204,8 @@ class Trainer:
             CheckpointError: it cannot be read, or is of another training.
         """
         self.progress = load_checkpoint(path, self._identity, self._modules, self.optimizer)
+        # Loading gave the optimizer other tensors than those that a graph would know.
+        self._step, self._look = Repeated(), Repeated()
 
     @cached_property
     def _identity(self) -> dict[str, Any]:
