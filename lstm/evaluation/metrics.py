@@ -1,8 +1,9 @@
 """Metrics over arrays in which a NaN target is a step that nobody observed.
 
 Only targets mask: a forecast that is NaN where the target was observed makes the metric NaN, it is not
-left out. So a broken forecast cannot look good. Without one observed target every metric is NaN. Errors and
-pinball losses are scikit-learn's, which is imported when first asked for: it takes most of a second.
+left out. So a broken forecast cannot look good. Without one observed target every metric is NaN. Errors are
+scikit-learn's, which is imported when first asked for: it takes most of a second. Pinball losses are of all
+levels at once, which scikit-learn's are not: a search asks for many.
 
 Axes: W windows, H horizon steps, Q quantile levels. Every function also takes other shapes, as long as
 target and forecast agree.
@@ -11,7 +12,6 @@ target and forecast agree.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,17 +129,17 @@ def _shares(levels: Sequence[float]) -> Floats:
 
 def _pinball_by_level(y_WH: Floats, forecast_WHQ: Floats, levels: Sequence[float]) -> Floats:
     """(Q,) the mean pinball loss of each level over the observed targets."""
-    from sklearn.metrics import mean_pinball_loss
+    observed = ~np.isnan(y_WH)
+    levels_Q = np.asarray(levels)
+    if not observed.any():
+        return np.full(len(levels_Q), np.nan)
+    forecast_NQ = forecast_WHQ[observed]
+    error_NQ = y_WH[observed][:, np.newaxis] - forecast_NQ
+    loss_Q: Floats = np.maximum(levels_Q * error_NQ, (levels_Q - 1) * error_NQ).mean(axis=0)
+    return np.where(np.isfinite(forecast_NQ).all(axis=0), loss_Q, np.nan)
 
-    return np.array(
-        [
-            _observed(mean_pinball_loss, y_WH, forecast_WHQ[..., number], alpha=level)
-            for number, level in enumerate(levels)
-        ]
-    )
 
-
-def _observed(metric: Callable[..., float], y: Floats, forecast: Floats, **settings: Any) -> float:
+def _observed(metric: Callable[..., float], y: Floats, forecast: Floats) -> float:
     """A metric of scikit-learn, which takes no NaN, over the places where the target was observed.
 
     NaN if there is none, or where a forecast there is not a finite number.
@@ -147,7 +147,7 @@ def _observed(metric: Callable[..., float], y: Floats, forecast: Floats, **setti
     observed = ~np.isnan(y)
     if not observed.any() or not np.isfinite(forecast[observed]).all():
         return float("nan")
-    return float(metric(y[observed], forecast[observed], **settings))
+    return float(metric(y[observed], forecast[observed]))
 
 
 def _mean(values: Floats, y: Floats) -> float:
