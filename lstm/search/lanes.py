@@ -26,9 +26,9 @@ def work_in_lanes(
     """As `lstm.search.worker.work`, with `lanes` trials at a time, whose epochs are trained together.
 
     Each trial reports, is pruned and sends its heartbeat by itself, in a thread of its own; the next trial
-    takes its place at once. What ends one thread (an interruption, or trials that keep
-    failing) ends all after their epoch, their trials queued again. `should_stop` is asked in the caller's
-    thread only, where interruptions arrive as well.
+    takes its place at once. What ends one thread (an interruption, or trials that keep failing) ends all
+    after their epoch, their trials queued again. `should_stop` is asked in the caller's thread only, where
+    interruptions arrive as well.
 
     Args:
         observe: makes the observer of one lane, which is told of its trials from the lane's own thread.

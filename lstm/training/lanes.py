@@ -121,12 +121,12 @@ class Lanes:
         self._seat(trainers)
         with layers_from(lambda module: stacked.layer):
             self._train_steps()
-            losses_2P = [self._total_P.clone()]
+            parts_P = [self._total_P.clone()]
             if self._validation is not None:
                 self._validate_all(self._validation)
-                losses_2P.append(self._total_P / self._count)
-        found = torch.stack(losses_2P, dim=1).tolist()
-        losses = [(one, two[0] if two else None) for one, *two in found]
+                parts_P.append(self._total_P / self._count)
+        rows = torch.stack(parts_P, dim=1).tolist()
+        losses = [(train_loss, loss[0] if loss else None) for train_loss, *loss in rows]
         self._keep(
             [
                 trainer is not None and trainer.improves(*own)

@@ -172,8 +172,7 @@ class Trainer:
     def improves(self, train_loss: float, loss: float | None) -> bool:
         """Whether the average of an epoch with these losses is to be kept: every epoch before was worse."""
         best = self.progress.best_loss
-        is_finite = all(math.isfinite(number) for number in (train_loss, loss) if number is not None)
-        return is_finite and (loss is None or best is None or loss < best)
+        return _are_finite(train_loss, loss) and (loss is None or best is None or loss < best)
 
     def record(self, train_loss: float, loss: float | None) -> bool:
         """Note an epoch's losses; True if the average is the best so far, and so to be kept.
@@ -182,7 +181,7 @@ class Trainer:
             TrainingDiverged: one is not finite.
         """
         epoch = len(self.progress.history) + 1
-        if not all(math.isfinite(number) for number in (train_loss, loss) if number is not None):
+        if not _are_finite(train_loss, loss):
             raise TrainingDiverged(
                 f"epoch {epoch}: the training loss is {train_loss}, the validation loss {loss}. "
                 f"Remedy: a learning rate below {self.training.learning_rate:g}"
@@ -273,6 +272,10 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             y_BHQ = model(*batches.inputs(chosen_B))
         return forecast_loss(self.training.loss, y_BHQ.float(), *batches.targets(chosen_B), self.levels_Q)
+
+
+def _are_finite(train_loss: float, loss: float | None) -> bool:
+    return math.isfinite(train_loss) and (loss is None or math.isfinite(loss))
 
 
 def _initial(config: ForecasterConfig, seed: int) -> Forecaster:
