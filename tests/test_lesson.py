@@ -100,7 +100,8 @@ def test_two_companies_are_told_apart_by_their_first_day(
     initialise(recurrent)
     parameters = [*recurrent.parameters(), *output.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=0.02)
-    for _ in range(300):
+    # Most runs are there after 200; how long the slowest takes depends on the processor's rounding.
+    for _ in range(500):
         optimizer.zero_grad()
         nn.functional.mse_loss(output(recurrent.last(x_BTI)), y_B1).backward()
         optimizer.step()
