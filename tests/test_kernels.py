@@ -186,6 +186,41 @@ def test_a_state_that_is_no_tensor_is_refused() -> None:
         kernels.GRU(3, 5)(torch.zeros(4, 2, 3), [torch.zeros(1, 2, 5)])
 
 
+def is_denormal(values: Tensor) -> Tensor:
+    return (values != 0) & (values.abs() < torch.finfo(values.dtype).tiny)
+
+
+@NATIVE
+@pytest.mark.parametrize("cell", ["lstm", "gru", "tanh"])
+def test_a_gradient_that_fades_out_ends_at_0(cell: str) -> None:
+    """Not among the denormals, with which a processor may take a hundred times as long."""
+    ours, theirs = twins(cell, 1, 8, batch_first=True)
+    with torch.no_grad():
+        for parameter in [*ours.parameters(), *theirs.parameters()]:
+            parameter *= 0.3
+    x = torch.randn(32, 200, 1)
+
+    def by_input(module: torch.nn.RNNBase) -> Tensor:
+        own = x.clone().requires_grad_()
+        return torch.autograd.grad(module(own)[0][:, -1].sum(), own)[0]
+
+    expected = by_input(theirs)
+    assert is_denormal(expected).any()
+    with kernels.using("native"):
+        seen = by_input(ours)
+    assert not is_denormal(seen).any()
+    torch.testing.assert_close(seen, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+
+
+@NATIVE
+@pytest.mark.parametrize("threads", [1, 2])
+def test_outside_the_kernel_denormals_stay_what_they_are(threads: int) -> None:
+    small = torch.full((1_000_000,), 1e-39)
+    with kernels.using("native"), torch_threads(threads):
+        kernels.LSTM(1, 32, batch_first=True)(torch.randn(256, 50, 1))[0].sum().backward()
+        assert is_denormal(small * 0.5).all()
+
+
 @pytest.mark.parametrize("cell", sorted(PAIRS))
 def test_under_autocast_a_layer_takes_what_the_layer_before_gives(cell: str) -> None:
     """In the shorter type, as torch's own does."""
