@@ -16,6 +16,8 @@ SOURCES := pyproject.toml constraints.txt $(wildcard lstm/kernels/cpu/*)
 # One torch thread a process: the tests train many small models, and a barrier costs more than it gives.
 export OMP_NUM_THREADS ?= 1
 export DO_NOT_TRACK = true
+# Whatever the environment says: otherwise each process that a test starts would compile the project anew.
+export PYTHONDONTWRITEBYTECODE =
 
 # Three processes share the tests, of which two cores still have some to spare where one waits for a server;
 # tests/conftest.py says which stay together, and the longest start first.

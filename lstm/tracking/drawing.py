@@ -100,8 +100,7 @@ def png(figure: Figure) -> bytes:
     # Only the layout knows where the axes begin; the title begins there too.
     if figure.get_suptitle():
         figure.suptitle(figure.get_suptitle(), x=figure.axes[0].get_position().x0, **_TITLE)
-    engine.execute(figure)
-    # `savefig` would lay it out again, by drawing it twice more.
+    # A title that moves sideways moves nothing else; `savefig` would lay all out again, by drawing it twice.
     figure.set_layout_engine("none")
     buffer = io.BytesIO()
     # No version in the file.
