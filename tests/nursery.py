@@ -80,9 +80,13 @@ def begin():
 
     if not _beside():
         return leash.main
+    before = dict(os.environ)
     with contextlib.suppress(SettingsError):  # which the command will tell
         output.prepare()
         let_prefect_read_the_environment()
+    # The command prepares it for itself, maybe with a variable of its own first.
+    os.environ.clear()
+    os.environ.update(before)
     sys.argv[0] = "nightcast"
     return main
 

@@ -87,10 +87,10 @@ def doctor(as_json: AsJson = False) -> None:
 
     Example: nightcast doctor
     """
-    settings = prepare()
     # A night waits minutes for a server to come back; a person who asks wants to know now.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "1")
+    settings = prepare()
     checks = {
         "python": platform.python_version,
         "catalog": lambda: _catalog(settings.catalog),
