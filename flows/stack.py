@@ -172,14 +172,14 @@ def stack(
 
 
 def _start_servers(made: Stack, settings: Settings, addresses: Addresses) -> None:
+    made.start(
+        "prefect-server", "prefect", "server", "start", "--host", HOST, "--port", str(addresses.prefect_port)
+    )
     from lstm.tracking.runs import Tracker
 
     store = f"sqlite:///{settings.root / 'mlflow.db'}"
     # A fresh database opened by several processes at once breaks: make it first.
     Tracker(store, settings.artifacts)
-    made.start(
-        "prefect-server", "prefect", "server", "start", "--host", HOST, "--port", str(addresses.prefect_port)
-    )
     made.start(
         "mlflow-server",
         *("mlflow", "server", "--host", HOST, "--port", str(addresses.mlflow_port), "--workers", "1"),
