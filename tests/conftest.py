@@ -252,10 +252,13 @@ def shell(tmp_path_factory: pytest.TempPathFactory, lived_in: Path) -> Shell:
 
 
 @pytest.fixture(scope="session")
-def _stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+def _stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     from servers import Up
 
     stack = Up(tmp_path_factory.mktemp("up"))
+    # Nights that a test will ask for begin at once, so that what comes before it runs beside them.
+    if any("nights" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        stack.begin_nights()
     yield stack
     stack.end()
 

@@ -85,6 +85,7 @@ class Up:
         self.elsewhere.mkdir()
         self.exports = self.addresses.exports(self.house.settings)
         self.command = self.start()
+        self.nights: dict[str, Fork] = {}
 
     def start(self) -> Command:
         """Start it, from the data's folder, with relative paths: flow runs work elsewhere."""
@@ -202,6 +203,16 @@ class Up:
         """The end of each log."""
         folder = self.house.home / "logs"
         return "\n".join(f"{path}:\n{path.read_text()[-3000:]}" for path in sorted(folder.glob("*.log")))
+
+    def begin_nights(self):
+        """Two nights by Prefect's command, one in a pool, and one with a wrong name."""
+        run = ("prefect", "deployment", "run", "retrain/nightly", "--watch", "-p")
+        pool = ("-p", "pool=nightcast-search", "-p", "workers=2")
+        self.nights = {
+            "three": self.run(*run, "data_set=three", "-p", 'budget={"trials": 2, "minutes": 1}', *pool),
+            "bad": self.run(*run, "data_set=bad"),
+            "typo": self.run(*run, "dataset=bad"),
+        }
 
     def ensure(self):
         """Start it again where it has ended."""

@@ -165,8 +165,10 @@ with FileLock(folder / "lock"):
 """
 
 
-def test_a_comparison_is_alone_and_puts_in_order_what_a_killed_one_left(tmp_path: Path) -> None:
-    house = House(tmp_path)
+def test_a_comparison_is_alone_and_puts_in_order_what_a_killed_one_left(
+    tmp_path: Path, lived_in: Path
+) -> None:
+    house = House(tmp_path, lived_in)
     house.declare("one")
     house.write("one", 24 * 40)
     wish = Wish(("gru",), (12,), trials=1, minutes=1.0, seeds=1, workers=1)

@@ -23,21 +23,11 @@ from lstm.tracking.runs import PROCESS_TAG, Tracker
 
 pytestmark = pytest.mark.slow
 
-BUDGET = 'budget={"trials": 2, "minutes": 1}'
-
 
 @pytest.fixture(scope="module")
 def nights(up: Up):
     """Two nights side by side: one searches in a pool and is promoted, one is refused."""
-    run = ("prefect", "deployment", "run", "retrain/nightly", "--watch", "-p")
-    commands = {
-        "three": up.run(
-            *run, "data_set=three", "-p", BUDGET, "-p", "pool=nightcast-search", "-p", "workers=2"
-        ),
-        "bad": up.run(*run, "data_set=bad"),
-        "typo": up.run(*run, "dataset=bad"),
-    }
-    return {name: (command.communicate()[0], command) for name, command in commands.items()}
+    return {name: (command.communicate()[0], command) for name, command in up.nights.items()}
 
 
 def test_a_night_is_promoted(up: Up, nights) -> None:

@@ -64,8 +64,8 @@ def test_what_outlives_its_parent_is_ended_too(tmp_path) -> None:
 
 
 @pytest.mark.slow
-def test_a_server_that_dies_ends_all_with_its_log(tmp_path) -> None:
-    house = House(tmp_path)
+def test_a_server_that_dies_ends_all_with_its_log(tmp_path, lived_in) -> None:
+    house = House(tmp_path, lived_in)
     house.declare("one")
     ports = map(str, free_ports(2))
     command = Command(house, "up", "--prefect-port", next(ports), "--mlflow-port", next(ports))
