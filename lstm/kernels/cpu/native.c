@@ -46,8 +46,8 @@ typedef struct {
     int backward;
 } share;
 
-/* Gradients that fade over many steps end as denormals, with which many processors compute a hundred times as slowly:
- * while a pass runs, they are 0 to its threads. Returns how it was before. */
+/* Gradients that fade over many steps end as denormals, with which some processors compute many times as slowly: while
+ * a pass runs, they are 0 to its threads. Returns how it was before. */
 static uint64_t flush_denormals(void) {
     uint64_t before = 0;
 #if defined(__x86_64__)
