@@ -256,11 +256,13 @@ def _stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     from servers import Up
 
     stack = Up(tmp_path_factory.mktemp("up"))
-    # Nights that a test will ask for begin at once, so that what comes before it runs beside them.
-    if any("nights" in getattr(item, "fixturenames", ()) for item in request.session.items):
-        stack.begin_nights()
-    yield stack
-    stack.end()
+    try:
+        # Nights that a test will ask for begin at once, so that what comes before it runs beside them.
+        if any("nights" in getattr(item, "fixturenames", ()) for item in request.session.items):
+            stack.begin_nights()
+        yield stack
+    finally:
+        stack.end()
 
 
 @pytest.fixture(scope="module")

@@ -209,7 +209,7 @@ class Up:
         run = ("prefect", "deployment", "run", "retrain/nightly", "--watch", "-p")
         pool = ("-p", "pool=nightcast-search", "-p", "workers=2")
         self.nights = {
-            "three": self.run(*run, "data_set=three", "-p", 'budget={"trials": 2, "minutes": 1}', *pool),
+            "three": self.run(*run, "data_set=three", "-p", 'budget={"trials": 2, "minutes": 5}', *pool),
             "bad": self.run(*run, "data_set=bad"),
             "typo": self.run(*run, "dataset=bad"),
         }

@@ -175,7 +175,7 @@ def test_gradients_vanish_explode_and_are_clipped(make_panel: MakePanel) -> None
     kept, lost = found.losses_S["clipped"], found.losses_S["not clipped"]
     assert np.isfinite(kept).all()
     assert kept[-5:].mean() < kept[0]
-    assert not np.max(lost) < 100, "large, or no number at all"
+    assert np.nanmax(lost) > 100 or not np.isfinite(lost[-1])
 
 
 def inputs_of(windows_: int = 30, columns: int = 3, features: int = 2) -> Inputs:

@@ -193,7 +193,7 @@ def is_denormal(values: Tensor) -> Tensor:
 @NATIVE
 @pytest.mark.parametrize("cell", ["lstm", "gru", "tanh"])
 def test_a_gradient_that_fades_out_ends_at_0(cell: str) -> None:
-    """Not among the denormals, with which a processor may take a hundred times as long."""
+    """Not among the denormals, with which a processor may take many times as long."""
     ours, theirs = twins(cell, 1, 8, batch_first=True)
     with torch.no_grad():
         for parameter in [*ours.parameters(), *theirs.parameters()]:

@@ -133,6 +133,17 @@ def test_last_value_and_instance_normalise_by_what_they_say() -> None:
         torch.testing.assert_close(model(flat + torch.tensor([2.0, 0.0]), *rest), y_BHQ + 2)
 
 
+def test_instance_normalisation_takes_mean_and_standard_deviation_off_each_window() -> None:
+    x_BLC, observed_BLC, *_ = batch()
+    x_BLC = 3 * x_BLC + 5
+    read_BLD, loc_B1, scale_B1 = made(replace(CONFIG, normalisation="instance")).encoder_inputs(
+        x_BLC, observed_BLC
+    )
+    mean_B1C, spread_B1C = x_BLC.mean(1, keepdim=True), x_BLC.std(1, keepdim=True, unbiased=False)
+    torch.testing.assert_close(read_BLD[..., : CONFIG.columns], (x_BLC - mean_B1C) / spread_B1C)
+    torch.testing.assert_close((loc_B1, scale_B1), (mean_B1C[..., 0], spread_B1C[..., 0]))
+
+
 @settings(max_examples=30, deadline=None)
 @given(data=st.data(), level=st.floats(-50, 50), factor=st.floats(0.01, 100))
 def test_with_instance_normalisation_the_target_s_level_and_scale_are_the_forecast_s(

@@ -49,7 +49,9 @@ def begin_late(monkeypatch, seen):
 
     def run_one(self):
         if next(begun) == 4:
+            deadline = time.monotonic() + 60
             while not seen.of("ended"):
+                assert time.monotonic() < deadline
                 time.sleep(0.01)
         return begin(self)
 

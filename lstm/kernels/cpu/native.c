@@ -51,13 +51,13 @@ typedef struct {
 static uint64_t flush_denormals(void) {
     uint64_t before = 0;
 #if defined(__x86_64__)
-    const uint64_t to_zero = 0x8000, from_zero = 0x40;
+    const uint64_t results = 0x8000, operands = 0x40;
     before = __builtin_ia32_stmxcsr();
-    __builtin_ia32_ldmxcsr((unsigned)(before | to_zero | from_zero));
+    __builtin_ia32_ldmxcsr((unsigned)(before | results | operands));
 #elif defined(__aarch64__)
-    const uint64_t to_zero = 1 << 24;
-    __asm__ volatile("mrs %0, fpcr" : "=r"(before));
-    __asm__ volatile("msr fpcr, %0" : : "r"(before | to_zero));
+    const uint64_t both = 1 << 24;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(before) : : "memory");
+    __asm__ volatile("msr fpcr, %0" : : "r"(before | both) : "memory");
 #endif
     return before;
 }
@@ -66,7 +66,7 @@ static void restore_denormals(uint64_t before) {
 #if defined(__x86_64__)
     __builtin_ia32_ldmxcsr((unsigned)before);
 #elif defined(__aarch64__)
-    __asm__ volatile("msr fpcr, %0" : : "r"(before));
+    __asm__ volatile("msr fpcr, %0" : : "r"(before) : "memory");
 #endif
 }
 
