@@ -72,3 +72,15 @@ def test_importance() -> None:
     assert holds(picture, drawing.BLUE)
     alone = Importance(0.0, 2, {"load": np.zeros(3)}, {(0, 23): np.zeros(3)})
     pixels(diagnosis.importance_picture(alone, "made", "champion"))
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_a_title_stands_clear_of_the_line_below(rows: int) -> None:
+    figure, axes = drawing.rows(rows)
+    drawing.title(figure, "A title", "a line below it")
+    drawing.png(figure)
+    (title,) = (text for text in figure.texts if text.get_text() == "A title")
+    box, below = title.get_window_extent(), axes[0].get_tightbbox()
+    assert below is not None
+    assert box.y0 >= below.y1
+    assert box.x0 == pytest.approx(axes[0].get_window_extent().x0, abs=1.5)

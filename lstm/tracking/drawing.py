@@ -97,9 +97,10 @@ def png(figure: Figure) -> bytes:
     engine = figure.get_layout_engine()
     assert engine is not None
     engine.execute(figure)
-    # Only the layout knows where the axes begin; the title begins there too.
-    if figure.get_suptitle():
-        figure.suptitle(figure.get_suptitle(), x=figure.axes[0].get_position().x0, **_TITLE)
+    # Only the layout knows where the axes begin; the title begins there too, as high as it was laid.
+    for text in figure.texts:
+        if text.get_text() == figure.get_suptitle():
+            text.set_x(figure.axes[0].get_position().x0)
     # A title that moves sideways moves nothing else; `savefig` would lay all out again, by drawing it twice.
     figure.set_layout_engine("none")
     buffer = io.BytesIO()
