@@ -19,8 +19,8 @@ export DO_NOT_TRACK = true
 # Whatever the environment says: otherwise each process that a test starts would compile the project anew.
 export PYTHONDONTWRITEBYTECODE =
 
-# Three processes share the tests, of which two cores still have some to spare where one waits for a server;
-# tests/conftest.py says which stay together, and the longest start first.
+# Three processes share the tests: while one waits for a server, the others have two cores. tests/conftest.py says
+# which stay together, and the longest start first.
 PYTEST := $(BIN)/python -m pytest -n 3
 
 .PHONY: demo test coverage bench check format clean
