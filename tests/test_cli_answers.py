@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
+import threading
 
 import pytest
 import yaml
@@ -96,6 +99,27 @@ def test_doctor_shows_no_password_and_an_error_as_it_is(shell: Shell) -> None:
     for text in ("[/] home", "[dim]/none.yaml", *("http://me:***@127.0.0.1:9",) * 2):
         assert text in told.stdout
     assert told.stdout.count("***") >= 3
+
+
+def test_doctor_asks_a_tracking_server_that_hangs_up_once_more_and_no_oftener(shell: Shell) -> None:
+    """A night asks it for minutes; a person who asks wants to know now."""
+    calls = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def hang_up() -> None:
+            with contextlib.suppress(OSError):  # shut below
+                while True:
+                    listener.accept()[0].close()
+                    calls.append(1)
+
+        answering = threading.Thread(target=hang_up)
+        answering.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        told = shell("doctor", NIGHTCAST_TRACKING_URI=url, COLUMNS="400")
+        listener.shutdown(socket.SHUT_RDWR)
+        answering.join()
+    assert told.returncode == 1
+    assert len(calls) == 2
 
 
 def test_a_file_becomes_a_data_set(shell: Shell) -> None:
