@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import forecast, lanes, machine, results, scale, seed, sweep
+from benchmarks import forecast, lanes, machine, results, scale, search, seed, sweep
 
 BENCHMARKS = {
     "seed": seed.run,
@@ -17,9 +17,10 @@ BENCHMARKS = {
     "sweep-cuda": sweep.run_on_cuda,
     "lanes": lanes.run,
     "lanes-cuda": lanes.run_on_cuda,
+    "search-cuda": search.run_on_cuda,
     "scale": scale.run,
 }
-ON_CUDA = ("seed-cuda", "sweep-cuda", "lanes-cuda")
+ON_CUDA = ("seed-cuda", "sweep-cuda", "lanes-cuda", "search-cuda")
 
 
 def main() -> None:

@@ -41,7 +41,7 @@ def _bars(axes: Axes, result: Mapping[str, Any]) -> None:
     lowest, highest = ([pick(pair) for pair in zip(slowest, fastest, strict=True)] for pick in (min, max))
     below = [value - low for value, low in zip(middle, lowest, strict=True)]
     above = [high - value for value, high in zip(middle, highest, strict=True)]
-    colours = [_OURS if name.startswith(("Nightcast", *"0123456789")) else _OTHER for name in names]
+    colours = [_OURS if name.startswith("Nightcast") or " lane" in name else _OTHER for name in names]
     axes.barh(names, middle, xerr=[below, above], color=colours, ecolor="#555555")
     for place, (value, high) in enumerate(zip(middle, highest, strict=True)):
         axes.text(high, place, f"  {text(value)}", va="center", fontsize=8)
@@ -80,6 +80,20 @@ def _of(cells: list[dict[str, Any]], size: tuple[str, int], mode: str) -> list[d
     return [cell for cell in cells if (cell["module"], cell["hidden_size"], cell["mode"]) == (*size, mode)]
 
 
+def _searches(axes: Axes, result: Mapping[str, Any]) -> None:
+    """Epochs an hour, with the trials and what a search took."""
+    rows = result["rows"]
+    names = [f"{row[0]}: {row[1]} trials in {text(row[4])} s" for row in rows]
+    colours = [_OURS if "lanes" in name else _OTHER for name in names]
+    axes.barh(names, [row[6] for row in rows], color=colours)
+    for place, row in enumerate(rows):
+        axes.text(row[6], place, f"  {text(row[6])}", va="center", fontsize=8)
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set_xlabel(result["columns"][6], fontsize=8)
+    axes.tick_params(labelsize=8)
+
+
 def _growth(axes: Axes, result: Mapping[str, Any]) -> None:
     """Time a window over points, a line for each number of series."""
     cases = result["details"]["cases"]
@@ -104,6 +118,7 @@ _DRAWN: dict[str, Callable[[Axes, Mapping[str, Any]], None]] = {
     "sweep-cuda": _gains,
     "lanes": _bars,
     "lanes-cuda": _bars,
+    "search-cuda": _searches,
     "scale": _growth,
 }
 

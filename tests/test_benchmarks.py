@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from benchmarks import machine, picture, results, scale, sweep
+from benchmarks import machine, picture, results, scale, search, sweep
 from benchmarks.__main__ import main
 from benchmarks.arithmetic import lstm_training
 from benchmarks.contender import Contender, PeerFailed, Process
@@ -146,6 +146,24 @@ def test_a_sweep_is_drawn_by_its_own_kernel(tmp_path: Path, name: str, ours: str
     results.keep(tmp_path / "results.json", result, {**machine.describe(), "gpus": ["A chip"]})
     picture.main(tmp_path / "results.json", tmp_path)
     assert (tmp_path / f"bench-{name}.png").exists()
+
+
+def test_a_search_is_compared_by_its_epochs_an_hour(tmp_path: Path) -> None:
+    def searched(seconds: float, epochs: int) -> dict[str, Any]:
+        return {"seconds": seconds, "epochs": epochs, "pruned": 1, "failed": 0, "best": 0.2}
+
+    found = {
+        "a plain loop": [searched(36.0, 100), searched(40.0, 100), searched(36.0, 100)],
+        "64 lanes": [searched(72.0, 4_000)] * 3,
+    }
+    result = search.compared(found)
+    assert result.rows == (
+        ("a plain loop", 8, 1, 12.5, 36.0, 800.0, 10_000.0, 1.0),
+        ("64 lanes", 256, 1, 15.625, 72.0, 12_800.0, 200_000.0, 20.0),
+    )
+    results.keep(tmp_path / "results.json", result, {**machine.describe(), "gpus": ["A chip"]})
+    picture.main(tmp_path / "results.json", tmp_path)
+    assert (tmp_path / "bench-search-cuda.png").exists()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

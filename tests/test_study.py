@@ -201,22 +201,6 @@ def test_the_pruner_waits_and_then_cuts_what_is_worse_than_the_median(lite):
     assert not _pruned_at(own, [0.4] * 10)
 
 
-def test_lanes_look_at_the_others_trials_once_in_a_while(lite):
-    """Whoever reads a study's trials reads all that run."""
-    own = optuna.create_study()
-    patient, eager = Pruner(Budget(trials=8), 10, pause=1e9), Pruner(Budget(trials=8), 10)
-    reads = []
-    read = own.get_trials
-    own.get_trials = lambda *args, **options: reads.append(1) or read(*args, **options)
-    trial = own.ask()
-    trial.report(1.0, 5)
-    frozen = read(deepcopy=False)[0]
-    for pruner, expected in ((patient, 1), (eager, 3)):
-        reads.clear()
-        assert [pruner.prune(own, frozen) for _ in range(3)] == [False] * 3
-        assert len(reads) == expected
-
-
 def _pruned_at(own, curve):
     trial = own.ask()
     for epoch, loss in enumerate(curve, start=1):

@@ -14,12 +14,11 @@ import numpy as np
 import torch
 
 from benchmarks import household
-from benchmarks.peers import talk
+from benchmarks.peers import plain, talk
 from data.contract import check, resolve_as_of
 from data.splits import Span
 from lstm.models.forecaster import ForecasterConfig
 from lstm.scaling import ScaledPanel, Scaler
-from lstm.training import graphs
 from lstm.training.device import set_threads
 from lstm.training.fit import Fit, fit
 from lstm.training.pool import LanePool
@@ -39,12 +38,12 @@ def prepare(task: dict[str, Any]) -> talk.Repeat:
     the trials, whose time then counts as often; and whether by a PLAIN loop, without graphs.
     """
     set_threads(talk.threads())
-    lanes, processes, share, plain = (
+    lanes, processes, share, is_plain = (
         int(os.environ.get(name, default))
         for name, default in (("LANES", 0), ("PROCESSES", 0), ("SHARE", 1), ("PLAIN", 0))
     )
-    if plain:
-        graphs.Repeated.__call__ = _called  # type: ignore[method-assign, assignment]
+    if is_plain:
+        plain.without_graphs()
     trials = _trials(task)
     return _counted(_repeat(trials[::share], task, lanes, processes), share)
 
@@ -74,10 +73,6 @@ def _repeat(trials: Sequence[Trial], task: dict[str, Any], lanes: int, processes
             _done(threads, lambda trial: _train(trial, task["device"], pool.train), trials)
 
     return repeat
-
-
-def _called(own: graphs.Repeated, function: Callable[..., None], *arguments: torch.Tensor) -> None:
-    function(*arguments)
 
 
 def _done(executor: Executor, function: Callable[[Any], Any], arguments: Sequence[Any]) -> None:

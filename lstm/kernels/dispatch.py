@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Literal, get_args
@@ -25,14 +25,34 @@ VARIABLE = "NIGHTCAST_KERNEL"
 _LEAST_BATCH, _LARGE_BATCH = 4, 64
 _SHORT, _LONG = 500, 10_000
 _SMALL, _NARROW, _MIDDLE, _WIDE = 16, 32, 128, 256
-# Where ``auto`` trains with the persistent kernel instead of cuDNN: by chip (`torch.cuda.get_device_name`),
-# module's mode and padded hidden size, the smallest batch with which it was measured to be faster, at so many
-# steps (docs/performance.md). Everything else is cuDNN's.
-FASTER_THAN_CUDNN: Mapping[tuple[str, str, int], int] = {
-    ("NVIDIA H100 80GB HBM3", "LSTM", 32): 1_024,
-    ("NVIDIA H100 80GB HBM3", "GRU", 64): 256,
+# Chips on which ``auto`` may take the persistent kernel instead of cuDNN (`torch.cuda.get_device_name`): its
+# numbers were compared on the first one, its times with cuDNN's on the second (`benchmarks/sweep.py`).
+CHIPS = ("NVIDIA H100 80GB HBM3", "NVIDIA H200")
+# Where it does: by the module's mode, padded hidden size, layers, and whether it trains, the smallest batches
+# and steps with which it was measured to be the faster one. Everything else is cuDNN's.
+FASTER_THAN_CUDNN: Mapping[tuple[str, int, int, bool], Sequence[tuple[int, int]]] = {
+    ("LSTM", 16, 1, True): ((256, 1_000), (1_024, 168)),
+    ("LSTM", 16, 2, True): ((256, 1_000), (1_024, 168)),
+    ("LSTM", 32, 1, True): ((256, 1_000), (1_024, 168)),
+    ("LSTM", 32, 2, True): ((1_024, 168),),
+    ("LSTM", 64, 1, True): ((1_024, 168),),
+    ("LSTM", 64, 2, True): ((1_024, 168),),
+    ("GRU", 16, 1, True): ((64, 1_000), (1_024, 168)),
+    ("GRU", 16, 2, True): ((64, 1_000), (1_024, 168)),
+    ("GRU", 32, 1, True): ((64, 1_000), (256, 168)),
+    ("GRU", 32, 2, True): ((64, 1_000), (1_024, 168)),
+    ("GRU", 64, 1, True): ((64, 1_000), (256, 168)),
+    ("GRU", 64, 2, True): ((256, 168),),
+    ("LSTM", 16, 1, False): ((1_024, 168),),
+    ("LSTM", 16, 2, False): ((1_024, 1_000),),
+    ("LSTM", 32, 1, False): ((1_024, 168),),
+    ("GRU", 16, 1, False): ((1_024, 168),),
+    ("GRU", 16, 2, False): ((1_024, 1_000),),
+    ("GRU", 32, 1, False): ((1_024, 168),),
+    ("GRU", 32, 2, False): ((1_024, 1_000),),
+    ("GRU", 64, 1, False): ((1_024, 168),),
+    ("GRU", 64, 2, False): ((1_024, 168),),
 }
-_STEPS_ON_A_GPU = 168
 Kernel = Literal["auto", "native", "torch", "reference", "persistent"]
 Layer = Callable[
     [str, Tensor, Tensor, Tensor | None, Weights, bool], tuple[Tensor | None, Tensor, Tensor | None]
@@ -164,17 +184,17 @@ def _is_faster(module: nn.RNNBase, x: Tensor) -> bool:
 
 
 def _beats_cudnn(module: nn.RNNBase, x: Tensor) -> bool:
-    # It has no operator that a graph could hold.
-    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+    # It has no operator that a graph could hold. Both directions at a time were not measured.
+    if torch.compiler.is_compiling() or module.bidirectional:
         return False
     if x.dtype is not torch.float32 or torch.is_autocast_enabled("cuda"):
         return False
-    chip, size = torch.cuda.get_device_name(x.device), persistent.units(module.hidden_size)
-    least = FASTER_THAN_CUDNN.get((chip, module.mode, size))
+    size = persistent.units(module.hidden_size)
+    corners = FASTER_THAN_CUDNN.get((module.mode, size, module.num_layers, torch.is_grad_enabled()), ())
     batch, steps = _batch_and_steps(module, x)
-    is_faster = least is not None and batch >= least and steps >= _STEPS_ON_A_GPU
+    is_faster = any(batch >= rows and steps >= length for rows, length in corners)
     # Last, since it imports Triton.
-    return is_faster and persistent.is_installed()
+    return is_faster and torch.cuda.get_device_name(x.device) in CHIPS and persistent.is_installed()
 
 
 def _batch_and_steps(module: nn.RNNBase, x: Tensor) -> tuple[int, int]:

@@ -11,7 +11,8 @@ from optuna.exceptions import ExperimentalWarning
 
 from lstm.search.objective import SearchTask
 from lstm.search.study import beside, loaded
-from lstm.search.worker import Crew, Observer, Worker, prepare_device
+from lstm.search.together import TogetherStorage
+from lstm.search.worker import PAUSE_SECONDS, Crew, Observer, Worker, prepare_device
 from lstm.training.pool import LanePool
 
 _POLL_SECONDS = 0.1
@@ -38,8 +39,14 @@ def work_in_lanes(
         DeviceMissing: CUDA was asked for and there is none.
     """
     prepare_device(task)
-    with loaded(task.storage_url, task.study_name) as study:
-        team = _Team(task, study, lanes)
+    storages: list[TogetherStorage] = []
+
+    def together(backend: optuna.storages.RDBStorage) -> TogetherStorage:
+        storages.append(TogetherStorage(backend, PAUSE_SECONDS))
+        return storages[0]
+
+    with loaded(task.storage_url, task.study_name, cached=together) as study:
+        team = _Team(task, study, storages[0], lanes)
         team.work(observe, should_stop)
     if team.errors:
         raise team.errors[0]
@@ -49,9 +56,10 @@ def work_in_lanes(
 class _Team:
     """The lanes of one worker."""
 
-    def __init__(self, task: SearchTask, study: optuna.Study, lanes: int) -> None:
+    def __init__(self, task: SearchTask, study: optuna.Study, storage: TogetherStorage, lanes: int) -> None:
         self.task = task
         self.study = study
+        self.storage = storage
         self.crew = Crew(task, study, lanes)
         self.pool = LanePool()
         self.stop = threading.Event()
@@ -78,6 +86,7 @@ class _Team:
                 while any(thread.is_alive() for thread in threads) and not should_stop():
                     self.ended.wait(_POLL_SECONDS)
                     self.ended.clear()
+                    self.storage.flush_if_due()
             finally:
                 self.stop.set()
                 for thread in threads:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from data.processes import this_process
@@ -41,6 +38,8 @@ class Sampler(optuna.samplers.BaseSampler):
         self._fixed: dict[str, Any] = {}
         self._random = min(10, max(4, budget.trials // 4))
         self._tpe = optuna.samplers.TPESampler(seed=seed, n_startup_trials=self._random)
+        # As TPE's own, which would begin again with each trial.
+        self._space = optuna.search_space.IntersectionSearchSpace(include_pruned=True)
         self.claimed: int | None = None
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
@@ -59,8 +58,11 @@ class Sampler(optuna.samplers.BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """As TPE does, without what the arm fixes."""
-        space = self._tpe.infer_relative_search_space(study, trial)
-        return {name: distribution for name, distribution in space.items() if name not in self._fixed}
+        return {
+            name: distribution
+            for name, distribution in self._space.calculate(study).items()
+            if not distribution.single() and name not in self._fixed
+        }
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -87,40 +89,14 @@ class Pruner(optuna.pruners.MedianPruner):
     """Ends a trial whose best loss so far is above the median of the others' at the same epoch.
 
     Not before a fifth of the epochs, while the learning rate still warms up and curves cross, and not
-    before a few trials are there to compare with. Threads may share one.
+    before a few trials are there to compare with.
 
     Args:
         budget: of the study.
         max_epochs: of a trial.
-        pause: seconds for which the trials that were read last will do. Whenever they are read, so are all
-            that run: many lanes would spend more time on that than on an epoch.
     """
 
-    def __init__(self, budget: Budget, max_epochs: int, pause: float = 0.0) -> None:
+    def __init__(self, budget: Budget, max_epochs: int) -> None:
         super().__init__(
             n_startup_trials=min(5, max(2, budget.trials // 4)), n_warmup_steps=1 + max(2, max_epochs // 5)
         )
-        self._pause = pause
-        self._lock = threading.Lock()
-        self._seen: _Seen | None = None
-        self._until = 0.0
-
-    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """As the median pruner does."""
-        with self._lock:
-            if self._seen is None or time.monotonic() >= self._until:
-                self._seen = _Seen(study.direction, study.get_trials(deepcopy=False))
-                self._until = time.monotonic() + self._pause
-        return super().prune(self._seen, trial)  # type: ignore[arg-type]
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """What a pruner asks of a study, as it was."""
-
-    direction: StudyDirection
-    trials: Sequence[FrozenTrial]
-
-    def get_trials(self, deepcopy: bool, states: Container[TrialState]) -> list[FrozenTrial]:
-        """Those in one of these states, never copied."""
-        return [trial for trial in self.trials if trial.state in states]

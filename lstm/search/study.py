@@ -6,7 +6,7 @@ import contextlib
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -234,15 +234,21 @@ def loaded(
     name: str,
     sampler: optuna.samplers.BaseSampler | None = None,
     pruner: optuna.pruners.BasePruner | None = None,
+    cached: Callable[[optuna.storages.RDBStorage], _CachedStorage] = _CachedStorage,
 ) -> Iterator[optuna.Study]:
     """An existing study, open until the end of the block.
+
+    Args:
+        cached: makes of the database what the study reads and writes.
 
     Raises:
         SearchFailed: there is no such study.
     """
     with opened(storage_url, _queue_stale) as storage:
         try:
-            study = optuna.load_study(study_name=name, storage=storage, sampler=sampler, pruner=pruner)
+            study = optuna.load_study(
+                study_name=name, storage=cached(storage), sampler=sampler, pruner=pruner
+            )
         except KeyError as error:
             raise SearchFailed(f"no study {name}. Remedy: create it before its workers start") from error
         yield study

@@ -27,7 +27,7 @@ from lstm.training.fit import Fit, fit
 logger = logging.getLogger(__name__)
 
 _SAME_FAILURES = 3
-_PAUSE_SECONDS = 1.0
+PAUSE_SECONDS = 1.0
 
 
 class Observer(Protocol):
@@ -109,9 +109,9 @@ class Crew:
     def __init__(self, task: SearchTask, study: optuna.Study, lanes: int = 1) -> None:
         self.lanes = lanes
         self.failures = Failures(task.study_name)
-        # Reading a study takes the longer the more trials run: many lanes look at it together.
-        self._pause = 0.0 if lanes == 1 else _PAUSE_SECONDS
-        self.pruner = Pruner(budget_of(study), task.data_set.retrain.max_epochs, self._pause)
+        # To see to others takes the longer the more trials run.
+        self._pause = 0.0 if lanes == 1 else PAUSE_SECONDS
+        self.pruner = Pruner(budget_of(study), task.data_set.retrain.max_epochs)
         self._lock = threading.Lock()
         self._cleaned = -math.inf
 
