@@ -1,9 +1,11 @@
-/* Runs layers from standard input through the native kernel, forward and backward, and writes what comes out.
+/* Runs layers from standard input through the native kernel, forward and backward, and what stands around them, and
+ * writes what comes out.
  *
  * The tests build it with sanitizers, or for another processor. Every array has a heap block of exactly its size, so
  * that an access beyond it is seen. A case is 8 numbers (int64: cell, batch, steps, inputs, hidden, lanes, vectors,
  * threads), then float32 x, h0, c0, w_ih, w_hh, b_ih, b_hh, dy, dh_n, dc_n; the answer y, h_n, c_n, dx, dh0, dc0,
- * dw_ih, dw_hh, db_ih, db_hh. Sizes as for an LSTM: a GRU or RNN leaves c alone. */
+ * dw_ih, dw_hh, db_ih, db_hh. Sizes as for an LSTM: a GRU or RNN leaves c alone. Then of x: with units dropped by a
+ * key of minus the batch; and normalised, with what is positive for observed, its location and its spread. */
 #include "native.h"
 
 #include <stdio.h>
@@ -13,6 +15,9 @@ void nightcast_forward(const layer *);
 void nightcast_backward(const layer *);
 int64_t nightcast_saved_floats(const layer *);
 int64_t nightcast_work_floats(const layer *, int);
+void nightcast_drop(const float *, float *, int64_t, int64_t, int64_t, int64_t, float);
+void nightcast_normalise(const float *, const uint8_t *, const float *, float *, float *, float *, int64_t, int64_t,
+                         int64_t, int64_t, int64_t, int64_t, float);
 
 static float *reserve(int64_t count) {
     float *memory = malloc(sizeof(float) * (size_t)count);
@@ -58,11 +63,21 @@ int main(void) {
         l.work = reserve(nightcast_work_floats(&l, 1));
         nightcast_backward(&l);
         free(l.work), free(l.saved);
+        float *dropped = reserve(B * T * I), *read = reserve(B * T * 2 * I), *location = reserve(B * I);
+        float *spread = reserve(B * I);
+        uint8_t *observed = malloc((size_t)(B * T * I));
+        if (!observed) exit(3);
+        for (int64_t i = 0; i < B * T * I; i++) observed[i] = x[i] > 0;
+        nightcast_drop(x, dropped, B * T, I, -B, 0, 2.0f);
+        nightcast_normalise(x, observed, NULL, read, location, spread, B, T, I, I, 0, 1, 1e-4f);
+        free(observed);
         free(x), free(h0), free(c0), free(w_ih), free(w_hh), free(b_ih), free(b_hh), free(dy), free(dh_n), free(dc_n);
         write_floats(y, B * T * H), write_floats(h_n, B * H), write_floats(c_n, B * H);
         write_floats(dx, B * T * I), write_floats(dh0, B * H), write_floats(dc0, B * H);
         write_floats(dw_ih, gates * H * I), write_floats(dw_hh, gates * H * H);
         write_floats(db_ih, gates * H), write_floats(db_hh, gates * H);
+        write_floats(dropped, B * T * I), write_floats(read, B * T * 2 * I);
+        write_floats(location, B * I), write_floats(spread, B * I);
     }
     return 0;
 }

@@ -13,7 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lstm.kernels import native
+from lstm.kernels import native, using
+from lstm.models.dropout import Dropout, set_key
+from lstm.models.normalise import normalise
 
 CPU = Path(native.__file__).with_name("cpu")
 HARNESS = Path(__file__).with_name("kernel_harness.c")
@@ -78,7 +80,15 @@ def expected(case: Case, module: nn.RNNBase, given: list[Tensor]) -> list[Tensor
     h_n, c_n = (state[0][0], state[1][0]) if is_lstm else (state[0], torch.zeros_like(c0))
     loss = (y * dy).sum() + (h_n * dh_n).sum() + (c_n * dc_n).sum() + 0 * c0.sum()
     dx, dh0, dc0, *by_weights = torch.autograd.grad(loss, [x, h0, c0, *module.parameters()])
-    return [y, h_n, c_n, dx, dh0, dc0, *by_weights]
+    return [y, h_n, c_n, dx, dh0, dc0, *by_weights, *around(given[0])]
+
+
+def around(x_BTI: Tensor) -> list[Tensor]:
+    """The input with units dropped, and normalised, as torch has it."""
+    drop = Dropout(0.5, 0).train()
+    set_key(drop, torch.tensor(-len(x_BTI)))
+    with using("torch"):
+        return [drop(x_BTI), *normalise(x_BTI, x_BTI > 0, None, x_BTI.shape[-1], "instance")]
 
 
 def run(program: list[str], chosen: list[Case], environment: dict[str, str] | None = None) -> None:
@@ -118,6 +128,7 @@ def build(compiler: str, folder: Path, *flags: str) -> str:
         str(program),
         str(HARNESS),
         *map(str, sorted(CPU.glob("*.c"))),
+        "-lm",
     ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -155,7 +155,7 @@ def test_batches_hold_the_window_and_what_follows(make_panel: MakePanel) -> None
         np.testing.assert_array_equal(inputs.future_BHF[place], calendar_TF[step + 1 : step + 5])
         np.testing.assert_array_equal(target_BH[place], scaled.values[row + 1 : row + 5, 0])
         np.testing.assert_array_equal(observed_BH[place], scaled.observed[row + 1 : row + 5, 0])
-    assert inputs.observed_BLC.dtype == torch.float32
+    assert inputs.observed_BLC.dtype == torch.bool
     again = batches.inputs(chosen[:, None].expand(2, 3))
     assert again.x_BLC.shape == (2, 3, 6, 2)
     np.testing.assert_array_equal(

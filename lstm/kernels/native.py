@@ -96,7 +96,7 @@ def _leave_team() -> None:
     """In a process that was forked: OpenMP's threads stayed behind, and it would wait for them for ever."""
     global _shares
     if shares_threads():
-        _loaded().nightcast_borrow(None)
+        compiled().nightcast_borrow(None)
     _shares = False
 
 
@@ -372,11 +372,12 @@ class _Call:
     def run(self, function: str, *, backward: bool) -> None:
         """Call it."""
         pointer = ctypes.byref(self.layer)
-        self.set(work=self.taken(_loaded().nightcast_work_floats(pointer, int(backward))))
-        getattr(_loaded(), function)(pointer)
+        self.set(work=self.taken(compiled().nightcast_work_floats(pointer, int(backward))))
+        getattr(compiled(), function)(pointer)
 
 
-def _loaded() -> ctypes.CDLL:
+def compiled() -> ctypes.CDLL:
+    """The compiled code, where there is some."""
     loaded = library()
     assert loaded is not None
     return loaded

@@ -15,6 +15,8 @@ from enum import IntEnum
 import torch
 from torch import Tensor, nn
 
+from lstm.kernels import elementwise
+
 
 def _signed(bits: int) -> int:
     """The low 64 bits as torch's int64 has them."""
@@ -68,7 +70,10 @@ class Dropout(nn.Module):
         if not self.training or not self.p:
             return x
         size = x.shape[-1]
-        bits_RK = _bits(self.key + _signed(self.place * _FIRST), x.numel() // size, size)
+        key = self.key + _signed(self.place * _FIRST)
+        if x.dtype is torch.float32 and elementwise.fits(x, key):
+            return elementwise.drop(x, int(key), int(self.threshold), float(self.scale))
+        bits_RK = _bits(key, x.numel() // size, size)
         keep = (bits_RK >= self.threshold).view(x.shape)
         return x * (keep * self.scale).to(x.dtype)
 

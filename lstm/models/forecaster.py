@@ -16,11 +16,9 @@ from torch import Tensor, nn
 
 from data.retrain import Channels, Encoder, Head, Normalisation, Pooling, Positions, check_network
 from lstm.models.heads import CalendarHead, LinearHead, SegmentHead, median_index, rising
+from lstm.models.normalise import normalise
 from lstm.models.recurrent import RecurrentEncoder
 from lstm.models.transformer import TransformerEncoder
-
-# Keeps a window without variation from being divided by nothing; standardised units.
-_LEAST_DIVISOR = 1e-4
 
 
 @dataclass(frozen=True)
@@ -138,7 +136,7 @@ class Forecaster(nn.Module):
 
         Args:
             x_BLC: standardised values, missing ones filled from the past.
-            observed_BLC: 1 where observed, else 0; the type of x.
+            observed_BLC: True where observed; or numbers, 1 and 0.
             future_BHF: features of the horizon's steps, the future covariates last. The head alone reads the
                 calendar: the encoder sees what happened, the head when it is asked for.
             known_BLK: future covariates of the lookback's steps; needed where there are any.
@@ -172,27 +170,13 @@ class Forecaster(nn.Module):
             What it reads of each step of the lookback: normalised columns, the target's first, then their
             masks, then what is known; (B, 1) and (B, 1).
         """
-        count = self.config.channels_read
-        x_BLC, observed_BLC = x_BLC[..., :count], observed_BLC[..., :count]
-        loc_B1C, scale_B1C = self._location_and_scale(x_BLC)
-        x_BLC = (x_BLC - loc_B1C) / scale_B1C.clamp_min(_LEAST_DIVISOR)
-        read = [x_BLC, observed_BLC]
-        if known_BLK is not None:
-            read.append(known_BLK)
+        known = [] if known_BLK is None else [known_BLK]
         if identity_BE is not None:
-            read.append(_at_every_step(identity_BE, x_BLC))
-        return torch.cat(read, dim=-1), loc_B1C[..., 0], scale_B1C[..., 0]
-
-    def _location_and_scale(self, x_BLC: Tensor) -> tuple[Tensor, Tensor]:
-        one_B1C = torch.ones_like(x_BLC[:, :1])
-        if self.config.normalisation == "none":
-            return torch.zeros_like(one_B1C), one_B1C
-        if self.config.normalisation == "last_value":
-            return x_BLC[:, -1:], one_B1C
-        mean_B1C = x_BLC.mean(dim=1, keepdim=True)
-        # The standard deviation, which torch's own takes ten times as long for along this axis.
-        norm_B1C = torch.linalg.vector_norm(x_BLC - mean_B1C, dim=1, keepdim=True)
-        return mean_B1C, norm_B1C / x_BLC.shape[1] ** 0.5
+            known.append(_at_every_step(identity_BE, x_BLC))
+        known_BLK = torch.cat(known, dim=-1) if known else None
+        read = x_BLC, observed_BLC, known_BLK, self.config.channels_read, self.config.normalisation
+        x_BLD, loc_B1C, scale_B1C = normalise(*read)
+        return x_BLD, loc_B1C[..., 0], scale_B1C[..., 0]
 
 
 class SeriesEmbedding(nn.Module):

@@ -98,10 +98,9 @@ class Batches:
         # Each series before has as many rows more as are known ahead.
         known_B1 = origin_B1 + self._n_ahead * series_B[..., None]
         rows_BL = origin_B1 + self._past_L
-        is_observed_BLC = self._gather("is observed", self._observed_NC, rows_BL)
         return Inputs(
             self._gather("x", self._values_NC, rows_BL),
-            self._room("observed", self._values_NC, is_observed_BLC.shape).copy_(is_observed_BLC),
+            self._gather("observed", self._observed_NC, rows_BL),
             self._ahead(steps_B1, known_B1),
             self._gather("known", self._future_MK, known_B1 + self._past_L),
             self._gather("static", self._static_SD, series_B),

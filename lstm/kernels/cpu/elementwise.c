@@ -1,0 +1,118 @@
+/* What stands around a recurrence, in one pass over memory where torch takes several. Plain C: the time is memory's. */
+#include "native.h"
+
+#include <math.h>
+#include <string.h>
+
+#define EXPORT __attribute__((visibility("default")))
+/* Columns, and groups of units, that are seen to at a time: what is kept of them stays in the first cache. */
+#define TOGETHER 64
+
+/* The arithmetic of lstm/models/dropout.py, to the bit: products wrap, and a shift keeps the sign. */
+static const uint64_t GOLDEN = 0x9E3779B97F4A7C15u, FIRST = 0xBF58476D1CE4E5B9u, SECOND = 0x94D049BB133111EBu;
+
+static uint64_t shifted(uint64_t z, int by) { return (uint64_t)((int64_t)z >> by); }
+
+static uint64_t mixed(uint64_t z) {
+    z = (z ^ shifted(z, 30)) * FIRST;
+    z = (z ^ shifted(z, 27)) * SECOND;
+    return z ^ shifted(z, 31);
+}
+
+typedef int16_t quarters __attribute__((vector_size(8)));
+typedef int32_t four __attribute__((vector_size(16)));
+typedef float numbers __attribute__((vector_size(16)));
+typedef float unaligned __attribute__((vector_size(16), aligned(4), may_alias));
+
+/* The factors of the four units of a hash, the lowest bits first: 0, or a number by its bits. */
+static numbers factors(uint64_t hash, int32_t threshold, int32_t scale) {
+    quarters bits;
+    memcpy(&bits, &hash, sizeof bits); /* the processor is little-endian */
+    return (numbers)((__builtin_convertvector(bits, four) >= threshold) & scale);
+}
+
+/* y = x times `scale` where a unit's 16 bits are `threshold` or above, else times 0; (rows, size) both. */
+EXPORT void nightcast_drop(const float *x, float *y, int64_t rows, int64_t size, int64_t key, int64_t threshold,
+                           float scale) {
+    int32_t by;
+    memcpy(&by, &scale, sizeof by);
+    for (int64_t first = 0; first < size; first += 4 * TOGETHER) {
+        const int64_t units = size - first < 4 * TOGETHER ? size - first : 4 * TOGETHER, whole = units / 4;
+        uint64_t group[TOGETHER];
+        for (int64_t g = 0; 4 * g < units; g++) group[g] = mixed((uint64_t)(first / 4 + g + 1) * SECOND);
+        for (int64_t r = 0; r < rows; r++) {
+            const uint64_t row = mixed((uint64_t)key + (uint64_t)r * GOLDEN);
+            const float *from = x + r * size + first;
+            float *to = y + r * size + first;
+            for (int64_t g = 0; 4 * g < units; g++) {
+                uint64_t hash = (row ^ group[g]) * FIRST;
+                hash = (hash ^ shifted(hash, 32)) * SECOND;
+                const numbers factor = factors(hash, (int32_t)threshold, by);
+                if (g < whole)
+                    *(unaligned *)(to + 4 * g) = *(const unaligned *)(from + 4 * g) * factor;
+                else
+                    for (int64_t k = 4 * g; k < units; k++) to[k] = from[k] * factor[k - 4 * g];
+            }
+        }
+    }
+}
+
+/* sums[c] of (x - from)^power over a window's steps, by column: four at a time, since each addition waits for the one
+ * before. In double, so that long windows lose nothing. */
+static inline __attribute__((always_inline)) void add_steps(const float *x, int64_t steps, int64_t columns, int64_t count,
+                                                            const float *from, const int power, double *sums) {
+    double parts[4][TOGETHER] = {{0}};
+    int64_t t = 0;
+    for (; t + 4 <= steps; t += 4)
+        for (int64_t c = 0; c < count; c++)
+            for (int p = 0; p < 4; p++) {
+                const double apart = (double)x[(t + p) * columns + c] - from[c];
+                parts[p][c] += power == 2 ? apart * apart : apart;
+            }
+    for (; t < steps; t++)
+        for (int64_t c = 0; c < count; c++) {
+            const double apart = (double)x[t * columns + c] - from[c];
+            parts[0][c] += power == 2 ? apart * apart : apart;
+        }
+    for (int64_t c = 0; c < count; c++) sums[c] = (parts[0][c] + parts[1][c]) + (parts[2][c] + parts[3][c]);
+}
+
+/* Each column of a window: its mean and its standard deviation. */
+static void describe(const float *x, int64_t steps, int64_t columns, int64_t count, float *location, float *spread) {
+    const float zeros[TOGETHER] = {0};
+    double sums[TOGETHER];
+    add_steps(x, steps, columns, count, zeros, 1, sums);
+    for (int64_t c = 0; c < count; c++) location[c] = (float)(sums[c] / (double)steps);
+    add_steps(x, steps, columns, count, location, 2, sums);
+    for (int64_t c = 0; c < count; c++) spread[c] = (float)sqrt(sums[c] / (double)steps);
+}
+
+/* What an encoder reads of windows: (windows, steps, 2 count + known) the first `count` columns, less their location
+ * and over their spread, or over `least` where that is larger; whether they were observed; and what is known.
+ * Location and spread, (windows, count), are given, unless `described`: then they are what `describe` says. */
+EXPORT void nightcast_normalise(const float *x, const uint8_t *observed, const float *known, float *out,
+                                float *location, float *spread, int64_t windows, int64_t steps, int64_t columns,
+                                int64_t count, int64_t others, int64_t described, float least) {
+    const int64_t width = 2 * count + others;
+    for (int64_t w = 0; w < windows; w++, x += steps * columns, observed += steps * columns, out += steps * width) {
+        for (int64_t first = 0; first < count; first += TOGETHER) {
+            const int64_t here = count - first < TOGETHER ? count - first : TOGETHER;
+            float *loc = location + w * count + first, *scale = spread + w * count + first;
+            if (described) describe(x + first, steps, columns, here, loc, scale);
+            float by[TOGETHER];
+            /* NaN stays what it is. */
+            for (int64_t c = 0; c < here; c++) by[c] = 1.0f / (scale[c] < least ? least : scale[c]);
+            for (int64_t t = 0; t < steps; t++) {
+                const float *from = x + t * columns + first;
+                const uint8_t *seen = observed + t * columns + first;
+                float *to = out + t * width + first;
+                for (int64_t c = 0; c < here; c++) {
+                    to[c] = (from[c] - loc[c]) * by[c];
+                    to[count + c] = seen[c];
+                }
+            }
+        }
+        for (int64_t t = 0; others && t < steps; t++, known += others)
+            memcpy(out + t * width + 2 * count, known, (size_t)others * sizeof *known);
+    }
+}

@@ -1,0 +1,119 @@
+"""What stands around a recurrence, in native code on the CPU: one pass over memory where torch takes several.
+
+Each function has torch's formula beside it, in `lstm.models`, which is what runs elsewhere: on a GPU, under
+``vmap``, in a graph, or where there is no native code. `fits` says where it is not needed.
+
+Axes: W windows, L steps, C columns, D numbers read of a step, K known ones.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from lstm.kernels import dispatch, native
+
+
+def fits(*tensors: Tensor) -> bool:
+    """Whether native code may read these: plain memory of this process, and the kernel not switched off."""
+    if sys.byteorder != "little" or torch.compiler.is_compiling() or not native.widths():
+        return False
+    is_plain = all(
+        type(tensor) in (Tensor, torch.nn.Parameter)
+        and tensor.device.type == "cpu"
+        # What `vmap` and `grad` hand a function has no memory of its own.
+        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+        for tensor in tensors
+    )
+    return is_plain and dispatch.wanted() in ("auto", "native")
+
+
+def drop(x: Tensor, key: int, threshold: int, scale: float) -> Tensor:
+    """x, (..., size), with each unit times `scale` or times 0 (`lstm.models.dropout`); float32.
+
+    Args:
+        key: of the mask, with the layer's place in it.
+        threshold: of a unit's 16 bits, from which it is kept.
+    """
+    dropped: Tensor = _Drop.apply(x, key, threshold, scale)  # type: ignore[no-untyped-call]
+    return dropped
+
+
+class _Drop(torch.autograd.Function):
+    """The mask is made anew for the gradient: that is faster than to keep it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, key: int, threshold: int, scale: float) -> Tensor:
+        ctx.mask = key, threshold, scale
+        return _masked(x, *ctx.mask)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None, None]:
+        return _masked(dy, *ctx.mask), None, None, None
+
+
+def _masked(x: Tensor, key: int, threshold: int, scale: float) -> Tensor:
+    x = x.contiguous()
+    y = torch.empty_like(x)
+    size = x.shape[-1]
+    rows = x.numel() // size if size else 0
+    _call("nightcast_drop", x, y, rows, size, key, threshold, scale)
+    return y
+
+
+def normalise(
+    x_WLC: Tensor,
+    observed_WLC: Tensor,
+    known_WLK: Tensor | None,
+    given: tuple[Tensor, Tensor] | None,
+    count: int,
+    least: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What an encoder reads of windows: normalised columns, whether they were observed, and what is known.
+
+    Args:
+        x_WLC: float32.
+        observed_WLC: bool.
+        known_WLK: float32.
+        given: (W, 1, count) what to take off the columns, and what to divide them by; by default the mean of
+            each window and its standard deviation.
+        count: of the columns, the first ones, that are read.
+        least: the smallest divisor.
+
+    Returns:
+        (W, L, D), and location and divisor as in `given`.
+    """
+    windows, steps, columns = x_WLC.shape
+    known = 0 if known_WLK is None else known_WLK.shape[-1]
+    read_WLD = x_WLC.new_empty(windows, steps, 2 * count + known)
+    if given is None:
+        location, spread = x_WLC.new_empty(2, windows, 1, count)
+    else:
+        location, spread = (tensor.contiguous() for tensor in given)
+    sizes = windows, steps, columns, count, known, int(given is None)
+    tensors = (
+        x_WLC.contiguous(),
+        observed_WLC.contiguous(),
+        None if known_WLK is None else known_WLK.contiguous(),
+    )
+    _call("nightcast_normalise", *tensors, read_WLD, location, spread, *sizes, least)
+    return read_WLD, location, spread
+
+
+def _call(function: str, *arguments: Tensor | float | None) -> None:
+    """Call it, by pointers, sizes and numbers."""
+    getattr(native.compiled(), function)(*(_as_c(argument) for argument in arguments))
+
+
+def _as_c(argument: Tensor | float | None) -> Any:
+    if argument is None:
+        return None
+    if isinstance(argument, Tensor):
+        return ctypes.c_void_p(argument.data_ptr())
+    return ctypes.c_float(argument) if isinstance(argument, float) else ctypes.c_int64(argument)
