@@ -7,6 +7,7 @@ another machine.
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,17 +15,26 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from data.catalog import DataSet
+from data.errors import NightcastError
 from data.panel import Panel
+from data.processes import Process
 from data.snapshot import load
 from data.splits import split
 from flows.leash import ASKED_TO_END, asked_to_end
 from lstm.search.lanes import work_in_lanes
 from lstm.search.objective import SearchTask
+from lstm.search.storage import SearchFailed
+from lstm.search.study import progress
 from lstm.search.worker import work
 from lstm.settings import Settings, load_settings, silence_telemetry
-from lstm.tracking.runs import Tracker, TrialRecorder
+from lstm.tracking.runs import PROCESS_TAG, Tracker, TrialRecorder
+from lstm.tracking.server import NotFound
 
 JOB_FILE = "night.json"
+
+
+class OutOfReach(NightcastError):
+    """This worker does not see what the night keeps."""
 
 
 class Job(BaseModel):
@@ -68,6 +78,33 @@ def run_worker(night_run: str, settings: Settings, should_stop: Callable[[], boo
     if settings.lanes > 1:
         return work_in_lanes(task, lambda: TrialRecorder(tracker, night_run), settings.lanes, should_stop)
     return work(task, TrialRecorder(tracker, night_run), should_stop)
+
+
+def require_reach(night_run: str, settings: Settings) -> None:
+    """Go on only where the night's run and study can be seen, and no SQLite file is shared by two machines.
+
+    Raises:
+        OutOfReach: they cannot; names the settings that night and worker must have in common.
+        TrackingUnreachable: MLflow does not answer.
+    """
+    here = socket.gethostname()
+    try:
+        tracker = Tracker(settings.mlflow_uri, settings.artifacts)
+        job = Job.model_validate_json(tracker.read_artifact(night_run, JOB_FILE))
+        host = Process.parse(tracker.run(night_run).data.tags[PROCESS_TAG]).host
+        progress(settings.study_url, job.study)
+    except (NotFound, SearchFailed) as error:
+        raise OutOfReach(
+            f"this worker on {here} does not see the night: {error}\nRemedy: give the night and its workers "
+            "the same NIGHTCAST_DATABASE_URL (PostgreSQL) and MLFLOW_TRACKING_URI (a server); on one machine "
+            "the same NIGHTCAST_HOME and MLFLOW_TRACKING_URI are enough"
+        ) from error
+    if host != here and not settings.is_shared:
+        raise OutOfReach(
+            f"the night runs on {host} and this worker on {here}, and SQLite files are not safe between two "
+            "machines. Remedy: set NIGHTCAST_DATABASE_URL to a PostgreSQL and MLFLOW_TRACKING_URI to a "
+            "server, for both"
+        )
 
 
 def snapshot(tracker: Tracker, night_run: str, digest: str, folder: Path) -> Panel:

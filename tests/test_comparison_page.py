@@ -93,11 +93,13 @@ def test_one_step_ahead_and_too_few_windows_are_drawn_too(make_panel: MakePanel)
     assert "not known" in Reader(page).text
 
 
-def test_plotly_is_imported_by_a_page_and_scikit_learn_by_fits_alone() -> None:
-    """Every other command would wait for them."""
+def test_what_takes_long_is_imported_where_it_is_used() -> None:
+    """Plotly by a page, scikit-learn by fits, what a run needs in the run: others would wait for them."""
     code = (
         "import gc; gc.disable()\n"  # for speed
-        "import sys, lstm.tracking.bundle, lstm.search.worker; assert 'sklearn' not in sys.modules\n"
-        "import flows.compare, flows.comparison_report; assert 'plotly' not in sys.modules"
+        "import sys, flows.compare, flows.forecast, flows.retrain, flows.search\n"
+        "assert not {'mlflow', 'optuna', 'polars', 'torch'} & set(sys.modules)\n"
+        "import lstm.tracking.bundle, lstm.search.worker; assert 'sklearn' not in sys.modules\n"
+        "import flows.comparison_steps; assert 'plotly' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -282,9 +282,7 @@ def test_auto_takes_it_on_a_chip_where_it_was_measured_to_be_faster(
 
 @TRITON
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("cell", "hidden"), [("lstm", 1), ("lstm", 64), ("gru", 64), ("gru", 128), ("relu", 128)]
-)
+@pytest.mark.parametrize(("cell", "hidden"), [("lstm", 1), ("lstm", 64), ("gru", 128), ("relu", 128)])
 @pytest.mark.parametrize("way", ["forward", "backward"])
 def test_a_compiler_for_an_h100_needs_the_shared_memory_reckoned_and_no_other(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cell: str, hidden: int, way: str

@@ -11,8 +11,7 @@ from postgres_server import binaries, postgres
 from pydantic import SecretStr
 from servers import WEEKS, Up
 
-from flows.search import require_reach
-from flows.worker import JOB_FILE, Job
+from flows.worker import JOB_FILE, Job, require_reach
 from lstm.promotion.ledger import Ledger
 from lstm.search import study
 from lstm.settings import Settings

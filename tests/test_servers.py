@@ -15,8 +15,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from servers import PROGRAMS, Up, free_ports, through, wait
 
 from flows.loopback import answers
-from flows.search import OutOfReach, require_reach
-from flows.worker import JOB_FILE, Job
+from flows.worker import JOB_FILE, Job, OutOfReach, require_reach
 from flows.workers import WorkersFailed, pool_workers
 from lstm.search import study
 from lstm.tracking.runs import PROCESS_TAG, Tracker

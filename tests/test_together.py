@@ -104,7 +104,7 @@ def act(own, number, step):
             own.set_trial_state_values(trial, state, [0.5] if state is TrialState.COMPLETE else None)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(STEPS, max_size=25))
 def test_what_is_known_before_a_flush_is_what_the_database_has_after_it(lite, steps):
     with together(lite) as (own, number):
