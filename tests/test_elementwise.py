@@ -97,6 +97,19 @@ def test_what_does_not_lie_in_one_piece_is_read_all_the_same() -> None:
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("kernel", ["auto", "torch"])
+def test_what_does_not_go_together_is_refused_or_left_to_what_reads_it(kernel: Any) -> None:
+    x, known = torch.randn(2, 4, 2), torch.randn(2, 4, 1)
+    observed = x > 0
+    with using(kernel):
+        for wrong in (known[:, :2], known[:1]):
+            with pytest.raises(RuntimeError, match="Sizes of tensors must match"):
+                normalise(x, observed, wrong, 2, "instance")
+        # Of columns that are not there nothing is made up.
+        assert normalise(x, observed, known, 3, "last_value")[0].shape == (2, 4, 5)
+        assert normalise(x, observed[..., :1], known, 2, "none")[0].shape == (2, 4, 4)
+
+
 def test_numbers_may_stand_for_what_was_observed() -> None:
     x = torch.randn(4, 6, 2)
     observed = torch.rand(4, 6, 2) < 0.5

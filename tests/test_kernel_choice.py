@@ -5,9 +5,12 @@ from __future__ import annotations
 import ctypes
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
 
 import pytest
 import torch
@@ -297,9 +300,20 @@ def test_without_native_code_torch_does_the_work_and_it_is_said_once(
         assert torch.equal(ours(x)[0], theirs(x)[0])
     assert [record.message for record in caplog.records] == [
         "LSTM, GRU and RNN run on torch's own kernels: the native one is not built: no C compiler at the "
-        "install, or built for another machine"
+        "install, or built for another machine or from older sources"
     ]
     assert kernels.describe().startswith("torch (not built")
     monkeypatch.setenv("NIGHTCAST_KERNEL", "native")
     with pytest.raises(SettingsError, match="install with a C compiler"):
         ours(x)
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc here")
+def test_native_code_from_older_sources_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "old.c").write_text("int nightcast_supports(long lanes) { return lanes > 0; }\n")
+    built = tmp_path / f"_native{EXTENSION_SUFFIXES[0]}"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", built, tmp_path / "old.c"], check=True)
+    monkeypatch.setattr(native, "__file__", str(tmp_path / "native.py"))
+    assert native.library.__wrapped__() is None

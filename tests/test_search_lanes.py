@@ -9,13 +9,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from optuna.trial import TrialState
 from tasks import NAME, SPACE, OrchestratorSignal, Recorder, progress, rows
 
 from lstm.search import places, study
 from lstm.search.arms import SHARED
 from lstm.search.lanes import work_in_lanes
 from lstm.search.space import contains
-from lstm.search.storage import SearchFailed
+from lstm.search.storage import SearchFailed, opened
 from lstm.search.worker import Worker
 from lstm.training.fit import fit
 
@@ -91,6 +92,26 @@ def test_a_search_in_lanes_ends_with_ordinary_trials(make_task):
         device=torch.device("cpu"),
     )
     assert alone.best_loss == pytest.approx(best.value, rel=1e-3)
+
+
+def test_a_trial_that_another_process_ended_costs_the_others_nothing(make_task):
+    """As after a pause in which heartbeats were missed; it ends before anybody here has noticed."""
+    task = make_task(trials=4)
+
+    class Ended(Recorder):
+        def epoch(self, number, epoch, train_loss, validation_loss):
+            super().epoch(number, epoch, train_loss, validation_loss)
+            if number == 0 and epoch == 2:
+                with opened(task.storage_url) as other:
+                    (trial,) = (t for t in other.get_all_trials(1) if t.number == 0)
+                    other.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+
+    seen = Ended()
+    work_in_lanes(task, lambda: seen, 2)
+    states = {number: state for number, state, *_ in seen.of("ended")}
+    assert states.pop(0) == "failed"
+    assert len(states) >= 3
+    assert set(states.values()) <= {"finished", "pruned"}
 
 
 def test_trials_run_side_by_side_each_with_a_thread_and_a_claim(make_task):

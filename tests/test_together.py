@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import optuna
@@ -14,11 +15,10 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState, create_trial
-from sqlalchemy.exc import OperationalError
 from studies import BY_HAND
 
 from lstm.search import storage as storages
-from lstm.search.storage import opened, prepare
+from lstm.search.storage import SearchFailed, opened, prepare
 from lstm.search.together import TogetherStorage
 
 pytestmark = BY_HAND
@@ -181,6 +181,40 @@ def test_other_processes_trials_are_read_after_a_pause_or_where_one_is_missing(u
         assert own.get_all_trials(number)[0].value == 0.5
 
 
+def test_of_two_threads_that_take_a_waiting_trial_one_has_it(url):
+    with together(url) as (own, number):
+        waiting = own.create_new_trial(number, create_trial(state=TrialState.WAITING))
+        assert own.set_trial_state_values(waiting, TrialState.RUNNING)
+        assert not own.set_trial_state_values(waiting, TrialState.RUNNING)
+        own.set_trial_user_attr(waiting, "claim", "me")
+        own.set_trial_intermediate_value(waiting, 1, 0.5)
+        assert stored(url, number)[0].intermediate_values == {}
+        own.set_trial_state_values(waiting, TrialState.COMPLETE, [0.5])
+        assert stored(url, number)[0].intermediate_values == {1: 0.5}
+
+
+def test_many_threads_write_as_one_does(url):
+    """Each its own trials, all at a time, while others read and flush."""
+    with together(url, pause=0.0) as (own, number):
+
+        def work(seed):
+            for value in range(3):
+                trial = take(own, number)
+                for step in range(4):
+                    own.set_trial_intermediate_value(trial, step, seed + value / 10)
+                    own.get_all_trials(number)
+                    own.flush_if_due()
+                own.set_trial_state_values(trial, TrialState.COMPLETE, [seed + value / 10])
+            own._backend.remove_session()
+
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(work, range(8)))
+        trials = stored(url, number)
+        assert sorted(t.value for t in trials) == [s + v / 10 for s in range(8) for v in range(3)]
+        assert all(t.intermediate_values == dict.fromkeys(range(4), t.value) for t in trials)
+        assert alike(trials) == alike(own.get_all_trials(number))
+
+
 def test_a_flush_that_fails_loses_nothing(lite, monkeypatch):
     monkeypatch.setattr(storages, "_BUSY_SECONDS", 0.1)
     with together(lite) as (own, number):
@@ -188,7 +222,7 @@ def test_a_flush_that_fails_loses_nothing(lite, monkeypatch):
         own.set_trial_intermediate_value(trial, 1, 0.5)
         lock = sqlite3.connect(lite.removeprefix("sqlite:///"), isolation_level=None)
         lock.execute("BEGIN IMMEDIATE")
-        with pytest.raises(OperationalError, match="locked"):
+        with pytest.raises(SearchFailed, match=r"1 trials .* cannot be written .*: .*locked"):
             own.flush()
         lock.execute("ROLLBACK")
         lock.close()

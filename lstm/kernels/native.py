@@ -62,6 +62,9 @@ def library() -> ctypes.CDLL | None:
             except OSError:
                 # Built for another machine: a checkout or a model's code that was carried here.
                 return None
+            if not hasattr(loaded, "nightcast_normalise"):
+                # Built from older sources, which had less.
+                return None
             loaded.nightcast_work_floats.restype = ctypes.c_int64
             if (team := _team()) is not None:
                 loaded.nightcast_borrow(team)
@@ -117,7 +120,7 @@ def widths() -> tuple[int, ...]:
 def describe() -> str:
     """What there is, in words."""
     if library() is None:
-        return "not built: no C compiler at the install, or built for another machine"
+        return "not built: no C compiler at the install, or built for another machine or from older sources"
     if not widths():
         return "built, but not for this processor"
     return " and ".join(_CODES[lanes] for lanes in widths())

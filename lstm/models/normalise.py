@@ -27,10 +27,7 @@ def normalise(
     Returns:
         With them the location and the scale that were taken off, (B, 1, count) each.
     """
-    tensors = [tensor for tensor in (x_BLC, observed_BLC, known_BLK) if tensor is not None]
-    numbers = (tensor for tensor in (x_BLC, known_BLK) if tensor is not None)
-    is_float32 = all(tensor.dtype is torch.float32 and not tensor.requires_grad for tensor in numbers)
-    if is_float32 and observed_BLC.dtype is torch.bool and elementwise.fits(*tensors):
+    if _is_for_native_code(x_BLC, observed_BLC, known_BLK, count):
         given = None if normalisation == "instance" else _given(x_BLC[..., :count], normalisation)
         return elementwise.normalise(x_BLC, observed_BLC, known_BLK, given, count, _LEAST_DIVISOR)
     x_BLC, observed_BLC = x_BLC[..., :count], observed_BLC[..., :count].to(x_BLC.dtype)
@@ -38,6 +35,21 @@ def normalise(
     x_BLC = (x_BLC - loc_B1C) / scale_B1C.clamp_min(_LEAST_DIVISOR)
     read = [x_BLC, observed_BLC] if known_BLK is None else [x_BLC, observed_BLC, known_BLK]
     return torch.cat(read, dim=-1), loc_B1C, scale_B1C
+
+
+def _is_for_native_code(x_BLC: Tensor, observed_BLC: Tensor, known_BLK: Tensor | None, count: int) -> bool:
+    """Whether types and shapes are those that it takes for granted; torch's formula refuses what does not go
+    together."""
+    numbers = [x_BLC] if known_BLK is None else [x_BLC, known_BLK]
+    return (
+        observed_BLC.dtype is torch.bool
+        and x_BLC.dim() == 3
+        and x_BLC.shape == observed_BLC.shape
+        and x_BLC.shape[-1] >= count
+        and all(one.dtype is torch.float32 and not one.requires_grad for one in numbers)
+        and all(one.shape[:-1] == x_BLC.shape[:-1] for one in numbers)
+        and elementwise.fits(observed_BLC, *numbers)
+    )
 
 
 def _given(x_BLC: Tensor, normalisation: Normalisation) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
@@ -39,14 +40,9 @@ def work_in_lanes(
         DeviceMissing: CUDA was asked for and there is none.
     """
     prepare_device(task)
-    storages: list[TogetherStorage] = []
-
-    def together(backend: optuna.storages.RDBStorage) -> TogetherStorage:
-        storages.append(TogetherStorage(backend, PAUSE_SECONDS))
-        return storages[0]
-
+    together = partial(TogetherStorage, pause=PAUSE_SECONDS)
     with loaded(task.storage_url, task.study_name, cached=together) as study:
-        team = _Team(task, study, storages[0], lanes)
+        team = _Team(task, study, lanes)
         team.work(observe, should_stop)
     if team.errors:
         raise team.errors[0]
@@ -56,10 +52,11 @@ def work_in_lanes(
 class _Team:
     """The lanes of one worker."""
 
-    def __init__(self, task: SearchTask, study: optuna.Study, storage: TogetherStorage, lanes: int) -> None:
+    def __init__(self, task: SearchTask, study: optuna.Study, lanes: int) -> None:
+        assert isinstance(study._storage, TogetherStorage)
         self.task = task
         self.study = study
-        self.storage = storage
+        self.storage = study._storage
         self.crew = Crew(task, study, lanes)
         self.pool = LanePool()
         self.stop = threading.Event()

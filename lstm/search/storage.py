@@ -69,7 +69,7 @@ def prepare(url: str) -> None:
             # Optuna looks for its tables and creates them in two steps; another process came between.
             if attempt == _CREATE_ATTEMPTS:
                 raise SearchFailed(
-                    f"cannot create a study database at {shown(url)}: {_cause(error)}. Remedy: see that it "
+                    f"cannot create a study database at {shown(url)}: {cause_of(error)}. Remedy: see that it "
                     "can be reached and written"
                 ) from error
             time.sleep(0.05 * attempt)
@@ -90,7 +90,7 @@ def _check_tables(url: str) -> None:
         found = inspect(engine).has_table("studies")
     except SQLAlchemyError as error:
         raise SearchFailed(
-            f"study database {shown(url)}: {_cause(error)}. Remedy: see that it is up and can be reached"
+            f"study database {shown(url)}: {cause_of(error)}. Remedy: see that it is up and can be reached"
         ) from error
     if not found:
         raise SearchFailed(
@@ -145,7 +145,7 @@ def _lock_early(engine: Engine) -> None:
     engine.dispose()
 
 
-def _cause(error: Exception) -> str:
+def cause_of(error: Exception) -> str:
     """The first line of the database's own words."""
     cause = error.__cause__ or error
     return str(getattr(cause, "orig", None) or cause).splitlines()[0]

@@ -295,7 +295,8 @@ def fail_running(study: optuna.Study, trial: FrozenTrial, reason: str, *, killed
             return False
     except UpdateFinishedTrialError:
         return False
-    places.queue_again(study, trial, killed=killed)
+    # With what its process wrote until the end.
+    places.queue_again(study, study._storage.get_trial(trial._trial_id), killed=killed)
     return True
 
 

@@ -26,6 +26,9 @@ from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
+
+from lstm.search.storage import SearchFailed, cause_of
 
 _INSERT: Mapping[str, Callable[[Any], Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 # What may be written late: the table, and the columns that identify a row of it.
@@ -53,6 +56,7 @@ class TogetherStorage(_CachedStorage):
         super().__init__(backend)
         # The base class's, which methods of both take.
         self._lock = threading.RLock()  # type: ignore[assignment]
+        self._beating = threading.Lock()
         self._pause = pause
         self._own: set[int] = set()  # trials that run in this process
         self._unsigned: set[int] = set()  # those of which nothing has been written
@@ -65,19 +69,20 @@ class TogetherStorage(_CachedStorage):
         What waits of a trial that another process has ended meanwhile is dropped: its next write says so.
 
         Raises:
-            SQLAlchemyError: the database cannot be reached or written.
+            SearchFailed: the database cannot be reached or written.
         """
         with self._lock:
             self._flushed_at = time.monotonic()
             trials = sorted({trial_id for rows in self._rows.values() for trial_id, _ in rows})
             if not trials:
                 return
-            with self._backend.engine.begin() as connection:
-                running = _running(connection, trials)
-                for table, rows in self._rows.items():
-                    own = [row for (trial_id, _), row in rows.items() if trial_id in running]
-                    if own:
-                        connection.execute(_upsert(connection.dialect.name, table), own)
+            try:
+                running = self._write(trials)
+            except SQLAlchemyError as error:
+                raise SearchFailed(
+                    f"what {len(trials)} trials have found cannot be written to the study database: "
+                    f"{cause_of(error)}. Remedy: see that it is up and can be written; the search goes on"
+                ) from error
             self._rows.clear()
             for trial_id in set(trials) - running:
                 self._leave(trial_id)
@@ -100,7 +105,11 @@ class TogetherStorage(_CachedStorage):
     ) -> bool:
         """As the base class, after everything else of the trial."""
         with self._lock:
-            if is_own := trial_id in self._own:
+            is_own = trial_id in self._own
+            if is_own and state is TrialState.RUNNING:
+                # Another thread has just taken it.
+                return False
+            if is_own:
                 self.flush()
             try:
                 is_done = super().set_trial_state_values(trial_id, state, values)
@@ -164,15 +173,18 @@ class TogetherStorage(_CachedStorage):
             self._note(trial_id, _system_attrs={key: value})
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
-        """As the base class; the caller may change what it gets."""
+        """As the base class; of a trial that runs here the caller may change what it gets."""
         with self._lock:
             if trial_id not in self._own:
                 return super().get_trial(trial_id)
             return _changed(self._known(trial_id), {})
 
     def record_heartbeat(self, trial_id: int) -> None:
-        """As the base class, in turn: SQLite lets those wait long who come at a time."""
-        with self._lock:
+        """As the base class, in turn: SQLite lets those wait long who come at a time.
+
+        It waits for no other writes, so that no trial seems dead while these wait for the database.
+        """
+        with self._beating:
             super().record_heartbeat(trial_id)
 
     def _read_trials_from_remote_storage(self, study_id: int) -> None:
@@ -202,6 +214,16 @@ class TogetherStorage(_CachedStorage):
                 return []
             self._looked_at = time.monotonic()
         return super()._get_stale_trial_ids(study_id)
+
+    def _write(self, trials: Sequence[int]) -> set[int]:
+        """Write the rows of these trials that still run; returns which those are."""
+        with self._backend.engine.begin() as connection:
+            running = _running(connection, trials)
+            for table, rows in self._rows.items():
+                own = [row for (trial_id, _), row in rows.items() if trial_id in running]
+                if own:
+                    connection.execute(_upsert(connection.dialect.name, table), own)
+        return running
 
     def _take(self, trial_id: int) -> None:
         self._own.add(trial_id)

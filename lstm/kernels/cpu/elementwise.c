@@ -19,16 +19,14 @@ static uint64_t mixed(uint64_t z) {
     return z ^ shifted(z, 31);
 }
 
-typedef int16_t quarters __attribute__((vector_size(8)));
 typedef int32_t four __attribute__((vector_size(16)));
 typedef float numbers __attribute__((vector_size(16)));
 typedef float unaligned __attribute__((vector_size(16), aligned(4), may_alias));
 
 /* The factors of the four units of a hash, the lowest bits first: 0, or a number by its bits. */
 static numbers factors(uint64_t hash, int32_t threshold, int32_t scale) {
-    quarters bits;
-    memcpy(&bits, &hash, sizeof bits); /* the processor is little-endian */
-    return (numbers)((__builtin_convertvector(bits, four) >= threshold) & scale);
+    const four bits = {(int16_t)hash, (int16_t)(hash >> 16), (int16_t)(hash >> 32), (int16_t)(hash >> 48)};
+    return (numbers)((bits >= threshold) & scale);
 }
 
 /* y = x times `scale` where a unit's 16 bits are `threshold` or above, else times 0; (rows, size) both. */
