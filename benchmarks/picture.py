@@ -26,7 +26,8 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(8, 3.2), dpi=120, layout="constrained")
     _DRAWN[result["name"]](axes, result)
     machine = result["machine"]
-    axes.set_title(result["title"], fontsize=9, loc="left")
+    # From the figure's edge: beside long names there is too little room above the axes.
+    figure.suptitle(result["title"], fontsize=9, x=0.01, ha="left")
     chips = "".join(f", {chip}" for chip in machine.get("gpus", ()))
     figure.supxlabel(f"{machine['cpu']}, {machine['cores']} cores{chips}, {machine['time'][:10]}", fontsize=7)
     axes.spines[["top", "right"]].set_visible(False)
