@@ -91,13 +91,16 @@ def _networks(text: str) -> tuple[str, ...]:
 def _run(root: Any, wish: dict[str, Any]) -> dict[str, Any]:
     """Run the flow in this process, under the watch of the terminal."""
     from flows import embedded
+    from flows.imports import importing
     from flows.progress import Terminal, watched_by
 
     server = embedded.start(root)
     with Terminal(stderr) as terminal, watched_by(terminal):
         terminal.begin("start")
-        from flows.compare import compare as flow
-        from flows.sweep import signed
+        with importing():
+            import flows.comparison_steps  # noqa: F401 - now, while the server starts
+            from flows.compare import compare as flow
+            from flows.sweep import signed
 
         with server.used(), signed():
             state: State[Any] = flow(**wish, return_state=True)

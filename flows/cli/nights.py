@@ -162,6 +162,7 @@ def _run(
     with Terminal(stderr) as terminal, watched_by(terminal):
         terminal.begin("start")
         with importing():
+            import flows.steps  # noqa: F401 - now, while the server starts
             from flows.night import NightLost, Outcome
             from flows.retrain import retrain as flow
             from flows.sweep import signed
