@@ -97,6 +97,15 @@ def _may_pass(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
     return isinstance(state.result(raise_on_failure=False), TrackingUnreachable | LedgerUnreachable)
 
 
+# Of a task that asks a server.
+_AGAIN: dict[str, Any] = {
+    "cache_policy": NO_CACHE,
+    "retries": 2,
+    "retry_delay_seconds": 5,
+    "retry_condition_fn": _may_pass,
+}
+
+
 @task(cache_policy=NO_CACHE, task_run_name="check the data")
 def prepare(night: Night) -> Prepared:
     """Data, held against its contract, as a snapshot."""
@@ -108,26 +117,14 @@ def prepare(night: Night) -> Prepared:
     return prepared
 
 
-@task(
-    cache_policy=NO_CACHE,
-    task_run_name="begin the MLflow run",
-    retries=2,
-    retry_delay_seconds=5,
-    retry_condition_fn=_may_pass,
-)
+@task(task_run_name="begin the MLflow run", **_AGAIN)
 def begin_run(night: Night, prepared: Prepared) -> None:
     """The night's MLflow run."""
     with night.stages.stage("record"):
         preparation.begin_run(night, prepared)
 
 
-@task(
-    cache_policy=NO_CACHE,
-    task_run_name="find the champion",
-    retries=2,
-    retry_delay_seconds=5,
-    retry_condition_fn=_may_pass,
-)
+@task(task_run_name="find the champion", **_AGAIN)
 def find_champion(night: Night, prepared: Prepared) -> Reigning:
     """The champion of tonight."""
     return contest.find_champion(night, prepared.panel)
@@ -181,13 +178,7 @@ def bundle_up(
         return contest.make_bundle(night, prepared, challenger, verdict, promoted, stage)
 
 
-@task(
-    cache_policy=NO_CACHE,
-    task_run_name="register",
-    retries=2,
-    retry_delay_seconds=5,
-    retry_condition_fn=_may_pass,
-)
+@task(task_run_name="register", **_AGAIN)
 def register(
     night: Night, prepared: Prepared, challenger: Challenger, bundle: Bundle, decision: Decision, why: str
 ) -> str:

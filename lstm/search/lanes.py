@@ -36,7 +36,8 @@ def work_in_lanes(
         observe: makes the observer of one lane, which is told of its trials from the lane's own thread.
 
     Raises:
-        SearchFailed: there is no such study, or three trials in a row failed for the same reason.
+        SearchFailed: there is no such study, its database cannot be written, or three trials in a row failed
+            for the same reason.
         DeviceMissing: CUDA was asked for and there is none.
     """
     prepare_device(task)

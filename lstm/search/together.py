@@ -81,7 +81,8 @@ class TogetherStorage(_CachedStorage):
             except SQLAlchemyError as error:
                 raise SearchFailed(
                     f"what {len(trials)} trials have found cannot be written to the study database: "
-                    f"{cause_of(error)}. Remedy: see that it is up and can be written; the search goes on"
+                    f"{cause_of(error)}. Remedy: see that it is up and can be written, then start the search "
+                    "again; it goes on"
                 ) from error
             self._rows.clear()
             for trial_id in set(trials) - running:
