@@ -170,10 +170,9 @@ class Forecaster(nn.Module):
             What it reads of each step of the lookback: normalised columns, the target's first, then their
             masks, then what is known; (B, 1) and (B, 1).
         """
-        known = [] if known_BLK is None else [known_BLK]
         if identity_BE is not None:
-            known.append(_at_every_step(identity_BE, x_BLC))
-        known_BLK = torch.cat(known, dim=-1) if known else None
+            own_BLE = _at_every_step(identity_BE, x_BLC)
+            known_BLK = own_BLE if known_BLK is None else torch.cat([known_BLK, own_BLE], dim=-1)
         read = x_BLC, observed_BLC, known_BLK, self.config.channels_read, self.config.normalisation
         x_BLD, loc_B1C, scale_B1C = normalise(*read)
         return x_BLD, loc_B1C[..., 0], scale_B1C[..., 0]

@@ -38,8 +38,7 @@ def normalise(
 
 
 def _is_for_native_code(x_BLC: Tensor, observed_BLC: Tensor, known_BLK: Tensor | None, count: int) -> bool:
-    """Whether types and shapes are those that it takes for granted; torch's formula refuses what does not go
-    together."""
+    """Whether it may take types and shapes for granted; torch's formula refuses what does not go together."""
     numbers = [x_BLC] if known_BLK is None else [x_BLC, known_BLK]
     return (
         observed_BLC.dtype is torch.bool
@@ -55,9 +54,8 @@ def _is_for_native_code(x_BLC: Tensor, observed_BLC: Tensor, known_BLK: Tensor |
 def _given(x_BLC: Tensor, normalisation: Normalisation) -> tuple[Tensor, Tensor]:
     """Nothing, or the newest value; the scale stays."""
     last_B1C = x_BLC[:, -1:]
-    return last_B1C if normalisation == "last_value" else torch.zeros_like(last_B1C), torch.ones_like(
-        last_B1C
-    )
+    location_B1C = last_B1C if normalisation == "last_value" else torch.zeros_like(last_B1C)
+    return location_B1C, torch.ones_like(last_B1C)
 
 
 def _spread(x_BLC: Tensor) -> tuple[Tensor, Tensor]:
