@@ -93,7 +93,6 @@ def pytest_collection() -> Generator[None, object, object]:
     """Called once in each process, which imports everything now, and has no garbage among it later."""
     with importing():
         found = yield
-    gc.freeze()
     gc.set_threshold(20_000, 20, 20)
     return found
 

@@ -229,7 +229,6 @@ def _preload():
     threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
     missing = [name for name in threads if name not in MISSED]
     assert len(missing) == 1, f"threads would not be there after a fork: {missing}"
-    gc.freeze()
     gc.set_threshold(20_000, 20, 20)
 
 
