@@ -6,39 +6,42 @@
 
 /* From the gradient by a step's output to that by its gates, unit by unit.
  *
+ * kept: of this step, [H][columns / LANES][kept][LANES]: an LSTM's i, f, g, o and the c before; a GRU's n, r, z, what
+ *     r scales and the h before; an RNN's h.
  * dh: in, by this step's h; out, the part of it that reaches the h before directly (GRU's z h).
  * dc: in, by this step's c from the steps after; out, by the c before.
  * gates: out, [gates * H][columns].
+ * h_before: out for a GRU, the h before this step.
  * h_now: out for an LSTM, whose h is not kept: this step's; NULL: not wanted. */
-INLINE void backward_gates(const int cell, const int columns, int64_t H, const float *kept,
-                           const float *c_before, const float *h_before, float *dh, float *dc, float *gates,
-                           float *h_now) {
+INLINE void backward_gates(const int cell, const int columns, int64_t H, const float *kept, float *dh,
+                           float *dc, float *gates, float *h_before, float *h_now) {
     const int64_t block = H * columns;
-    for (int64_t at = 0; at < block; at += LANES) {
+    for (int64_t at = 0; at < block; at += LANES, kept += kept_count(cell) * LANES) {
         vec by_h = load(dh + at);
         if (cell == CELL_LSTM) {
-            vec i = load(kept + at), f = load(kept + block + at);
-            vec g = load(kept + 2 * block + at), o = load(kept + 3 * block + at);
-            vec c = tanh_of(load(kept + 4 * block + at));
+            vec i = load(kept), f = load(kept + LANES), g = load(kept + 2 * LANES);
+            vec o = load(kept + 3 * LANES), before = load(kept + 4 * LANES);
+            vec c = tanh_of(f * before + i * g);
             vec by_c = load(dc + at) + by_h * o * (1.0f - c * c);
             store(gates + at, by_c * g * i * (1.0f - i));
-            store(gates + block + at, by_c * load(c_before + at) * f * (1.0f - f));
+            store(gates + block + at, by_c * before * f * (1.0f - f));
             store(gates + 2 * block + at, by_c * i * (1.0f - g * g));
             store(gates + 3 * block + at, by_h * c * o * (1.0f - o));
             store(dc + at, by_c * f);
             store(dh + at, (vec){0});
             if (h_now) store(h_now + at, o * c);
         } else if (cell == CELL_GRU) {
-            vec n = load(kept + at), r = load(kept + block + at);
-            vec z = load(kept + 2 * block + at), hidden = load(kept + 3 * block + at);
+            vec n = load(kept), r = load(kept + LANES), z = load(kept + 2 * LANES);
+            vec hidden = load(kept + 3 * LANES), before = load(kept + 4 * LANES);
             vec by_n = by_h * (1.0f - z) * (1.0f - n * n);
             store(gates + at, by_n);
             store(gates + block + at, by_n * hidden * r * (1.0f - r));
-            store(gates + 2 * block + at, by_h * (load(h_before + at) - n) * z * (1.0f - z));
+            store(gates + 2 * block + at, by_h * (before - n) * z * (1.0f - z));
             store(gates + 3 * block + at, by_n * r);
             store(dh + at, by_h * z);
+            store(h_before + at, before);
         } else {
-            vec h = load(kept + at);
+            vec h = load(kept);
             vec passed = (vec)(~(h <= 0.0f) & (mask)by_h);
             store(gates + at, cell == CELL_TANH ? by_h * (1.0f - h * h) : passed);
             store(dh + at, (vec){0});
@@ -46,49 +49,67 @@ INLINE void backward_gates(const int cell, const int columns, int64_t H, const f
     }
 }
 
-/* to[rows][columns] += w[gate rows][rows]^T gates: `rows` rows at once. */
+/* Cache lines that will be needed: they come nearer while something else is computed. */
+typedef struct {
+    const float *from;
+    int64_t lines;
+} fetch;
+
+enum { cache_line = 16 /* floats */ };
+
+/* to[rows][columns] += w[gate rows][rows]^T gates: `rows` rows at once. One of `ahead`'s lines is fetched every two
+ * gate rows: more often, and the products would wait. */
 INLINE void transposed_tile(const int rows, const int vectors, const float *w, const float *gates,
-                            int64_t count, float *to) {
+                            int64_t count, fetch ahead, float *to) {
     const int columns = vectors * LANES;
     vec sum[MOST_ROWS][2];
     _Pragma("GCC unroll 12") for (int r = 0; r < rows; r++)
         _Pragma("GCC unroll 2") for (int v = 0; v < vectors; v++) sum[r][v] =
             load(to + r * columns + v * LANES);
-    multiply(rows, vectors, -1, w, gates, count, sum);
+    const int64_t fetched = ahead.lines < count / 2 ? ahead.lines : count / 2;
+    for (int64_t i = 0; i < fetched; i++, gates += 2 * columns) {
+        __builtin_prefetch(ahead.from + i * cache_line, 0, 2);
+        w = multiply(rows, vectors, -1, w, gates, 2, sum);
+    }
+    multiply(rows, vectors, -1, w, gates, count - 2 * fetched, sum);
     _Pragma("GCC unroll 12") for (int r = 0; r < rows; r++)
         _Pragma("GCC unroll 2") for (int v = 0; v < vectors; v++)
             store(to + r * columns + v * LANES, sum[r][v]);
 }
 
 INLINE void transposed_tiles(const int vectors, int most, const float *w, const float *gates, int64_t count,
-                             int64_t rows, float *to) {
+                             int64_t rows, fetch ahead, float *to) {
+    const int64_t tiles = (rows + most - 1) / most;
+    ahead.lines = (ahead.lines + tiles - 1) / tiles;
     for (int64_t first = 0; first < rows;) {
         int take = even_share(rows - first, most);
         float *at = to + first * vectors * LANES;
 #define ROWS(n) \
-    case n: transposed_tile(n, vectors, w, gates, count, at); break;
+    case n: transposed_tile(n, vectors, w, gates, count, ahead, at); break;
         switch (take) {
             ROWS(1) ROWS(2) ROWS(3) ROWS(4) ROWS(5) ROWS(6) ROWS(7) ROWS(8) ROWS(9) ROWS(10) ROWS(11) ROWS(12)
         }
 #undef ROWS
         w += take * count;
+        ahead.from += ahead.lines * cache_line;
         first += take;
     }
 }
 
-/* to[rows][columns] += w^T gates, `most` rows at a time, as they are packed. */
+/* to[rows][columns] += w^T gates, `most` rows at a time, as they are packed; meanwhile `ahead` comes nearer. */
 TARGET static void transposed(int vectors, int most, const float *w, const float *gates, int64_t count,
-                              int64_t rows, float *to) {
+                              int64_t rows, fetch ahead, float *to) {
     if (vectors == 2)
-        transposed_tiles(2, most, w, gates, count, rows, to);
+        transposed_tiles(2, most, w, gates, count, rows, ahead, to);
     else
-        transposed_tiles(1, most, w, gates, count, rows, to);
+        transposed_tiles(1, most, w, gates, count, rows, ahead, to);
 }
 
 /* Weight gradients of a chunk of steps: to[k][j] += sum over steps and columns of gates[j] inputs[k].
  *
- * A tile of four gate rows and some input rows is summed in registers, lane by lane, over the whole chunk. */
-enum { tile_gates = 4, tile_inputs = WEIGHT_ROWS, input_block = 48 };
+ * A tile of four gate rows and some input rows is summed in registers, lane by lane, over the whole chunk. The
+ * same input rows meet some gate rows, few enough to stay near until the next ones come. */
+enum { tile_gates = 4, tile_inputs = WEIGHT_ROWS, gate_block = 32 };
 
 INLINE void weight_tile(const int rows, const float *gates, int64_t gate_step, const float *inputs,
                         int64_t input_step, int64_t columns, int64_t steps, float *to, int64_t stride) {
@@ -110,11 +131,11 @@ INLINE void weight_tile(const int rows, const float *gates, int64_t gate_step, c
 TARGET static void weight_gradients(const float *gates, int64_t gate_rows, int64_t gate_step,
                                     const float *inputs, int64_t input_rows, int64_t input_step,
                                     int64_t columns, int64_t steps, float *to, int64_t stride) {
-    for (int64_t block = 0; block < input_rows; block += input_block) {
-        int64_t end = block + input_block < input_rows ? block + input_block : input_rows;
-        for (int64_t j = 0; j < gate_rows; j += tile_gates)
-            for (int64_t k = block; k < end;) {
-                int take = even_share(end - k, tile_inputs);
+    for (int64_t block = 0; block < gate_rows; block += gate_block) {
+        const int64_t end = block + gate_block < gate_rows ? block + gate_block : gate_rows;
+        for (int64_t k = 0; k < input_rows;) {
+            const int take = even_share(input_rows - k, tile_inputs);
+            for (int64_t j = block; j < end; j += tile_gates) {
 #define ROWS(n) \
     case n: \
         weight_tile(n <= tile_inputs ? n : 1, gates + j * columns, gate_step, inputs + k * columns, \
@@ -122,8 +143,9 @@ TARGET static void weight_gradients(const float *gates, int64_t gate_rows, int64
         break;
                 switch (take) { ROWS(1) ROWS(2) ROWS(3) ROWS(4) ROWS(5) ROWS(6) }
 #undef ROWS
-                k += take;
             }
+            k += take;
+        }
     }
 }
 
@@ -157,7 +179,7 @@ static int64_t own_floats(const layer *l, int backward) {
     const int64_t H = l->hidden, I = l->inputs, columns = l->vectors * LANES;
     if (!backward) return ROUND_UP((3 * H + I) * columns, 16);
     const int64_t a_step = padded_gates(l) + H + I;
-    return sum_floats(l) + ROUND_UP((3 * H + I + chunk_steps(l) * a_step) * columns, 16);
+    return sum_floats(l) + ROUND_UP((2 * H + I + chunk_steps(l) * a_step) * columns, 16);
 }
 
 static int64_t packed_floats(const layer *l, int backward) {
@@ -184,7 +206,7 @@ INLINE void backward_block(const int cell, const int vectors, const layer *l, co
     const float *saved = l->saved + first * T * kept_count(cell) * H;
     /* Of GRU's gate rows the state enters all but the first block, the input all but the last. */
     const int64_t state_gates = cell == CELL_GRU ? block : 0;
-    float *dh = own, *dc = dh + block, *before = dc + block, *dx = before + block;
+    float *dh = own, *dc = dh + block, *dx = dc + block;
     float *d = dx + I * columns, *z = d + chunk_steps(l) * gate_step;
     float *bias_sums = sums + (H + I) * stride;
 
@@ -197,34 +219,28 @@ INLINE void backward_block(const int cell, const int vectors, const layer *l, co
         const int64_t start = end > chunk ? end - chunk : 0;
         for (int64_t t = end - 1; t >= start; t--) {
             float *dt = d + (t - start) * gate_step, *zt = z + (t - start) * input_step;
-            const float *now = saved + t * kept, *c_before = NULL;
+            const float *now = saved + t * kept;
             gather(l, first, columns, l->x + t * l->x_step, l->x_batch, l->x_input, I, 0, zt + block);
             if (l->dy)
                 gather_gradient(l, first, columns, l->dy + t * l->dy_step, l->dy_batch, l->dy_hidden, H, 1,
                                 dh);
             /* z holds the state before each step. An LSTM's is computed a step later, from what is kept. */
-            if (t == 0)
+            if (cell != CELL_GRU && t == 0)
                 gather(l, first, columns, l->h0, H, 1, H, 0, zt);
-            else if (cell != CELL_LSTM)
+            else if (gates == 1)
                 memcpy(zt, now - block, sizeof(float) * (size_t)block);
-            else if (t == start) {
-                const float *o = now - 2 * block, *c = now - block;
-                for (int64_t at = 0; at < block; at += LANES)
-                    store(zt + at, load(o + at) * tanh_of(load(c + at)));
-            }
-            if (cell == CELL_LSTM) {
-                c_before = now - block;
-                if (t == 0) {
-                    gather(l, first, columns, l->c0, H, 1, H, 0, before);
-                    c_before = before;
+            else if (cell == CELL_LSTM && t == start)
+                for (int64_t at = 0; at < block; at += LANES) {
+                    const float *unit = now + kept_count(cell) * at, *unit_before = unit - kept;
+                    store(zt + at, load(unit_before + 3 * LANES) * tanh_of(load(unit + 4 * LANES)));
                 }
-            }
-            backward_gates(cell, columns, H, now, c_before, zt, dh, dc, dt,
-                           t + 1 < end ? zt + input_step : NULL);
-            transposed(vectors, most, weights, dt + state_gates, entered, H, dh);
+            backward_gates(cell, columns, H, now, dh, dc, dt, zt, t + 1 < end ? zt + input_step : NULL);
+            /* What forward kept of the step before lies farther away than anything else. */
+            const fetch nothing = {now, 0}, before = {t ? now - kept : now, t ? kept / cache_line : 0};
+            transposed(vectors, most, weights, dt + state_gates, entered, H, before, dh);
             if (l->dx) {
                 memset(dx, 0, sizeof(float) * (size_t)(I * columns));
-                transposed(vectors, most, weights + entered * H, dt, entered, I, dx);
+                transposed(vectors, most, weights + entered * H, dt, entered, I, nothing, dx);
                 scatter(l, first, columns, dx, l->dx + t * I, T * I, I);
             }
         }

@@ -8,7 +8,7 @@ typedef struct {
     const float *state, *input; /* [H][columns], [I][columns] */
     float *next;                /* [H][columns] */
     float *cells;               /* [H][columns], an LSTM's; read and written */
-    float *kept;                /* [kept * H][columns]; NULL: not wanted */
+    float *kept;                /* [H][columns / LANES][kept][LANES]; NULL: not wanted */
 } cell_step;
 
 /* One tile of units of one step; returns where the next tile's weights stand. `cell`, `units` and `vectors` are
@@ -21,35 +21,34 @@ INLINE const float *forward_tile(const int cell, const int units, const int vect
         _Pragma("GCC unroll 2") for (int v = 0; v < vectors; v++) sum[r][v] = spread(w[r]);
     w = multiply(rows, vectors, cell == CELL_GRU ? 0 : -1, w + rows, s->state, H, sum);
     w = multiply(rows, vectors, cell == CELL_GRU ? 3 : -1, w, s->input, I, sum);
-    const int64_t block = H * columns;
     _Pragma("GCC unroll 12") for (int u = 0; u < units; u++) {
         _Pragma("GCC unroll 2") for (int v = 0; v < vectors; v++) {
             const int64_t at = (unit + u) * columns + v * LANES;
-            float *kept = s->kept ? s->kept + at : NULL;
+            float *kept = s->kept ? s->kept + at * kept_count(cell) : NULL;
             if (cell == CELL_LSTM) {
                 vec i = sigmoid(sum[gates * u][v]), f = sigmoid(sum[gates * u + 1][v]);
                 vec g = tanh_of(sum[gates * u + 2][v]), o = sigmoid(sum[gates * u + 3][v]);
-                vec c = f * load(s->cells + at) + i * g;
+                vec before = load(s->cells + at), c = f * before + i * g;
                 store(s->cells + at, c);
                 store(s->next + at, o * tanh_of(c));
                 if (kept) {
                     store(kept, i);
-                    store(kept + block, f);
-                    store(kept + 2 * block, g);
-                    store(kept + 3 * block, o);
-                    store(kept + 4 * block, c);
+                    store(kept + LANES, f);
+                    store(kept + 2 * LANES, g);
+                    store(kept + 3 * LANES, o);
+                    store(kept + 4 * LANES, before);
                 }
             } else if (cell == CELL_GRU) {
                 vec r = sigmoid(sum[gates * u + 1][v]), z = sigmoid(sum[gates * u + 2][v]);
                 vec n = tanh_of(sum[gates * u][v] + r * sum[gates * u + 3][v]);
-                vec h = n + z * (load(s->state + at) - n);
-                store(s->next + at, h);
+                vec before = load(s->state + at);
+                store(s->next + at, n + z * (before - n));
                 if (kept) {
                     store(kept, n);
-                    store(kept + block, r);
-                    store(kept + 2 * block, z);
-                    store(kept + 3 * block, sum[gates * u + 3][v]);
-                    store(kept + 4 * block, h);
+                    store(kept + LANES, r);
+                    store(kept + 2 * LANES, z);
+                    store(kept + 3 * LANES, sum[gates * u + 3][v]);
+                    store(kept + 4 * LANES, before);
                 }
             } else {
                 vec h = cell == CELL_TANH ? tanh_of(sum[u][v]) : rectified(sum[u][v]);

@@ -12,15 +12,15 @@
 
 static inline int gate_count(int cell) { return cell == CELL_LSTM || cell == CELL_GRU ? 4 : 1; }
 
-/* Rows that the backward pass needs of a step: the gates, and c of an LSTM or h of the others. An RNN's gate is
- * its h. */
+/* Numbers that the backward pass needs of a unit and step: the gates, and the state before, c of an LSTM or h of a
+ * GRU. An RNN's gate is its h. */
 static inline int kept_count(int cell) { return gate_count(cell) == 4 ? 5 : 1; }
 
 /* Rows of gates that the input (or the state) enters: three for GRU. */
 static inline int entered_count(int cell) { return cell == CELL_GRU ? 3 : gate_count(cell); }
 
 /* Steps whose gate gradients are gathered before they become weight gradients: few enough to stay in cache. */
-enum { chunk = 24 };
+enum { chunk = 16 };
 
 /* ---- packing: weights in the order in which they are read ---- */
 
@@ -91,12 +91,12 @@ static inline int64_t batch_row(const layer *l, int64_t column) {
 INLINE void turned(const float *const from[4], int64_t at, quad to[4]) {
     quad a = *(const unaligned_quad *)(from[0] + at), b = *(const unaligned_quad *)(from[1] + at);
     quad c = *(const unaligned_quad *)(from[2] + at), d = *(const unaligned_quad *)(from[3] + at);
-    quad ab_low = SHUFFLE(a, b, 0, 4, 1, 5), ab_high = SHUFFLE(a, b, 2, 6, 3, 7);
-    quad cd_low = SHUFFLE(c, d, 0, 4, 1, 5), cd_high = SHUFFLE(c, d, 2, 6, 3, 7);
-    to[0] = SHUFFLE(ab_low, cd_low, 0, 1, 4, 5);
-    to[1] = SHUFFLE(ab_low, cd_low, 2, 3, 6, 7);
-    to[2] = SHUFFLE(ab_high, cd_high, 0, 1, 4, 5);
-    to[3] = SHUFFLE(ab_high, cd_high, 2, 3, 6, 7);
+    quad ab_low = SHUFFLE(quad_mask, a, b, 0, 4, 1, 5), ab_high = SHUFFLE(quad_mask, a, b, 2, 6, 3, 7);
+    quad cd_low = SHUFFLE(quad_mask, c, d, 0, 4, 1, 5), cd_high = SHUFFLE(quad_mask, c, d, 2, 6, 3, 7);
+    to[0] = SHUFFLE(quad_mask, ab_low, cd_low, 0, 1, 4, 5);
+    to[1] = SHUFFLE(quad_mask, ab_low, cd_low, 2, 3, 6, 7);
+    to[2] = SHUFFLE(quad_mask, ab_high, cd_high, 0, 1, 4, 5);
+    to[3] = SHUFFLE(quad_mask, ab_high, cd_high, 2, 3, 6, 7);
 }
 
 /* to[rows][columns] = the block's batch rows of `from`; += with `add`. */

@@ -9,9 +9,9 @@
 
 #define MOST_ROWS 12 /* of a tile: accumulators are [MOST_ROWS][2] */
 #ifdef __clang__
-#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#define SHUFFLE(kind, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
-#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (quad_mask){__VA_ARGS__})
+#define SHUFFLE(kind, a, b, ...) __builtin_shuffle(a, b, (kind){__VA_ARGS__})
 #endif
 /* Sizes become constants where a function is inlined. Tests of the same lines may choose to compile sooner. */
 #ifndef INLINE
@@ -51,20 +51,27 @@ INLINE vec sigmoid(vec x) { return tanh_of(x * 0.5f) * 0.5f + 0.5f; }
 
 INLINE vec rectified(vec x) { return (vec)HIGHER((vec){0}, x); }
 
-/* The lanes of a vector, added up to four. */
-INLINE quad folded(vec value) {
-    quad parts[LANES / 4];
-    memcpy(parts, &value, sizeof parts);
-    for (int i = 1; i < LANES / 4; i++) parts[0] += parts[i];
-    return parts[0];
-}
+/* Numbers of the same four places in every four lanes, of two vectors one after the other. */
+#define PLACE(p, four) ((p) % 4 + 4 * (four) + (p) / 4 * LANES)
+#define FOUR(a, b, c, d, four) PLACE(a, four), PLACE(b, four), PLACE(c, four), PLACE(d, four)
+#if LANES == 16
+#define FOURS(a, b, c, d) FOUR(a, b, c, d, 0), FOUR(a, b, c, d, 1), FOUR(a, b, c, d, 2), FOUR(a, b, c, d, 3)
+#elif LANES == 8
+#define FOURS(a, b, c, d) FOUR(a, b, c, d, 0), FOUR(a, b, c, d, 1)
+#else
+#define FOURS(a, b, c, d) FOUR(a, b, c, d, 0)
+#endif
 
 /* The four sums over the lanes of four vectors. */
 INLINE quad lane_sums(const vec values[4]) {
-    quad a = folded(values[0]), b = folded(values[1]), c = folded(values[2]), d = folded(values[3]);
-    quad ab = SHUFFLE(a, b, 0, 4, 1, 5) + SHUFFLE(a, b, 2, 6, 3, 7);
-    quad cd = SHUFFLE(c, d, 0, 4, 1, 5) + SHUFFLE(c, d, 2, 6, 3, 7);
-    return SHUFFLE(ab, cd, 0, 1, 4, 5) + SHUFFLE(ab, cd, 2, 3, 6, 7);
+    vec a = values[0], b = values[1], c = values[2], d = values[3];
+    vec ab = SHUFFLE(mask, a, b, FOURS(0, 4, 1, 5)) + SHUFFLE(mask, a, b, FOURS(2, 6, 3, 7));
+    vec cd = SHUFFLE(mask, c, d, FOURS(0, 4, 1, 5)) + SHUFFLE(mask, c, d, FOURS(2, 6, 3, 7));
+    vec sums = SHUFFLE(mask, ab, cd, FOURS(0, 1, 4, 5)) + SHUFFLE(mask, ab, cd, FOURS(2, 3, 6, 7));
+    quad parts[LANES / 4];
+    memcpy(parts, &sums, sizeof parts);
+    for (int i = 1; i < LANES / 4; i++) parts[0] += parts[i];
+    return parts[0];
 }
 
 /* sum[rows][vectors] += w from: `w` holds `rows` weights for each of the `count` rows of `from`, one spread over a
