@@ -24,7 +24,7 @@ VARIABLE = "NIGHTCAST_KERNEL"
 # From `make bench BENCHMARKS=sweep`: rows of a batch; rows times steps; hidden sizes.
 _LEAST_BATCH, _LARGE_BATCH = 4, 64
 _SHORT, _LONG = 500, 10_000
-_SMALL, _NARROW, _MIDDLE, _WIDE = 16, 32, 128, 256
+_SMALL, _NARROW, _MIDDLE = 16, 32, 128
 # Chips on which ``auto`` may take the persistent kernel instead of cuDNN (`torch.cuda.get_device_name`): its
 # numbers were compared on the first one, its times with cuDNN's on the second (`benchmarks/sweep.py`).
 CHIPS = ("NVIDIA H100 80GB HBM3", "NVIDIA H200")
@@ -179,7 +179,7 @@ def _is_faster(module: nn.RNNBase, x: Tensor) -> bool:
     if native.shares_threads():
         if batch < _LARGE_BATCH:
             return is_training and module.hidden_size <= _MIDDLE and is_long
-        return module.hidden_size <= _WIDE or is_long or not is_training
+        return module.hidden_size <= _MIDDLE or is_long or not is_training
     return is_long and (batch >= _LARGE_BATCH or is_training)
 
 
