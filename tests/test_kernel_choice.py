@@ -152,7 +152,7 @@ def test_on_several_threads_of_torchs_the_native_kernel_takes_many_rows_and_narr
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(native, "shares_threads", lambda: True)
-    wide, middle, narrow = (kernels.LSTM(1, size, batch_first=True) for size in (129, 128, 32))
+    widest, wide, middle, narrow = (kernels.LSTM(1, size, batch_first=True) for size in (257, 129, 128, 32))
     with torch_threads(2):
         assert dispatch.choose(middle, torch.zeros(64, 1, 1)) is native.layer
         assert dispatch.choose(wide, torch.zeros(63, 1000, 1)) is None
@@ -165,6 +165,8 @@ def test_on_several_threads_of_torchs_the_native_kernel_takes_many_rows_and_narr
         with torch.inference_mode():
             assert dispatch.choose(middle, torch.zeros(16, 1000, 1)) is None
             assert dispatch.choose(wide, torch.zeros(64, 24, 1)) is native.layer
+            assert dispatch.choose(widest, torch.zeros(64, 24, 1)) is None
+            assert dispatch.choose(widest, torch.zeros(64, 168, 1)) is native.layer
 
 
 @NATIVE
@@ -258,14 +260,17 @@ with kernels.using("native"), torch.no_grad():
 
 
 @NATIVE
-def test_on_one_thread_torch_trains_what_is_shortest() -> None:
-    module, short = kernels.LSTM(1, 17, batch_first=True), torch.zeros(64, 24, 1)
+def test_on_one_thread_torch_takes_what_is_shortest() -> None:
+    module, wide = (kernels.LSTM(1, size, batch_first=True) for size in (17, 33))
+    short = torch.zeros(64, 24, 1)
     with torch_threads(1):
         assert dispatch.choose(module, short) is native.layer
         assert dispatch.choose(module, short[:2]) is None
         assert dispatch.choose(module, short[:16]) is None
         with torch.inference_mode():
             assert dispatch.choose(module, short[:16]) is native.layer
+            assert dispatch.choose(wide, short[:16]) is None
+            assert dispatch.choose(wide, short) is native.layer
 
 
 def test_what_it_cannot_run_is_left_to_torch() -> None:

@@ -24,7 +24,7 @@ VARIABLE = "NIGHTCAST_KERNEL"
 # From `make bench BENCHMARKS=sweep`: rows of a batch; rows times steps; hidden sizes.
 _LEAST_BATCH, _LARGE_BATCH = 4, 64
 _SHORT, _LONG = 500, 10_000
-_SMALL, _NARROW, _MIDDLE = 16, 32, 128
+_SMALL, _NARROW, _MIDDLE, _WIDE = 16, 32, 128, 256
 # Chips on which ``auto`` may take the persistent kernel instead of cuDNN (`torch.cuda.get_device_name`): its
 # numbers were compared on the first one, its times with cuDNN's on the second (`benchmarks/sweep.py`).
 CHIPS = ("NVIDIA H100 80GB HBM3", "NVIDIA H200")
@@ -172,14 +172,15 @@ def _is_faster(module: nn.RNNBase, x: Tensor) -> bool:
     # A graph cannot ask for the number of threads, and may run with any.
     is_alone = not torch.compiler.is_compiling() and torch.get_num_threads() == 1
     if is_alone or (native.has_own_threads() and not native.shares_threads()):
-        return batch >= _LEAST_BATCH and (batch * steps >= _SHORT or not is_training)
+        is_light = not is_training and module.hidden_size <= _NARROW
+        return batch >= _LEAST_BATCH and (batch * steps >= _SHORT or is_light)
     if module.hidden_size <= (_NARROW if native.shares_threads() else _SMALL):
         return batch >= _LEAST_BATCH
     is_long = batch * steps >= _LONG
     if native.shares_threads():
         if batch < _LARGE_BATCH:
             return is_training and module.hidden_size <= _MIDDLE and is_long
-        return module.hidden_size <= _MIDDLE or is_long or not is_training
+        return module.hidden_size <= (_MIDDLE if is_training else _WIDE) or is_long
     return is_long and (batch >= _LARGE_BATCH or is_training)
 
 
