@@ -152,7 +152,7 @@ def test_on_several_threads_of_torchs_the_native_kernel_takes_many_rows_and_narr
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(native, "shares_threads", lambda: True)
-    widest, wide, middle, narrow = (kernels.LSTM(1, size, batch_first=True) for size in (257, 129, 128, 32))
+    widest, wide, middle, narrow = (kernels.LSTM(1, size, batch_first=True) for size in (257, 256, 128, 32))
     with torch_threads(2):
         assert dispatch.choose(middle, torch.zeros(64, 1, 1)) is native.layer
         assert dispatch.choose(wide, torch.zeros(63, 1000, 1)) is None
@@ -261,7 +261,7 @@ with kernels.using("native"), torch.no_grad():
 
 @NATIVE
 def test_on_one_thread_torch_takes_what_is_shortest() -> None:
-    module, wide = (kernels.LSTM(1, size, batch_first=True) for size in (17, 33))
+    module, wide = (kernels.LSTM(1, size, batch_first=True) for size in (32, 33))
     short = torch.zeros(64, 24, 1)
     with torch_threads(1):
         assert dispatch.choose(module, short) is native.layer

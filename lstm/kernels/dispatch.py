@@ -163,9 +163,11 @@ def _fits(module: nn.RNNBase, x: Tensor) -> bool:
 def _is_faster(module: nn.RNNBase, x: Tensor) -> bool:
     """Rows of the batch lie along the vectors: a batch of a few rows leaves most of a vector idle.
 
-    Several threads share the rows, so torch, which shares out the products of a step, is better with few rows
-    and large layers. Where they are torch's and ours are others (`lstm.kernels.shares_threads`), torch's spin
-    on the cores of ours: what is short is left to it too, but for the smallest layers.
+    One thread: what a call costs whatever its length outweighs the shortest batches, but for inference of
+    narrow layers. Several threads share the rows, so torch, which shares out the products of a step, is
+    better with few rows and large layers, in training more than in inference. Where they are torch's and ours
+    are others (`lstm.kernels.shares_threads`), torch's spin on the cores of ours: what is short is left to it
+    too, but for the smallest layers. Threads of our own, told to be several, follow the rule of one.
     """
     batch, steps = _batch_and_steps(module, x)
     is_training = torch.is_grad_enabled()

@@ -58,7 +58,7 @@ typedef struct {
 enum { cache_line = 16 /* floats */ };
 
 /* to[rows][columns] += w[gate rows][rows]^T gates: `rows` rows at once. One of `ahead`'s lines is fetched every two
- * gate rows: more often, and the products would wait. */
+ * gate rows: more often, and the products would wait. So some are left out where a layer is small. */
 INLINE void transposed_tile(const int rows, const int vectors, const float *w, const float *gates,
                             int64_t count, fetch ahead, float *to) {
     const int columns = vectors * LANES;
@@ -80,18 +80,18 @@ INLINE void transposed_tile(const int rows, const int vectors, const float *w, c
 INLINE void transposed_tiles(const int vectors, int most, const float *w, const float *gates, int64_t count,
                              int64_t rows, fetch ahead, float *to) {
     const int64_t tiles = (rows + most - 1) / most;
-    ahead.lines = (ahead.lines + tiles - 1) / tiles;
+    fetch share = {ahead.from, tiles ? (ahead.lines + tiles - 1) / tiles : 0};
     for (int64_t first = 0; first < rows;) {
         int take = even_share(rows - first, most);
         float *at = to + first * vectors * LANES;
 #define ROWS(n) \
-    case n: transposed_tile(n, vectors, w, gates, count, ahead, at); break;
+    case n: transposed_tile(n, vectors, w, gates, count, share, at); break;
         switch (take) {
             ROWS(1) ROWS(2) ROWS(3) ROWS(4) ROWS(5) ROWS(6) ROWS(7) ROWS(8) ROWS(9) ROWS(10) ROWS(11) ROWS(12)
         }
 #undef ROWS
         w += take * count;
-        ahead.from += ahead.lines * cache_line;
+        share.from += share.lines * cache_line;
         first += take;
     }
 }
@@ -197,6 +197,22 @@ static void pack(const layer *l, int backward, float *to) {
                   to + entered_count(l->cell) * l->hidden * l->hidden);
 }
 
+/* The h before step t, the first row of z, where it is not another step's to write: a GRU's is kept with its gates, and an
+ * LSTM's is computed with the step that it comes from, unless that is of the chunk before. */
+INLINE void state_before(const int cell, const layer *l, int64_t first, const int columns, int64_t t,
+                         int is_first, const float *now, float *to) {
+    const int64_t block = l->hidden * columns, kept = kept_count(cell) * block;
+    if (cell != CELL_GRU && t == 0)
+        gather(l, first, columns, l->h0, l->hidden, 1, l->hidden, 0, to);
+    else if (gate_count(cell) == 1)
+        memcpy(to, now - kept, sizeof(float) * (size_t)block);
+    else if (cell == CELL_LSTM && is_first)
+        for (int64_t at = 0; at < block; at += LANES) {
+            const float *unit = now + kept_count(cell) * at, *unit_before = unit - kept;
+            store(to + at, load(unit_before + 3 * LANES) * tanh_of(load(unit + 4 * LANES)));
+        }
+}
+
 INLINE void backward_block(const int cell, const int vectors, const layer *l, const float *weights,
                            float *sums, float *own, int64_t first) {
     const int columns = vectors * LANES, gates = gate_count(cell), most = rows_a_tile(l->vectors);
@@ -224,20 +240,11 @@ INLINE void backward_block(const int cell, const int vectors, const layer *l, co
             if (l->dy)
                 gather_gradient(l, first, columns, l->dy + t * l->dy_step, l->dy_batch, l->dy_hidden, H, 1,
                                 dh);
-            /* z holds the state before each step. An LSTM's is computed a step later, from what is kept. */
-            if (cell != CELL_GRU && t == 0)
-                gather(l, first, columns, l->h0, H, 1, H, 0, zt);
-            else if (gates == 1)
-                memcpy(zt, now - block, sizeof(float) * (size_t)block);
-            else if (cell == CELL_LSTM && t == start)
-                for (int64_t at = 0; at < block; at += LANES) {
-                    const float *unit = now + kept_count(cell) * at, *unit_before = unit - kept;
-                    store(zt + at, load(unit_before + 3 * LANES) * tanh_of(load(unit + 4 * LANES)));
-                }
+            state_before(cell, l, first, columns, t, t == start, now, zt);
             backward_gates(cell, columns, H, now, dh, dc, dt, zt, t + 1 < end ? zt + input_step : NULL);
             /* What forward kept of the step before lies farther away than anything else. */
-            const fetch nothing = {now, 0}, before = {t ? now - kept : now, t ? kept / cache_line : 0};
-            transposed(vectors, most, weights, dt + state_gates, entered, H, before, dh);
+            const fetch nothing = {now, 0}, ahead = t ? (fetch){now - kept, kept / cache_line} : nothing;
+            transposed(vectors, most, weights, dt + state_gates, entered, H, ahead, dh);
             if (l->dx) {
                 memset(dx, 0, sizeof(float) * (size_t)(I * columns));
                 transposed(vectors, most, weights + entered * H, dt, entered, I, nothing, dx);

@@ -16,8 +16,8 @@ static const int by_state[4][4] = {{0, 1, 2, 3}, {-1, 0, 1, 2}, {0, -1, -1, -1},
 
 typedef struct {
     int64_t cell, batch, steps, inputs, hidden;
-    int64_t lanes;   /* vector width in floats: which code runs, from nightcast_plan */
-    int64_t vectors; /* vectors of batch rows that walk through time together, from nightcast_plan */
+    int64_t lanes;   /* vector width in floats: which code runs */
+    int64_t vectors; /* vectors of batch rows that walk through time together */
     int64_t threads;
     /* Strides in floats. The last axis of y, dy and dx has stride 1, that of x any. */
     const float *x;
@@ -43,7 +43,7 @@ typedef struct {
     int64_t lanes;
     int64_t (*own_floats)(const layer *, int backward);    /* a thread's own memory; begins with its sums */
     int64_t (*packed_floats)(const layer *, int backward); /* the weights, packed */
-    int64_t (*gate_rows)(const layer *);                   /* row length of the sums: see recurrent.h */
+    int64_t (*gate_rows)(const layer *);                   /* row length of the sums: `padded_gates` */
     void (*pack)(const layer *, int backward, float *packed);
     /* Columns [first, last): a multiple of `lanes` each. */
     void (*forward)(const layer *, const float *packed, float *own, int64_t first, int64_t last);
