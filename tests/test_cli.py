@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -153,3 +154,23 @@ def test_an_unexpected_end_is_an_answer_too(error: BaseException, status: int, t
     assert json.loads(done.stdout)["kind"] == kind
     assert done.stderr == told
     assert (done.exception is error) == isinstance(error, ZeroDivisionError | SystemExit)
+
+
+def test_a_reader_that_goes_away_is_no_interrupt() -> None:
+    script = """
+import typer
+from flows.cli.output import Commands, console
+app = typer.Typer(cls=Commands)
+app.callback()(lambda: None)
+app.command("say")(lambda: console.print("nobody reads this"))
+app(["say"])
+"""
+    reads, writes = os.pipe()
+    os.close(reads)
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-c", script], stdout=writes, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    finally:
+        os.close(writes)
+    assert (ended.returncode, ended.stderr) == (1, "")

@@ -30,8 +30,20 @@ AsJson = Annotated[
 ]
 DataSetName = Annotated[str, typer.Argument(help="The data set's name in the catalog.", metavar="DATA_SET")]
 
-console = Console()
-stderr = Console(stderr=True)
+
+class _Console(Console):
+    """Where nobody reads on, as after `head`, the command ends and says nothing."""
+
+    def on_broken_pipe(self) -> None:
+        try:
+            super().on_broken_pipe()
+        except SystemExit as end:
+            # Not to be taken for a SIGTERM.
+            raise typer.Exit(1) from end
+
+
+console = _Console()
+stderr = _Console(stderr=True)
 
 _answers: ContextVar[TextIO | None] = ContextVar("answers", default=None)
 
