@@ -14,6 +14,7 @@ from data.snapshot import save as save_snapshot
 from data.splits import Splits, split
 from flows.night import Night, Outcome, begin, end
 from flows.worker import JOB_FILE, Job
+from lstm import kernels
 from lstm.training.device import choose_device
 
 
@@ -77,7 +78,8 @@ def begin_run(night: Night, prepared: Prepared) -> None:
     data_set, tracker = night.data_set, night.tracker
     run = begin(night)
     path = night.settings.snapshots / f"{prepared.digest}.parquet"
-    tracker.log_tags(run, {"nightcast.device": str(choose_device(night.settings.device))})
+    device = str(choose_device(night.settings.device))
+    tracker.log_tags(run, {"nightcast.device": device, "nightcast.kernel": kernels.describe()})
     tracker.log_params(run, _params(night))
     profile = {"series": len(prepared.panel.series), "rows": len(prepared.panel.values)}
     tracker.log_data(run, data_set.name, prepared.digest, path.name, profile)

@@ -39,6 +39,8 @@ class Settings(BaseSettings):
         lanes: trials that a search worker trains at a time, as one launch; for GPUs.
         kernel: what computes LSTMs on a CPU: ``native``, ``torch``, or by shape (`lstm.kernels.dispatch`,
             which reads the variable itself).
+        precision: what recurrent layers multiply in while they train on a CPU: ``auto``, bfloat16 where it
+            has a matrix unit for it; or ``float32``. Read as the kernel is.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, hide_input_in_errors=True)
@@ -53,6 +55,7 @@ class Settings(BaseSettings):
     workers: int | None = Field(None, ge=1)
     lanes: int = Field(1, ge=1)
     kernel: Literal["auto", "native", "torch"] = "auto"
+    precision: Literal["auto", "float32"] = "auto"
 
     @property
     def root(self) -> Path:

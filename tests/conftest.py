@@ -120,6 +120,14 @@ def _place(name: str) -> int:
     return LONGEST.index(name) if name in LONGEST else len(LONGEST)
 
 
+@pytest.fixture(scope="module")
+def in_float32() -> Iterator[None]:
+    """No mixed precision on a CPU: lanes know none there, so that only then one equals its solo run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NIGHTCAST_PRECISION", "float32")
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     random.seed(0)

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+int nightcast_supports(int64_t);
 void nightcast_forward(const layer *);
 void nightcast_backward(const layer *);
 int64_t nightcast_saved_floats(const layer *);
@@ -43,6 +44,7 @@ int main(void) {
         layer l = {0};
         l.cell = n[0], l.batch = B, l.steps = T, l.inputs = I, l.hidden = H;
         l.lanes = n[5], l.vectors = n[6], l.threads = n[7];
+        if (!nightcast_supports(l.lanes)) exit(6);
         float *x = read_floats(B * T * I), *h0 = read_floats(B * H), *c0 = read_floats(B * H);
         float *w_ih = read_floats(gates * H * I), *w_hh = read_floats(gates * H * H);
         float *b_ih = read_floats(gates * H), *b_hh = read_floats(gates * H);

@@ -21,6 +21,7 @@ PAIRS: dict[str, tuple[type[nn.RNNBase], type[nn.RNNBase], dict[str, Any]]] = {
     "relu": (kernels.RNN, nn.RNN, {"nonlinearity": "relu"}),
 }
 NATIVE = pytest.mark.skipif(not native.widths(), reason="the native kernel is not built here")
+MATRIX_UNIT = pytest.mark.skipif(not native.has_matrix_unit(), reason="no matrix unit for bfloat16 here")
 
 
 @contextmanager

@@ -249,8 +249,12 @@ def test_a_cuda_device_learns_the_same_wave(sample: Sample) -> None:
 
 @pytest.mark.skipif(not native.widths(), reason="the native kernel is not built here")
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_a_training_ends_alike_on_the_native_kernel_and_on_torchs(sample: Sample, cell: Any) -> None:
-    """Same seed, to the end: validation losses within 1 %."""
+@pytest.mark.parametrize("precision", ["auto", "float32"])
+def test_a_training_ends_alike_on_the_native_kernel_and_on_torchs(
+    sample: Sample, monkeypatch: pytest.MonkeyPatch, cell: Any, precision: str
+) -> None:
+    """Same seed, to the end: validation losses within 1 %, in mixed precision too where there is such."""
+    monkeypatch.setenv("NIGHTCAST_PRECISION", precision)
     losses = []
     for kernel in ("native", "torch"):
         with using(kernel):  # type: ignore[arg-type]

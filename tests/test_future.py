@@ -246,6 +246,7 @@ def test_a_bundle_keeps_who_is_who(tmp_path: Any) -> None:
     np.testing.assert_array_equal(loaded.forecast(chosen).values_SHQ, bundle.forecast(chosen).values_SHQ)
 
 
+@pytest.mark.usefixtures("in_float32")
 def test_lanes_train_as_alone() -> None:
     panel = make(missing=0.05)
     scaled = Scaler.fit(panel, 60).scale(panel, HORIZON)

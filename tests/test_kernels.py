@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from recurrent_twins import NATIVE, PAIRS, both_ways, flat, is_at_a_kink, torch_threads, twins
+from recurrent_twins import MATRIX_UNIT, NATIVE, PAIRS, both_ways, flat, is_at_a_kink, torch_threads, twins
 from torch import Tensor
 
 from lstm import kernels
@@ -147,14 +147,15 @@ def test_a_compiled_and_an_exported_graph_hold_the_operator() -> None:
 
 
 @NATIVE
+@pytest.mark.parametrize("mixed", [False, pytest.param(True, marks=MATRIX_UNIT)])
 @pytest.mark.parametrize("cell", ["lstm", "relu"])
-def test_the_operator_keeps_torchs_rules(cell: str) -> None:
+def test_the_operator_keeps_torchs_rules(cell: str, mixed: bool) -> None:
     """Schema, fake tensors, autograd registration: what `torch.compile` relies on."""
     ours, _ = twins(cell, 3, 8, batch_first=True)
     x, h = torch.randn(16, 5, 3, requires_grad=True), torch.zeros(16, 8)
     c = torch.zeros(16, 8) if cell == "lstm" else None
     torch.library.opcheck(
-        torch.ops.nightcast.recurrent.default, (cell, x, h, c, *ours.parameters(), True, True)
+        torch.ops.nightcast.recurrent.default, (cell, x, h, c, *ours.parameters(), True, True, mixed)
     )
 
 

@@ -28,6 +28,8 @@ from lstm.training.recipe import TrainingConfig
 from lstm.training.trainer import Trainer, TrainingDiverged
 from lstm.windows import Windows, windows
 
+pytestmark = pytest.mark.usefixtures("in_float32")
+
 CPU = torch.device("cpu")
 GPU = pytest.param(
     "cuda",

@@ -20,6 +20,7 @@ from flows.night import end, open_night
 from flows.retrain import retrain
 from flows.sweep import KEPT_LOGS
 from flows.worker import JOB_FILE, Job
+from lstm import kernels
 from lstm.promotion.lease import lease
 from lstm.search import study
 from lstm.tracking.registry import Registry
@@ -80,6 +81,7 @@ def test_the_run_of_a_night_says_it_all(teller, first):
     assert (tags["nightcast.ending"], tags["nightcast.model_version"]) == ("promoted", "1")
     assert tags["nightcast.reason"] == first.result["reason"]
     assert len(tags["mlflow.source.git.commit"]) == 40
+    assert (tags["nightcast.device"], tags["nightcast.kernel"]) == ("cpu", kernels.describe())
     assert tags["nightcast.night"].startswith("made.20240128T230000Z.")
     [inputs] = run.inputs.dataset_inputs
     digest = tags["nightcast.snapshot"]

@@ -23,6 +23,8 @@ from lstm.training.pool import LanePool, LaunchFailed, _Group
 from lstm.training.recipe import TrainingConfig
 from lstm.training.trainer import Trainer, TrainingDiverged
 
+pytestmark = pytest.mark.usefixtures("in_float32")
+
 SEEDS = [replace(TRAINING, seed=seed) for seed in range(4)]
 
 

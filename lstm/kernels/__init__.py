@@ -1,6 +1,7 @@
 """The inner loop of LSTM, GRU and RNN: same maths and weights as torch's modules, fused per device."""
 
 from lstm.kernels.dispatch import describe as describe
+from lstm.kernels.dispatch import mixed_precision as mixed_precision
 from lstm.kernels.dispatch import using as using
 from lstm.kernels.modules import GRU as GRU
 from lstm.kernels.modules import LSTM as LSTM

@@ -1,4 +1,4 @@
-"""Which kernel runs a layer: the native one, torch's own, the reference, or the persistent one."""
+"""Which kernel runs a layer, native, torch's own, reference or persistent, and in which precision."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from lstm.kernels.reference import Weights
 logger = logging.getLogger(__name__)
 
 VARIABLE = "NIGHTCAST_KERNEL"
-# From `make bench BENCHMARKS=sweep`: rows of a batch; rows times steps; hidden sizes.
-_LEAST_BATCH, _LARGE_BATCH = 4, 64
+PRECISION = "NIGHTCAST_PRECISION"
+# From `make bench BENCHMARKS="sweep sweep-mixed"`: rows of a batch; rows times steps; hidden sizes.
+_LEAST_BATCH, _LEAST_MIXED, _LARGE_BATCH = 4, 16, 64
 _SHORT, _LONG = 500, 10_000
 _SMALL, _NARROW, _MIDDLE, _WIDE = 16, 32, 128, 256
 # Chips on which ``auto`` may take the persistent kernel instead of cuDNN (`torch.cuda.get_device_name`): its
@@ -62,6 +63,7 @@ Layer = Callable[
 class _Forced(threading.local):
     kernel: Kernel | None = None
     layer_of: Callable[[nn.RNNBase], Layer] | None = None
+    mixed: bool = False
 
 
 _forced = _Forced()
@@ -98,6 +100,23 @@ def layers_from(layer_of: Callable[[nn.RNNBase], Layer]) -> Iterator[None]:
         _forced.layer_of = before
 
 
+@contextmanager
+def mixed_precision() -> Iterator[None]:
+    """Inside the block, this thread's recurrent layers may multiply in bfloat16 on the CPU.
+
+    They do where the processor has a matrix unit for it, batches are large enough to gain by it, and
+    NIGHTCAST_PRECISION is not ``float32``. Sums, states and results stay float32.
+
+    Raises:
+        SettingsError: NIGHTCAST_PRECISION is neither auto nor float32.
+    """
+    before, _forced.mixed = _forced.mixed, _may_mix()
+    try:
+        yield
+    finally:
+        _forced.mixed = before
+
+
 def wanted() -> Kernel:
     """The kernel that this thread asks for: `using`, else NIGHTCAST_KERNEL, else ``auto``.
 
@@ -123,13 +142,22 @@ def describe() -> str:
     if kernel == "torch" or not native.widths():
         reason = f"{VARIABLE}=torch" if kernel == "torch" else native.describe()
         return f"torch ({reason})"
-    return f"native ({native.describe()})"
+    mixed = "; trains in bfloat16 on AMX" if native.has_matrix_unit() and _may_mix() else ""
+    return f"native ({native.describe()}{mixed})"
+
+
+def _may_mix() -> bool:
+    precision = os.environ.get(PRECISION) or "auto"
+    if precision not in ("auto", "float32"):
+        raise SettingsError(f"{PRECISION}={precision}: unknown precision. Remedy: auto or float32")
+    return precision == "auto"
 
 
 def choose(module: nn.RNNBase, x: Tensor | PackedSequence) -> Layer | None:
     """What runs each layer of a module on this input; None leaves all of it to torch.
 
-    The native kernel takes float32 on the CPU. ``auto`` leaves to torch what torch was measured to do faster
+    The native kernel takes float32 on the CPU, and multiplies in bfloat16 where it may (`mixed_precision`)
+    and was measured to be faster so. ``auto`` leaves to torch what torch was measured to do faster
     (`benchmarks/sweep.py`), and on a GPU everything that the persistent kernel was not measured to do faster.
     """
     if isinstance(x, PackedSequence) or module.proj_size:
@@ -147,6 +175,8 @@ def choose(module: nn.RNNBase, x: Tensor | PackedSequence) -> Layer | None:
         return persistent.layer if _beats_cudnn(module, x) else None
     if not _fits(module, x):
         return None
+    if _forced.mixed and native.has_matrix_unit() and _batch_and_steps(module, x)[0] >= _LEAST_MIXED:
+        return native.mixed_layer
     if not native.widths():
         _say_once(f"LSTM, GRU and RNN run on torch's own kernels: the native one is {native.describe()}")
         return None

@@ -23,12 +23,15 @@ from lstm.kernels.reference import Weights
 
 _CELLS = {"lstm": 0, "gru": 1, "tanh": 2, "relu": 3}
 _CODES = {16: "AVX-512", 8: "AVX2", 4: "NEON"}
+# What stands for a vector's width in mixed precision: the columns that its code walks with at a time.
+_MIXED = 32
 # Below so many operations a second thread costs more than it brings (about a tenth of a millisecond's work).
 _WORTH_A_THREAD = 10_000_000
 # The time of two vectors of rows that walk together, in that of one: LSTM(50), 1,000 steps, AVX-512.
 _TWO_VECTORS = 1.87
 
 _widths: tuple[int, ...] | None = None
+_matrix_unit: bool | None = None
 _threads: int | None = None
 _shares: bool | None = None
 
@@ -117,6 +120,15 @@ def widths() -> tuple[int, ...]:
     return _widths
 
 
+def has_matrix_unit() -> bool:
+    """Whether this processor has one that multiplies bfloat16, and the system lets us use it."""
+    global _matrix_unit
+    if _matrix_unit is None:
+        loaded = library()
+        _matrix_unit = bool(loaded and loaded.nightcast_supports(ctypes.c_int64(_MIXED)))
+    return _matrix_unit
+
+
 def describe() -> str:
     """What there is, in words."""
     if library() is None:
@@ -179,10 +191,12 @@ def _threads_for(batch: int, steps: int, inputs: int, hidden: int) -> int:
     return threads() if operations > _WORTH_A_THREAD else 1
 
 
-def _saved_floats(cell: str, batch: int, steps: int, hidden: int) -> int:
-    """What forward keeps for backward, whatever the vector's width: whole vectors of the widest; a number."""
-    widest = max(_CODES)
-    return -(-batch // widest) * widest * steps * (5 if cell in ("lstm", "gru") else 1) * hidden + 1
+def _saved_floats(cell: str, batch: int, steps: int, hidden: int, mixed: bool) -> int:
+    """What forward keeps for backward, whatever the vector's width: whole vectors of the widest; a number.
+    In mixed precision two of them share a float."""
+    widest = _MIXED if mixed else max(_CODES)
+    kept = -(-batch // widest) * widest * steps * (5 if cell in ("lstm", "gru") else 1) * hidden
+    return (kept // 2 if mixed else kept) + 1
 
 
 def layer(
@@ -193,9 +207,33 @@ def layer(
     Raises:
         MemoryError: too little of it; names the shapes.
     """
+    return _layer(cell, x_BTI, h_BH, c_BH, weights, sequence, mixed=False)
+
+
+def mixed_layer(
+    cell: str, x_BTI: Tensor, h_BH: Tensor, c_BH: Tensor | None, weights: Weights, sequence: bool
+) -> tuple[Tensor | None, Tensor, Tensor | None]:
+    """As `layer`, in mixed precision: products of bfloat16, sums and states in float32. Wants a matrix unit.
+
+    Raises:
+        MemoryError: too little of it; names the shapes.
+    """
+    return _layer(cell, x_BTI, h_BH, c_BH, weights, sequence, mixed=True)
+
+
+def _layer(
+    cell: str,
+    x_BTI: Tensor,
+    h_BH: Tensor,
+    c_BH: Tensor | None,
+    weights: Weights,
+    sequence: bool,
+    *,
+    mixed: bool,
+) -> tuple[Tensor | None, Tensor, Tensor | None]:
     arguments = (x_BTI, h_BH, c_BH, *weights)
     save = torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in arguments)
-    y_BTH, h_BH, c_next_BH, _ = torch.ops.nightcast.recurrent(cell, *arguments, sequence, save)
+    y_BTH, h_BH, c_next_BH, _ = torch.ops.nightcast.recurrent(cell, *arguments, sequence, save, mixed)
     return y_BTH if sequence else None, h_BH, None if c_BH is None else c_next_BH
 
 
@@ -211,19 +249,22 @@ def _recurrent(
     b_hh: Tensor | None,
     sequence: bool,
     save: bool,
+    mixed: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """One layer: every hidden state, the last hidden and cell state, and what the backward pass needs.
 
     What is not wanted comes back empty.
     """
+    if mixed and not has_matrix_unit():
+        raise RuntimeError("mixed precision: this processor has no matrix unit. Remedy: `layer`")
     batch, steps, inputs = x.shape
     hidden = h0.shape[1]
     threads = _threads_for(batch, steps, inputs, hidden)
-    call = _Call(cell, x, h0, c0, w_ih, w_hh, b_ih, b_hh, threads)
+    call = _Call(cell, x, h0, c0, w_ih, w_hh, b_ih, b_hh, threads, mixed)
     y = call.taken(batch * steps * hidden if sequence else 0).view(batch if sequence else 0, steps, hidden)
     h_n = torch.empty_like(h0, memory_format=torch.contiguous_format)
     c_n = torch.empty_like(h_n) if c0 is not None else h0.new_empty(0)
-    saved = call.taken(_saved_floats(cell, batch, steps, hidden) if save else 0)
+    saved = call.taken(_saved_floats(cell, batch, steps, hidden, mixed) if save else 0)
     if save:
         # How the rest is laid out follows from it: the backward pass must take as many, whatever is set then.
         saved[-1] = threads
@@ -238,7 +279,7 @@ def _recurrent(
 @_recurrent.register_fake
 def _(
     cell: str, x: Tensor, h0: Tensor, c0: Tensor | None, w_ih: Tensor, w_hh: Tensor, b_ih: Any, b_hh: Any,
-    sequence: bool, save: bool,
+    sequence: bool, save: bool, mixed: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     batch, steps, _ = x.shape
     hidden = h0.shape[1]
@@ -246,7 +287,7 @@ def _(
         x.new_empty(batch if sequence else 0, steps, hidden),
         h0.new_empty(batch, hidden),
         h0.new_empty((batch, hidden) if c0 is not None else (0,)),
-        x.new_empty(_saved_floats(cell, batch, steps, hidden) if save else 0),
+        x.new_empty(_saved_floats(cell, batch, steps, hidden, mixed) if save else 0),
     )
 
 
@@ -264,9 +305,10 @@ def _recurrent_backward(
     has_bias: bool,
     saved: Tensor,
     want_x: bool,
+    mixed: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients by x, h0, c0, w_ih, w_hh, b_ih, b_hh; empty where there is none or it is not wanted."""
-    call = _Call(cell, x, h0, c0, w_ih, w_hh, None, None, int(saved[-1]))
+    call = _Call(cell, x, h0, c0, w_ih, w_hh, None, None, int(saved[-1]), mixed)
     dx = call.taken(x.numel() if want_x else 0).view(x.shape if want_x else (0,))
     dh0 = torch.empty_like(h0, memory_format=torch.contiguous_format)
     dc0 = torch.empty_like(dh0) if c0 is not None else h0.new_empty(0)
@@ -294,7 +336,7 @@ def _recurrent_backward(
 @_recurrent_backward.register_fake
 def _(
     cell: str, dy: Any, dh_n: Any, dc_n: Any, x: Tensor, h0: Tensor, c0: Tensor | None, w_ih: Tensor,
-    w_hh: Tensor, has_bias: bool, saved: Tensor, want_x: bool,
+    w_hh: Tensor, has_bias: bool, saved: Tensor, want_x: bool, mixed: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     nothing = h0.new_empty(0)
     bias = [h0.new_empty(w_ih.shape[0] if has_bias else 0) for _ in range(2)]
@@ -310,8 +352,8 @@ def _(
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    cell, x, h0, c0, w_ih, w_hh, b_ih, *_ = inputs
-    ctx.cell, ctx.has_bias = cell, b_ih is not None
+    cell, x, h0, c0, w_ih, w_hh, b_ih, *_, mixed = inputs
+    ctx.cell, ctx.has_bias, ctx.mixed = cell, b_ih is not None, mixed
     ctx.save_for_backward(x, h0, c0, w_ih, w_hh, output[3])
     ctx.mark_non_differentiable(output[3])
     ctx.set_materialize_grads(False)
@@ -322,13 +364,13 @@ def _gradients(
 ) -> tuple[Tensor | None, ...]:
     x, h0, c0, w_ih, w_hh, saved = ctx.saved_tensors
     want_x = ctx.needs_input_grad[1]
-    arguments = (x, h0, c0, w_ih, w_hh, ctx.has_bias, saved, want_x)
+    arguments = (x, h0, c0, w_ih, w_hh, ctx.has_bias, saved, want_x, ctx.mixed)
     dx, dh0, dc0, *by_weights, db_ih, db_hh = torch.ops.nightcast.recurrent_backward(
         ctx.cell, dy, dh_n, dc_n, *arguments
     )
     biases = (db_ih, db_hh) if ctx.has_bias else (None, None)
     by_states = (dx if want_x else None, dh0, None if c0 is None else dc0)
-    return None, *by_states, *by_weights, *biases, None, None
+    return None, *by_states, *by_weights, *biases, None, None, None
 
 
 _recurrent.register_autograd(_gradients, setup_context=_remember)
@@ -339,10 +381,10 @@ class _Call:
 
     def __init__(
         self, cell: str, x: Tensor, h0: Tensor, c0: Tensor | None, w_ih: Tensor, w_hh: Tensor,
-        b_ih: Tensor | None, b_hh: Tensor | None, threads: int,
+        b_ih: Tensor | None, b_hh: Tensor | None, threads: int, mixed: bool,
     ) -> None:  # fmt: skip
         batch, steps, inputs = x.shape
-        lanes, vectors = plan(batch, threads)
+        lanes, vectors = (_MIXED, 1) if mixed else plan(batch, threads)
         sizes = (_CELLS[cell], batch, steps, inputs, h0.shape[1], lanes, vectors, threads)
         self.layer = _Layer(**dict(zip(_SIZES.split(), sizes, strict=True)))
         self._shapes = f"batch {batch}, {steps} steps, {inputs} inputs, hidden size {h0.shape[1]}"

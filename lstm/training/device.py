@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import numpy as np
@@ -41,6 +42,17 @@ def set_threads(count: int = 1) -> None:
     """
     torch.set_num_threads(count if kernels.shares_threads() else 1)
     kernels.set_threads(count)
+
+
+def mixed_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Inside it a network may multiply in bfloat16: all of it on CUDA, its recurrent layers on the CPU.
+
+    Raises:
+        SettingsError: see `lstm.kernels.mixed_precision`.
+    """
+    if device.type == "cuda":
+        return torch.autocast("cuda", torch.bfloat16)
+    return kernels.mixed_precision()
 
 
 def send(array: NDArray[Any], device: torch.device) -> Tensor:

@@ -24,7 +24,7 @@ from lstm.models.forecaster import Forecaster, ForecasterConfig, build
 from lstm.scaling import ScaledPanel
 from lstm.training.batches import Batches
 from lstm.training.checkpoint import EpochLoss, Progress, load_checkpoint, save_checkpoint
-from lstm.training.device import send
+from lstm.training.device import mixed_precision, send
 from lstm.training.graphs import Repeated
 from lstm.training.initial import seeded
 from lstm.training.loss import forecast_loss
@@ -269,7 +269,7 @@ class Trainer:
         self._count += observed
 
     def _loss(self, model: nn.Module, batches: Batches, chosen_B: Tensor) -> Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with mixed_precision(self.device):
             y_BHQ = model(*batches.inputs(chosen_B))
         return forecast_loss(self.training.loss, y_BHQ.float(), *batches.targets(chosen_B), self.levels_Q)
 

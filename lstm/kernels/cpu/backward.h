@@ -174,6 +174,11 @@ static int64_t sum_floats(const layer *l) {
     return ROUND_UP(padded_gates(l) * (l->hidden + l->inputs + 1), 16);
 }
 
+static void add_sums(const layer *l, const float *own, int gate, int64_t unit, int64_t first, int64_t last, float *to) {
+    const int64_t stride = padded_gates(l);
+    for (int64_t k = first; k < last; k++) *to++ += own[k * stride + gate * l->hidden + unit];
+}
+
 /* Floats of a thread's own memory: its sums, if any, then states and a chunk of steps. */
 static int64_t own_floats(const layer *l, int backward) {
     const int64_t H = l->hidden, I = l->inputs, columns = l->vectors * LANES;

@@ -1,6 +1,9 @@
 /* The entry points: which code this processor runs, memory, threads, and the sums over threads. */
 #include "native.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -8,7 +11,23 @@
 #define EXPORT __attribute__((visibility("default")))
 #define MOST_THREADS 256
 
+#ifdef HAS_AMX
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* A process has to ask for AMX's registers: 8 KB more to save of each thread that uses them. */
+static int may_use_amx(void) {
+    enum { REQUEST = 0x1023, REGISTERS = 18 };
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d >> 22 & 1) || !(d >> 24 & 1)) return 0;
+    return syscall(SYS_arch_prctl, REQUEST, REGISTERS) == 0;
+}
+#endif
+
 static const code *code_of(int64_t lanes) {
+#ifdef HAS_AMX
+    if (lanes == MIXED) return &code_amx;
+#endif
 #if defined(__x86_64__)
     if (lanes == 16 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
@@ -20,15 +39,20 @@ static const code *code_of(int64_t lanes) {
     return NULL;
 }
 
-/* Whether this processor runs the code of that vector width. */
-EXPORT int nightcast_supports(int64_t lanes) { return code_of(lanes) != NULL; }
+/* Whether this processor runs the code of that vector width; to be asked before it runs. */
+EXPORT int nightcast_supports(int64_t lanes) {
+#ifdef HAS_AMX
+    if (lanes == MIXED) return code_of(16) && may_use_amx();
+#endif
+    return code_of(lanes) != NULL;
+}
 
 static int64_t rounded(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-/* Floats that the forward pass keeps for the backward pass. */
+/* Floats that the forward pass keeps for the backward pass; in mixed precision two numbers share one. */
 EXPORT int64_t nightcast_saved_floats(const layer *l) {
     const int64_t rows = l->cell == CELL_LSTM || l->cell == CELL_GRU ? 5 : 1;
-    return rounded(l->batch, l->lanes) * l->steps * rows * l->hidden;
+    return rounded(l->batch, l->lanes) * l->steps * rows * l->hidden / (l->lanes == MIXED ? 2 : 1);
 }
 
 /* Floats that a pass needs to work in. */
@@ -140,29 +164,26 @@ static int64_t run_threads(const layer *l, int backward) {
 
 EXPORT void nightcast_forward(const layer *l) { run_threads(l, 0); }
 
-/* One weight's gradient from the threads' sums [row][gate row]. */
-static void add_up(const layer *l, const int *blocks, const float *sums, int64_t memory, int64_t threads,
-                   int64_t stride, int64_t rows, float *to) {
-    for (int g = 0; g < 4; g++) {
-        if (blocks[g] < 0) continue;
-        for (int64_t u = 0; u < l->hidden; u++)
-            for (int64_t k = 0; k < rows; k++) {
-                float sum = 0;
-                for (int64_t i = 0; i < threads; i++)
-                    sum += sums[i * memory + k * stride + g * l->hidden + u];
-                to[(blocks[g] * l->hidden + u) * rows + k] = sum;
-            }
-    }
+/* One weight's gradient, of `blocks` of gates and entering rows [first, last), from the threads' memories. */
+static void add_up(const layer *l, const code *c, const int *blocks, const float *own, int64_t threads, int64_t first,
+                   int64_t last, float *to) {
+    const int64_t rows = last - first, memory = c->own_floats(l, 1);
+    for (int g = 0; g < 4; g++)
+        for (int64_t u = 0; blocks[g] >= 0 && u < l->hidden; u++) {
+            float *row = to + (blocks[g] * l->hidden + u) * rows;
+            memset(row, 0, sizeof *row * (size_t)rows);
+            for (int64_t i = 0; i < threads; i++) c->add_sums(l, own + i * memory, g, u, first, last, row);
+        }
 }
 
 EXPORT void nightcast_backward(const layer *l) {
     const int64_t threads = run_threads(l, 1);
     const code *c = code_of(l->lanes);
-    const float *sums = l->work + c->packed_floats(l, 1);
-    const int64_t memory = c->own_floats(l, 1), H = l->hidden, I = l->inputs, stride = c->gate_rows(l);
+    const float *own = l->work + c->packed_floats(l, 1);
+    const int64_t H = l->hidden, I = l->inputs;
     const int *by_x = by_input[l->cell], *by_h = by_state[l->cell];
-    add_up(l, by_h, sums, memory, threads, stride, H, l->dw_hh);
-    add_up(l, by_x, sums + H * stride, memory, threads, stride, I, l->dw_ih);
-    if (l->db_ih) add_up(l, by_x, sums + (H + I) * stride, memory, threads, stride, 1, l->db_ih);
-    if (l->db_hh) add_up(l, by_h, sums + (H + I) * stride, memory, threads, stride, 1, l->db_hh);
+    add_up(l, c, by_h, own, threads, 0, H, l->dw_hh);
+    add_up(l, c, by_x, own, threads, H, H + I, l->dw_ih);
+    if (l->db_ih) add_up(l, c, by_x, own, threads, H + I, H + I + 1, l->db_ih);
+    if (l->db_hh) add_up(l, c, by_h, own, threads, H + I, H + I + 1, l->db_hh);
 }

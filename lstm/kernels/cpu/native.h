@@ -7,6 +7,9 @@
 
 #include <stdint.h>
 
+/* In place of a vector's width: the code in mixed precision, which walks with so many columns at a time. */
+enum { MIXED = 32 };
+
 enum cell { CELL_LSTM = 0, CELL_GRU = 1, CELL_TANH = 2, CELL_RELU = 3 };
 
 /* Rows of gates, in blocks of H: LSTM i f g o; GRU new-by-input, r, z, new-by-state ("new" in two parts, since r
@@ -16,7 +19,7 @@ static const int by_state[4][4] = {{0, 1, 2, 3}, {-1, 0, 1, 2}, {0, -1, -1, -1},
 
 typedef struct {
     int64_t cell, batch, steps, inputs, hidden;
-    int64_t lanes;   /* vector width in floats: which code runs */
+    int64_t lanes;   /* vector width in floats: which code runs; or MIXED */
     int64_t vectors; /* vectors of batch rows that walk through time together */
     int64_t threads;
     /* Strides in floats. The last axis of y, dy and dx has stride 1, that of x any. */
@@ -43,13 +46,21 @@ typedef struct {
     int64_t lanes;
     int64_t (*own_floats)(const layer *, int backward);    /* a thread's own memory; begins with its sums */
     int64_t (*packed_floats)(const layer *, int backward); /* the weights, packed */
-    int64_t (*gate_rows)(const layer *);                   /* row length of the sums: `padded_gates` */
     void (*pack)(const layer *, int backward, float *packed);
     /* Columns [first, last): a multiple of `lanes` each. */
     void (*forward)(const layer *, const float *packed, float *own, int64_t first, int64_t last);
     void (*backward)(const layer *, const float *packed, float *own, int64_t first, int64_t last);
+    /* to[k - first] += of a thread's sums those of a gate's unit and of row k, [first, last), of what enters a step: state,
+     * input, and a row of ones for the biases. */
+    void (*add_sums)(const layer *, const float *own, int gate, int64_t unit, int64_t first, int64_t last, float *to);
 } code;
 
-extern const code code_v3, code_v4, code_neon;
+extern const code code_v3, code_v4, code_amx, code_neon;
+
+/* Whether the compiler knows AMX, and the system could let us use it. */
+#if defined(__x86_64__) && defined(__linux__) && \
+    ((defined(__clang__) && __clang_major__ >= 12) || (!defined(__clang__) && __GNUC__ >= 11))
+#define HAS_AMX
+#endif
 
 #endif

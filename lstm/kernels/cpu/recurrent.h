@@ -55,5 +55,5 @@ TARGET static void backward(const layer *l, const float *weights, float *own, in
 }
 
 const code CODE = {
-    LANES, own_floats, packed_floats, padded_gates, pack, forward, backward,
+    LANES, own_floats, packed_floats, pack, forward, backward, add_sums,
 };

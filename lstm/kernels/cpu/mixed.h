@@ -1,0 +1,415 @@
+/* The recurrent layer in mixed precision: products of bfloat16 on a matrix unit (tiles.h), sums, states and gates in
+ * float32, and what the backward pass needs kept as float16.
+ *
+ * As in recurrent.h batch rows lie along the vectors, and a thread walks its columns through all steps alone. Here rows
+ * of gates are unit by unit, gate by gate, and what a gate does not read has weights of 0: so an infinite input makes
+ * NaN of a GRU's row. */
+#ifndef NIGHTCAST_MIXED_H
+#define NIGHTCAST_MIXED_H
+
+#include "tiles.h"
+
+/* Steps whose gate gradients are gathered before they become weight gradients: few enough to stay in cache. */
+enum { chunk = 16 };
+
+/* ---- numbers ---- */
+
+/* x P(x^2) / Q(x^2), a minimax fit of degrees 2 and 2 on [0, 5]: relative error 5e-5, as far as bfloat16 can tell; with the
+ * quotient's, 1.2e-4. */
+INLINE vec rough_tanh(vec x) {
+    x = (vec)HIGHER(spread(-5.0f), (vec)LOWER(spread(5.0f), x));
+    vec s = x * x;
+    vec p = s * 6.70577419e-04f + 1.02418223e-01f;
+    vec q = s * 1.28200253e-02f + 4.35433211e-01f;
+    p = p * s + 9.99948172e-01f;
+    q = q * s + 1.0f;
+    return x * p * (vec)RECIPROCAL(q);
+}
+
+INLINE vec rough_sigmoid(vec x) { return rough_tanh(x * 0.5f) * 0.5f + 0.5f; }
+
+/* ---- sizes ---- */
+
+static inline int64_t gate_rows(const layer *l) { return gate_count(l->cell) * l->hidden; }
+
+/* Rows that enter a step: the state's, the input's and a row of ones, which the biases multiply. */
+static inline int64_t entering_rows(const layer *l) { return l->hidden + l->inputs + 1; }
+
+/* Words of the forward operand: pairs of the state's rows; two rows of ones, for the two parts of a bias; pairs of the
+ * input's. */
+static inline int64_t state_words(const layer *l) { return tiles(l->hidden, 2); }
+
+static inline int64_t forward_depth(const layer *l) {
+    return tiles(state_words(l) + 1 + tiles(l->inputs, 2), SIDE);
+}
+
+static inline int64_t backward_depth(const layer *l) { return tiles(gate_rows(l), DEPTH); }
+
+/* ---- packing ---- */
+
+/* Numbers to the nearest bfloat16, one after the other. */
+TARGET static void shorten(const float *from, int64_t count, uint16_t *to) {
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES) {
+        const words rounded = ((words)load(from + i) + 0x8000u) >> 16;
+        *(unaligned_shorts *)(to + i) = __builtin_convertvector(rounded, shorts);
+    }
+    for (; i < count; i++) to[i] = (uint16_t)paired_numbers(from[i], 0);
+}
+
+/* The two bfloat16 that a bias is the sum of, to 16 bits. */
+static void shorten_bias(const layer *l, int gate, int64_t unit, uint16_t *to) {
+    const int by_x = by_input[l->cell][gate], by_h = by_state[l->cell][gate];
+    float bias = 0, high;
+    if (l->b_ih && by_x >= 0) bias += l->b_ih[by_x * l->hidden + unit];
+    if (l->b_hh && by_h >= 0) bias += l->b_hh[by_h * l->hidden + unit];
+    const uint32_t bits = paired_numbers(0, bias);
+    memcpy(&high, &bits, sizeof high);
+    const float parts[2] = {bias, high - high == 0 ? bias - high : 0}; /* what is infinite has no rest */
+    shorten(parts, 2, to);
+}
+
+/* A row of words, [tiles][16], into row `at` of as many tiles. */
+TARGET static void place_row(const uint16_t *row, int64_t count, int64_t at, uint32_t *to) {
+    for (int64_t k = 0; k < count; k++) memcpy(to + k * TILE + at * SIDE, row + k * DEPTH, sizeof(words));
+}
+
+/* For each tile of gate rows, tiles along the forward operand. `row` is room for one of its rows. */
+TARGET static void pack_forward(const layer *l, uint16_t *row, uint32_t *to) {
+    const int64_t H = l->hidden, I = l->inputs, depth = forward_depth(l);
+    const int gates = gate_count(l->cell);
+    for (int64_t number = 0; number < gate_rows(l); number++) {
+        const int64_t unit = number / gates;
+        const int gate = (int)(number % gates);
+        const int by_x = by_input[l->cell][gate], by_h = by_state[l->cell][gate];
+        memset(row, 0, sizeof *row * (size_t)(depth * DEPTH));
+        if (by_h >= 0) shorten(l->w_hh + (by_h * H + unit) * H, H, row);
+        shorten_bias(l, gate, unit, row + 2 * state_words(l));
+        if (by_x >= 0) shorten(l->w_ih + (by_x * H + unit) * I, I, row + 2 * state_words(l) + 2);
+        place_row(row, depth, number % SIDE, to + number / SIDE * depth * TILE);
+    }
+}
+
+/* Up to 16 of `count` numbers from `from` on, then 0; all 0 where there are none. */
+INLINE vec load_some(const float *from, int64_t count) {
+    float some[LANES] = {0};
+    if (!from) return (vec){0};
+    if (count >= LANES) return load(from);
+    memcpy(some, from, sizeof(float) * (size_t)count);
+    return load(some);
+}
+
+/* The row of `w` that is our gate row; NULL where there is none. */
+static const float *gate_row(const layer *l, const float *w, const int *blocks, int64_t columns, int64_t row) {
+    const int gates = gate_count(l->cell), block = blocks[row % gates];
+    return row >= gate_rows(l) || block < 0 ? NULL : w + (block * l->hidden + row / gates) * columns;
+}
+
+/* The transposed product's: for each tile of columns of `w`, tiles along our gate rows. */
+TARGET static void pack_backward(const layer *l, const float *w, const int *blocks, int64_t columns, uint32_t *to) {
+    for (int64_t first = 0; first < columns; first += SIDE)
+        for (int64_t k = 0; k < backward_depth(l); k++, to += TILE) {
+            uint32_t tile[TILE];
+            for (int i = 0; i < SIDE; i++) {
+                const float *low = gate_row(l, w, blocks, columns, k * DEPTH + 2 * i);
+                const float *high = gate_row(l, w, blocks, columns, k * DEPTH + 2 * i + 1);
+                store_words(tile + i * SIDE, paired(load_some(low ? low + first : NULL, columns - first),
+                                                    load_some(high ? high + first : NULL, columns - first)));
+            }
+            turn_tile(tile, to);
+        }
+}
+
+static int64_t packed_floats(const layer *l, int backward) {
+    /* Tiles, and room for a row. */
+    if (!backward) return tiles(gate_rows(l), SIDE) * forward_depth(l) * TILE + forward_depth(l) * SIDE;
+    return (tiles(l->hidden, SIDE) + tiles(l->inputs, SIDE)) * backward_depth(l) * TILE;
+}
+
+TARGET static void pack(const layer *l, int backward, float *packed) {
+    uint32_t *to = (uint32_t *)packed;
+    memset(to, 0, sizeof *to * (size_t)packed_floats(l, backward));
+    if (!backward) {
+        pack_forward(l, (uint16_t *)(to + tiles(gate_rows(l), SIDE) * forward_depth(l) * TILE), to);
+        return;
+    }
+    pack_backward(l, l->w_hh, by_state[l->cell], l->hidden, to);
+    pack_backward(l, l->w_ih, by_input[l->cell], l->inputs, to + tiles(l->hidden, SIDE) * backward_depth(l) * TILE);
+}
+
+/* ---- forward ---- */
+
+/* Rows [count][COLUMNS] as words of two rows each; beyond an odd last one stands 0. */
+INLINE void pair_rows(const float *rows, int64_t count, uint32_t *to) {
+    for (int64_t k = 0; k < count; k += 2, rows += 2 * COLUMNS, to += COLUMNS)
+        for (int v = 0; v < COLUMNS; v += LANES)
+            store_words(to + v, paired(load(rows + v), k + 1 < count ? load(rows + COLUMNS + v) : (vec){0}));
+}
+
+typedef struct {
+    float *state, *cells; /* [H][COLUMNS]; read and written */
+    uint16_t *kept;       /* [H][kept][COLUMNS] float16; NULL: not wanted */
+} cell_step;
+
+/* A unit's step, from the sums of its gates [gates][COLUMNS]. */
+INLINE void activate(const int cell, const float *sums, int64_t unit, const cell_step *s) {
+    uint16_t *kept = s->kept ? s->kept + unit * kept_count(cell) * COLUMNS : NULL;
+    _Pragma("GCC unroll 2") for (int v = 0; v < COLUMNS; v += LANES) {
+        const int64_t at = unit * COLUMNS + v;
+        const float *of = sums + v;
+        if (cell == CELL_LSTM) {
+            vec i = rough_sigmoid(load(of)), f = rough_sigmoid(load(of + COLUMNS));
+            vec g = rough_tanh(load(of + 2 * COLUMNS)), o = rough_sigmoid(load(of + 3 * COLUMNS));
+            vec before = load(s->cells + at), c = f * before + i * g;
+            store(s->cells + at, c);
+            store(s->state + at, o * rough_tanh(c));
+            if (kept) {
+                store_half(kept + v, i);
+                store_half(kept + COLUMNS + v, f);
+                store_half(kept + 2 * COLUMNS + v, g);
+                store_half(kept + 3 * COLUMNS + v, o);
+                store_half(kept + 4 * COLUMNS + v, before);
+            }
+        } else if (cell == CELL_GRU) {
+            vec r = rough_sigmoid(load(of + COLUMNS)), z = rough_sigmoid(load(of + 2 * COLUMNS));
+            vec hidden = load(of + 3 * COLUMNS), n = rough_tanh(load(of) + r * hidden);
+            vec before = load(s->state + at);
+            store(s->state + at, n + z * (before - n));
+            if (kept) {
+                store_half(kept + v, n);
+                store_half(kept + COLUMNS + v, r);
+                store_half(kept + 2 * COLUMNS + v, z);
+                store_half(kept + 3 * COLUMNS + v, hidden);
+                store_half(kept + 4 * COLUMNS + v, before);
+            }
+        } else {
+            vec h = cell == CELL_TANH ? rough_tanh(load(of)) : rectified(load(of));
+            store(s->state + at, h);
+            if (kept) store_half(kept + v, h);
+        }
+    }
+}
+
+/* All units of a step: while one tile's are computed, the matrix unit makes the sums of the next. */
+INLINE void mixed_step(const int cell, const layer *l, const uint32_t *w, const uint32_t *now, uint32_t *next,
+                       float *sums, const cell_step *s) {
+    const int gates = gate_count(cell), units = SIDE / gates;
+    const int64_t H = l->hidden, depth = forward_depth(l);
+    product(0, w, now, depth, sums);
+    for (int64_t unit = 0; unit < H; unit += units) {
+        const float *own = sums + unit / units % 2 * SIDE * COLUMNS;
+        w += depth * TILE;
+        if (unit + units < H) product(0, w, now, depth, sums + (unit / units + 1) % 2 * SIDE * COLUMNS);
+        const int64_t count = H - unit < units ? H - unit : units;
+        for (int64_t u = 0; u < count; u++) activate(cell, own + u * gates * COLUMNS, unit + u, s);
+        pair_rows(s->state + unit * COLUMNS, count, next + unit / 2 * COLUMNS);
+    }
+}
+
+INLINE void mixed_forward(const int cell, const layer *l, const uint32_t *weights, float *own, int64_t first) {
+    const int64_t H = l->hidden, I = l->inputs, words_of = forward_depth(l) * SIDE * COLUMNS;
+    uint32_t *now = (uint32_t *)own, *next = now + words_of;
+    float *sums = own + 2 * words_of, *state = sums + 2 * SIDE * COLUMNS, *cells = state + H * COLUMNS;
+    float *input = cells + H * COLUMNS;
+    const int64_t kept = kept_count(cell) * H * COLUMNS;
+    uint16_t *saved = l->saved ? (uint16_t *)l->saved + first * l->steps * kept_count(cell) * H : NULL;
+
+    memset(now, 0, sizeof *now * (size_t)(2 * words_of));
+    gather(l, first, COLUMNS, l->h0, H, 1, H, 0, state);
+    if (cell == CELL_LSTM) gather(l, first, COLUMNS, l->c0, H, 1, H, 0, cells);
+    pair_rows(state, H, now);
+    for (int at = 0; at < COLUMNS; at++)
+        now[state_words(l) * COLUMNS + at] = next[state_words(l) * COLUMNS + at] = paired_numbers(1, 1);
+    for (int64_t t = 0; t < l->steps; t++) {
+        gather(l, first, COLUMNS, l->x + t * l->x_step, l->x_batch, l->x_input, I, 0, input);
+        pair_rows(input, I, now + (state_words(l) + 1) * COLUMNS);
+        const cell_step s = {state, cells, saved ? saved + t * kept : NULL};
+        mixed_step(cell, l, weights, now, next, sums, &s);
+        uint32_t *before = now;
+        now = next;
+        next = before;
+        if (l->y) scatter(l, first, COLUMNS, state, l->y + t * l->y_step, l->y_batch, H);
+    }
+    scatter(l, first, COLUMNS, state, l->h_n, H, H);
+    if (cell == CELL_LSTM) scatter(l, first, COLUMNS, cells, l->c_n, H, H);
+}
+
+/* ---- backward ---- */
+
+/* A row of floats [COLUMNS] as words of its two vectors: so it lies in tiles whose summed axis is the columns. */
+INLINE void fold_row(vec low, vec high, uint32_t *to) { store_words(to, paired(low, high)); }
+
+/* From the gradient by a step's output to that by its gates, unit by unit: as `backward_gates` of backward.h, but
+ * gates, out, and `h_before` or `h_now`, out, are folded rows. What was kept of the step before comes nearer. */
+INLINE void mixed_gates(const int cell, int64_t H, const uint16_t *kept, int64_t kept_step, float *dh, float *dc,
+                        uint32_t *gates, uint32_t *h_before, uint32_t *h_now) {
+    for (int64_t u = 0; u < H; u++, kept += kept_count(cell) * COLUMNS, dh += COLUMNS, dc += COLUMNS) {
+        vec d[4][2], h[2];
+        _Pragma("GCC unroll 5") for (int k = 0; k < kept_count(cell); k++)
+            __builtin_prefetch(kept - kept_step + k * COLUMNS, 0, 2);
+        _Pragma("GCC unroll 2") for (int half = 0; half < 2; half++) {
+            const int v = half * LANES;
+            const uint16_t *of = kept + v;
+            vec by_h = load(dh + v);
+            if (cell == CELL_LSTM) {
+                vec i = load_half(of), f = load_half(of + COLUMNS), g = load_half(of + 2 * COLUMNS);
+                vec o = load_half(of + 3 * COLUMNS), before = load_half(of + 4 * COLUMNS);
+                vec c = rough_tanh(f * before + i * g), by_c = load(dc + v) + by_h * o * (1.0f - c * c);
+                d[0][half] = by_c * g * i * (1.0f - i);
+                d[1][half] = by_c * before * f * (1.0f - f);
+                d[2][half] = by_c * i * (1.0f - g * g);
+                d[3][half] = by_h * c * o * (1.0f - o);
+                store(dc + v, by_c * f);
+                store(dh + v, (vec){0});
+                h[half] = o * c;
+            } else if (cell == CELL_GRU) {
+                vec n = load_half(of), r = load_half(of + COLUMNS), z = load_half(of + 2 * COLUMNS);
+                vec hidden = load_half(of + 3 * COLUMNS), by_n = by_h * (1.0f - z) * (1.0f - n * n);
+                h[half] = load_half(of + 4 * COLUMNS);
+                d[0][half] = by_n;
+                d[1][half] = by_n * hidden * r * (1.0f - r);
+                d[2][half] = by_h * (h[half] - n) * z * (1.0f - z);
+                d[3][half] = by_n * r;
+                store(dh + v, by_h * z);
+            } else {
+                h[half] = load_half(of);
+                d[0][half] = cell == CELL_TANH ? by_h * (1.0f - h[half] * h[half])
+                                               : (vec)(~(h[half] <= 0.0f) & (mask)by_h);
+                store(dh + v, (vec){0});
+            }
+        }
+        const int count = gate_count(cell);
+        _Pragma("GCC unroll 4") for (int g = 0; g < count; g++, gates += SIDE) fold_row(d[g][0], d[g][1], gates);
+        if (cell == CELL_GRU)
+            fold_row(h[0], h[1], h_before + u * SIDE);
+        else if (h_now)
+            fold_row(h[0], h[1], h_now + u * SIDE);
+    }
+}
+
+/* Folded rows [count][16] as words of two rows each [count / 2][COLUMNS]; beyond an odd last one stands 0. */
+INLINE void pair_folded(const uint32_t *rows, int64_t count, uint32_t *to) {
+    for (int64_t k = 0; k < count; k += 2, rows += 2 * SIDE, to += COLUMNS) {
+        words a = load_words(rows), b = k + 1 < count ? load_words(rows + SIDE) : (words){0};
+        store_words(to, (a & 0xffffu) | b << 16);
+        store_words(to + LANES, a >> 16 | (b & 0xffff0000u));
+    }
+}
+
+/* The h before step t, folded, where no other step's `mixed_gates` writes it: a GRU's it keeps itself, and that of
+ * others is known with the step that it comes from, unless that is of the chunk before. */
+INLINE void mixed_state_before(const int cell, const layer *l, int64_t first, int64_t t, int is_first,
+                               const uint16_t *now, int64_t kept_step, float *room, uint32_t *to) {
+    const int64_t H = l->hidden;
+    if (cell == CELL_GRU || (t > 0 && !is_first)) return;
+    if (t == 0) {
+        gather(l, first, COLUMNS, l->h0, H, 1, H, 0, room);
+        for (int64_t u = 0; u < H; u++, room += COLUMNS) fold_row(load(room), load(room + LANES), to + u * SIDE);
+        return;
+    }
+    const int64_t count = kept_count(cell) * COLUMNS;
+    for (int64_t u = 0; u < H; u++, now += count) {
+        vec h[2];
+        for (int half = 0; half < 2; half++) {
+            const uint16_t *of = now + half * LANES;
+            h[half] = cell == CELL_LSTM ? load_half(of - kept_step + 3 * COLUMNS) * rough_tanh(load_half(of + 4 * COLUMNS))
+                                        : load_half(of - kept_step);
+        }
+        fold_row(h[0], h[1], to + u * SIDE);
+    }
+}
+
+/* sums[gate tile][entering tile] += over the steps of a chunk. */
+INLINE void add_weights(const uint32_t *gates, int64_t gate_tiles, const uint32_t *entering, int64_t entering_tiles,
+                        int64_t steps, float *sums) {
+    const int64_t a = gate_tiles * TILE, b = entering_tiles * TILE, stride = entering_tiles * TILE;
+    for (int64_t i = 0; i < gate_tiles; i += 2)
+        for (int64_t j = 0; j < entering_tiles; j += 2) {
+            const uint32_t *rows = gates + i * TILE, *columns = entering + j * TILE;
+            float *at = sums + i * stride + j * TILE;
+            const int two_rows = i + 1 < gate_tiles, two_columns = j + 1 < entering_tiles;
+#define OUTER(r, c) outer_product(r, c, rows, TILE, a, columns, TILE, b, steps, at, stride)
+            if (two_rows && two_columns)
+                OUTER(2, 2);
+            else if (two_rows)
+                OUTER(2, 1);
+            else if (two_columns)
+                OUTER(1, 2);
+            else
+                OUTER(1, 1);
+#undef OUTER
+        }
+}
+
+INLINE void mixed_backward(const int cell, const layer *l, const uint32_t *weights, float *sums, float *own,
+                           int64_t first) {
+    const int64_t H = l->hidden, I = l->inputs, T = l->steps, block = H * COLUMNS;
+    const int64_t kept = kept_count(cell) * block, depth = backward_depth(l), rows = gate_rows(l);
+    const int64_t gate_tiles = tiles(rows, SIDE), entering_tiles = tiles(entering_rows(l), SIDE);
+    const int64_t gate_step = gate_tiles * TILE, entering_step = entering_tiles * TILE;
+    const uint16_t *saved = (const uint16_t *)l->saved + first * T * kept_count(cell) * H;
+    const uint32_t *input_weights = weights + tiles(H, SIDE) * depth * TILE;
+    const int64_t steps = T < chunk ? T : chunk;
+    uint32_t *d = (uint32_t *)own, *z = d + steps * gate_step, *turned_z = z + steps * entering_step;
+    uint32_t *pairs = turned_z + steps * entering_step;
+    float *dh = (float *)(pairs + depth * SIDE * COLUMNS), *dx = dh + ROUND_UP(H, SIDE) * COLUMNS;
+    float *dc = dx + ROUND_UP(I, SIDE) * COLUMNS, *room = dc + block;
+
+    /* What fills up tiles: zeros; a row of ones for the biases. */
+    memset(own, 0, (size_t)((char *)dc - (char *)own));
+    for (int64_t t = 0; t < steps; t++)
+        for (int at = 0; at < SIDE; at++) z[t * entering_step + (H + I) * SIDE + at] = paired_numbers(1, 1);
+    gather_gradient(l, first, COLUMNS, l->dh_n, H, 1, H, 0, dh);
+    if (cell == CELL_LSTM) gather_gradient(l, first, COLUMNS, l->dc_n, H, 1, H, 0, dc);
+    for (int64_t end = T; end > 0;) {
+        const int64_t start = end > chunk ? end - chunk : 0;
+        for (int64_t t = end - 1; t >= start; t--) {
+            uint32_t *dt = d + (t - start) * gate_step, *zt = z + (t - start) * entering_step;
+            const uint16_t *now = saved + t * kept;
+            gather(l, first, COLUMNS, l->x + t * l->x_step, l->x_batch, l->x_input, I, 0, room);
+            for (int64_t k = 0; k < I; k++)
+                fold_row(load(room + k * COLUMNS), load(room + k * COLUMNS + LANES), zt + (H + k) * SIDE);
+            if (l->dy)
+                gather_gradient(l, first, COLUMNS, l->dy + t * l->dy_step, l->dy_batch, l->dy_hidden, H, 1, dh);
+            mixed_state_before(cell, l, first, t, t == start, now, kept, room, zt);
+            mixed_gates(cell, H, now, t ? kept : 0, dh, dc, dt, zt, t + 1 < end ? zt + entering_step : NULL);
+            pair_folded(dt, rows, pairs);
+            for (int64_t k = 0; k < H; k += SIDE)
+                product(1, weights + k / SIDE * depth * TILE, pairs, depth, dh + k * COLUMNS);
+            if (l->dx) {
+                for (int64_t k = 0; k < I; k += SIDE)
+                    product(0, input_weights + k / SIDE * depth * TILE, pairs, depth, dx + k * COLUMNS);
+                scatter(l, first, COLUMNS, dx, l->dx + t * I, T * I, I);
+            }
+        }
+        for (int64_t t = 0; t < end - start; t++)
+            for (int64_t k = 0; k < entering_tiles; k++)
+                turn_tile(z + t * entering_step + k * TILE, turned_z + t * entering_step + k * TILE);
+        add_weights(d, gate_tiles, turned_z, entering_tiles, end - start, sums);
+        end = start;
+    }
+    scatter(l, first, COLUMNS, dh, l->dh0, H, H);
+    if (cell == CELL_LSTM) scatter(l, first, COLUMNS, dc, l->dc0, H, H);
+}
+
+/* ---- a thread's memory ---- */
+
+/* Floats of a thread's sums: [gate tile][entering tile]. */
+static int64_t sum_floats(const layer *l) { return tiles(gate_rows(l), SIDE) * tiles(entering_rows(l), SIDE) * TILE; }
+
+static void add_sums(const layer *l, const float *own, int gate, int64_t unit, int64_t first, int64_t last, float *to) {
+    const int64_t row = unit * gate_count(l->cell) + gate, across = tiles(entering_rows(l), SIDE);
+    const float *from = own + row / SIDE * across * TILE + row % SIDE * SIDE;
+    for (int64_t k = first; k < last; k++) *to++ += from[k / SIDE * TILE + k % SIDE];
+}
+
+static int64_t own_floats(const layer *l, int backward) {
+    const int64_t H = l->hidden, I = l->inputs;
+    if (!backward) return 2 * forward_depth(l) * SIDE * COLUMNS + (2 * SIDE + 2 * H + I) * COLUMNS;
+    const int64_t steps = l->steps < chunk ? l->steps : chunk, room = H > I ? H : I;
+    const int64_t gates = tiles(gate_rows(l), SIDE), entering = tiles(entering_rows(l), SIDE);
+    return sum_floats(l) + steps * (gates + 2 * entering) * TILE +
+           (backward_depth(l) * SIDE + ROUND_UP(H, SIDE) + ROUND_UP(I, SIDE) + H + room) * COLUMNS;
+}
+
+#endif
