@@ -7,13 +7,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import forecast, lanes, machine, results, scale, search, seed, sweep
+from benchmarks import forecast, lanes, machine, precision, results, scale, search, seed, sweep
+from lstm.kernels import native
 
 BENCHMARKS = {
     "seed": seed.run,
     "seed-cuda": seed.run_on_cuda,
     "forecast": forecast.run,
     "sweep": sweep.run,
+    "sweep-mixed": sweep.run_mixed,
+    "precision": precision.run,
     "sweep-cuda": sweep.run_on_cuda,
     "lanes": lanes.run,
     "lanes-cuda": lanes.run_on_cuda,
@@ -21,6 +24,7 @@ BENCHMARKS = {
     "scale": scale.run,
 }
 ON_CUDA = ("seed-cuda", "sweep-cuda", "lanes-cuda", "search-cuda")
+ON_AMX = ("sweep-mixed", "precision")
 
 
 def main() -> None:
@@ -30,7 +34,7 @@ def main() -> None:
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"{', '.join(BENCHMARKS)}; all by default, those on a GPU where there is a GPU",
+        help=f"{', '.join(BENCHMARKS)}; all by default that this machine can run",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the results are kept")
     parser.add_argument("--repeats", type=int, default=5, help="timed rounds of a race")
@@ -40,8 +44,11 @@ def main() -> None:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
     if not machine.gpus() and (asked := [name for name in chosen.names if name in ON_CUDA]):
         parser.error(f"{asked[0]} needs a CUDA device; torch sees none")
+    if not native.has_matrix_unit() and (asked := [name for name in chosen.names if name in ON_AMX]):
+        parser.error(f"{asked[0]} needs a processor with AMX, and a compiler at the install")
     console = Console()
-    every = [name for name in BENCHMARKS if name not in ON_CUDA or machine.gpus()]
+    missing = [*(() if machine.gpus() else ON_CUDA), *(() if native.has_matrix_unit() else ON_AMX)]
+    every = [name for name in BENCHMARKS if name not in missing]
     for name in chosen.names or every:
         # Before the benchmark loads the machine itself.
         described = machine.describe()

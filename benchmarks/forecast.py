@@ -2,6 +2,7 @@
 
 LSTM(50), a lookback of a week (168 hours), a horizon of a day (24 hours), batches of 256, 96 of them a
 repeat. Ours is the real training loop; the others do what their docstrings in `benchmarks/peers` say.
+Everybody may multiply in bfloat16: ours does on processors with AMX, the others try both.
 """
 
 from __future__ import annotations
@@ -19,17 +20,21 @@ from benchmarks.results import Result, raced
 
 # So many batches that the first ones, slow since others had the caches meanwhile, hardly count.
 HIDDEN_SIZE, LOOKBACK, HORIZON, BATCH_SIZE, BATCHES = 50, 168, 24, 256, 96
+PRECISIONS = ({"precision": "float32"}, {"precision": "bfloat16"})
 
 CONTENDERS = (
     Contender("Nightcast", "forecast_nightcast"),
+    Contender("Nightcast in float32", "forecast_nightcast", environment={"NIGHTCAST_PRECISION": "float32"}),
     Contender("Nightcast on torch's kernel", "forecast_nightcast", environment={"NIGHTCAST_KERNEL": "torch"}),
-    Contender("plain torch loop", "forecast_torch"),
-    Contender("NeuralForecast", "forecast_neuralforecast", venv="neuralforecast"),
+    Contender("plain torch loop", "forecast_torch", options=PRECISIONS),
+    Contender("NeuralForecast", "forecast_neuralforecast", venv="neuralforecast", options=PRECISIONS),
     Contender(
         "Darts",
         "forecast_darts",
         venv="darts",
-        options=({"num_workers": 0}, {"num_workers": 1}),
+        options=tuple(
+            {**precision, "num_workers": workers} for precision in PRECISIONS for workers in (0, 1)
+        ),
     ),
 )
 

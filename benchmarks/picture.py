@@ -17,7 +17,9 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from benchmarks.results import text
+from benchmarks.sweep import RIVALS
 
+_SWEPT = {"sweep": "native", "sweep-mixed": "mixed", "sweep-cuda": "persistent"}
 _OURS, _OTHER = "#1f6f8b", "#b8b8b8"
 
 
@@ -54,11 +56,12 @@ def _bars(axes: Axes, result: Mapping[str, Any]) -> None:
 
 def _gains(axes: Axes, result: Mapping[str, Any]) -> None:
     """How many times faster our kernel is, a point a cell, and the median of each hidden size."""
-    ours = "persistent" if result["name"] == "sweep-cuda" else "native"
+    ours = _SWEPT[result["name"]]
+    rival, _ = RIVALS[ours]
     cells = [cell for cell in result["details"]["cells"] if ours in cell]
     sizes = sorted({(cell["module"], cell["hidden_size"]) for cell in cells})
     for shift, mode in ((-0.15, "training"), (0.15, "inference")):
-        chosen = [[c["torch"] / c[ours] for c in _of(cells, size, mode)] for size in sizes]
+        chosen = [[c[rival] / c[ours] for c in _of(cells, size, mode)] for size in sizes]
         colour = _OURS if mode == "training" else "#777777"
         places = [place + shift for place, gains in enumerate(chosen) for _ in gains]
         axes.scatter(places, [gain for gains in chosen for gain in gains], s=9, alpha=0.5, color=colour)
@@ -73,7 +76,7 @@ def _gains(axes: Axes, result: Mapping[str, Any]) -> None:
     axes.set_xticks(range(len(sizes)), [f"{module} {size}" for module, size in sizes])
     axes.set_xlabel("module and hidden size", fontsize=8)
     axes.tick_params(axis="x", labelsize=8)
-    axes.set_ylabel("torch's time / ours", fontsize=8)
+    axes.set_ylabel(f"time of {rival} / {ours}", fontsize=8)
     axes.legend(fontsize=8, frameon=False)
 
 
@@ -111,12 +114,30 @@ def _growth(axes: Axes, result: Mapping[str, Any]) -> None:
     axes.legend(fontsize=8, frameon=False)
 
 
+def _apart(axes: Axes, result: Mapping[str, Any]) -> None:
+    """Losses of mixed precision beside those of float32, a point a seed."""
+    networks = result["details"]["networks"]
+    for place, network in enumerate(networks):
+        apart = [100 * (pair["auto"]["loss"] / pair["float32"]["loss"] - 1) for pair in network["seeds"]]
+        axes.scatter(apart, [place] * len(apart), s=28, alpha=0.7, color=_OURS)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_xlim(-1.05, 1.05)
+    names = [f"{network['cell'].upper()}, {network['layers']} layer(s)" for network in networks]
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.tick_params(labelsize=8)
+    axes.set_xlabel("validation loss in mixed precision over that in float32, in percent", fontsize=8)
+
+
 _DRAWN: dict[str, Callable[[Axes, Mapping[str, Any]], None]] = {
     "seed": _bars,
     "seed-cuda": _bars,
     "forecast": _bars,
     "sweep": _gains,
+    "sweep-mixed": _gains,
     "sweep-cuda": _gains,
+    "precision": _apart,
     "lanes": _bars,
     "lanes-cuda": _bars,
     "search-cuda": _searches,

@@ -1,5 +1,6 @@
 """`sweep`: our LSTM against `torch.nn.LSTM` over sizes: is the kernel chosen the faster one, within 5 %?
 
+`sweep-mixed` is the same for training as a night does it, LSTM and GRU, in mixed precision and in float32.
 `sweep-cuda` is the same on a GPU, LSTM and GRU, where ours is the persistent kernel and torch's is cuDNN.
 
 A training step is forward and backward; inference is forward without gradients. Each kernel has a process of
@@ -30,6 +31,7 @@ GRID: Mapping[str, Sequence[Any]] = {
     "steps": (24, 168, 1_000),
     "mode": ("training", "inference"),
 }
+MIXED_GRID: Mapping[str, Sequence[Any]] = {**GRID, "module": ("LSTM", "GRU"), "layers": (1, 2)}
 # As far as the persistent kernel goes.
 CUDA_GRID: Mapping[str, Sequence[Any]] = {
     "module": ("LSTM", "GRU"),
@@ -38,6 +40,20 @@ CUDA_GRID: Mapping[str, Sequence[Any]] = {
     "batch": (16, 64, 256, 1_024),
     "steps": (24, 168, 1_000),
     "mode": ("training", "inference"),
+}
+# By our kernel, what it is compared with, and the words for both.
+RIVALS = {
+    "native": ("torch", "native kernel against torch.nn.LSTM"),
+    "mixed": ("float32", "mixed precision against float32"),
+    "persistent": ("torch", "persistent kernel against cuDNN"),
+}
+ENVIRONMENTS = {
+    "native": {"NIGHTCAST_KERNEL": "native"},
+    "torch": {"NIGHTCAST_KERNEL": "torch"},
+    "float32": {"NIGHTCAST_KERNEL": "auto"},
+    "mixed": {"NIGHTCAST_KERNEL": "auto", "NIGHTCAST_PRECISION": "auto"},
+    # Not for the environment to choose.
+    "persistent": {},
 }
 # Seconds of one call of torch's from which a cell is skipped, and of all cells for a number of threads. Cells
 # come in no order, so that the time's end leaves out some of every size.
@@ -53,6 +69,15 @@ def run(threads: Sequence[int], repeats: int) -> Result:
         PeerFailed: the process ended early.
     """
     return _run("sweep", "native", "cpu", GRID, threads)
+
+
+def run_mixed(threads: Sequence[int], repeats: int) -> Result:
+    """As `run`, where there is a matrix unit.
+
+    Raises:
+        PeerFailed: there is none, or the process ended early.
+    """
+    return _run("sweep-mixed", "mixed", "cpu", MIXED_GRID, threads)
 
 
 def run_on_cuda(threads: Sequence[int], repeats: int) -> Result:
@@ -71,10 +96,11 @@ def _run(
         {**cell, "threads": number} for number in threads for cell in _measure(ours, device, grid, number)
     ]
     measured = [cell for cell in cells if ours in cell]
+    rival, words = RIVALS[ours]
     columns = (
         "module, hidden size, mode, threads",
         "cells",
-        f"torch / {ours}: least",
+        f"{rival} / {ours}: least",
         "median",
         "most",
         "auto loses in",
@@ -85,7 +111,7 @@ def _run(
         for number, module, size, mode in product(threads, grid["module"], grid["hidden_size"], grid["mode"])
         if (chosen := select(measured, threads=number, module=module, hidden_size=size, mode=mode))
     ]
-    title = f"{name}: training step and inference over sizes, {ours} kernel against torch.nn.LSTM"
+    title = f"{name}: training step and inference over sizes, {words}"
     notes = (
         f"{len(measured)} of {len(cells)} cells measured: some take too long, came after the time, or do not "
         "fit the kernel.",
@@ -101,13 +127,13 @@ def select(cells: Sequence[Mapping[str, Any]], **values: Any) -> list[Mapping[st
 
 def loss(cell: Mapping[str, Any], ours: str) -> float:
     """Time of the kernel that `auto` chooses, in times of the faster one: 1 where it is that."""
-    ratio: float = cell[cell["auto"]] / min(cell["torch"], cell[ours])
+    ratio: float = cell[cell["auto"]] / min(cell[RIVALS[ours][0]], cell[ours])
     return ratio
 
 
 def row(name: str, cells: Sequence[Mapping[str, Any]], ours: str) -> tuple[Cell, ...]:
     """A line of the table."""
-    gains = [cell["torch"] / cell[ours] for cell in cells]
+    gains = [cell[RIVALS[ours][0]] / cell[ours] for cell in cells]
     losing = [cell for cell in cells if loss(cell, ours) > MOST_LOSS]
     worst = max(loss(cell, ours) for cell in cells)
     return name, len(cells), min(gains), median(gains), max(gains), len(losing), f"{worst - 1:.0%}"
@@ -131,10 +157,11 @@ def losers(cells: Sequence[Mapping[str, Any]], ours: str) -> list[str]:
 
 def steadied(cell: Mapping[str, Any], again: Sequence[Mapping[str, Any]], ours: str) -> dict[str, Any]:
     """A cell with the medians of its times and of those that it had when it was measured again."""
+    kernels = (RIVALS[ours][0], ours)
     same = [other for other in again if all(other[key] == cell[key] for key in GRID) and ours in other]
     return {
         **cell,
-        **{kernel: median([cell[kernel], *(other[kernel] for other in same)]) for kernel in ("torch", ours)},
+        **{kernel: median([cell[kernel], *(other[kernel] for other in same)]) for kernel in kernels},
     }
 
 
@@ -156,21 +183,21 @@ def _timed(
 ) -> list[dict[str, Any]]:
     """Each cell by both kernels in turn, until `end` of ``time.monotonic``; what comes later as skipped."""
     task = {"cells": cells, "limit": LIMIT, "device": device}
+    rival, _ = RIVALS[ours]
     found = []
-    with _process("torch", task, threads) as torchs, _process(ours, task, threads) as own:
+    with _process(rival, task, threads) as other, _process(ours, task, threads) as own:
         for cell in cells:
             if time.monotonic() > end:
                 break
-            theirs, its = torchs.repeat(), own.repeat()
+            theirs, its = other.repeat(), own.repeat()
             if "skipped" in theirs or "skipped" in its:
                 found.append({**cell, "skipped": True})
             else:
-                found.append({**cell, "torch": theirs["taken"], ours: its["taken"], "auto": its["auto"]})
+                auto = ours if its["auto"] == ours else rival
+                found.append({**cell, rival: theirs["taken"], ours: its["taken"], "auto": auto})
     return [*found, *({**cell, "skipped": True} for cell in cells[len(found) :])]
 
 
 def _process(kernel: str, task: Mapping[str, Any], threads: int) -> Process:
-    # The persistent kernel is not for the environment to choose.
-    environment = {} if kernel == "persistent" else {"NIGHTCAST_KERNEL": kernel}
-    contender = Contender(kernel, "sweep_cells", environment=environment)
+    contender = Contender(kernel, "sweep_cells", environment=ENVIRONMENTS[kernel])
     return Process(contender, {**task, "kernel": kernel}, threads)

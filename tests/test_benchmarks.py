@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from benchmarks import machine, picture, results, scale, search, sweep
+from benchmarks import machine, picture, precision, results, scale, search, sweep
 from benchmarks.__main__ import main
 from benchmarks.arithmetic import lstm_training
 from benchmarks.contender import Contender, PeerFailed, Process
@@ -23,6 +24,7 @@ from benchmarks.peers import seed_nightcast
 from benchmarks.race import Run, close, fastest, race, rotated
 from benchmarks.scale import Case
 from lstm.kernels import native, persistent
+from lstm.training.fit import Fit
 
 PEERS = sorted((Path(__file__).parent.parent / "benchmarks" / "peers").glob("*.txt"))
 
@@ -136,16 +138,36 @@ def test_a_cell_that_is_measured_again_has_the_medians_of_its_times() -> None:
     assert sweep.steadied(cell, again, "native") == {**cell, "torch": 1.2, "native": 1.1}
 
 
-@pytest.mark.parametrize(("name", "ours"), [("sweep", "native"), ("sweep-cuda", "persistent")])
+@pytest.mark.parametrize(
+    ("name", "ours"), [("sweep", "native"), ("sweep-mixed", "mixed"), ("sweep-cuda", "persistent")]
+)
 def test_a_sweep_is_drawn_by_its_own_kernel(tmp_path: Path, name: str, ours: str) -> None:
     cells = [
-        {"torch": 2.0, ours: 1.0, "module": "GRU", "mode": mode, "hidden_size": 16}
+        {sweep.RIVALS[ours][0]: 2.0, ours: 1.0, "module": "GRU", "mode": mode, "hidden_size": 16}
         for mode in ("training", "inference")
     ]
     result = results.Result(name, "a title", (), (), (), {"cells": [*cells, {"skipped": True}]})
     results.keep(tmp_path / "results.json", result, {**machine.describe(), "gpus": ["A chip"]})
     picture.main(tmp_path / "results.json", tmp_path)
     assert (tmp_path / f"bench-{name}.png").exists()
+
+
+def test_precisions_are_compared_seed_by_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NIGHTCAST_PRECISION", raising=False)
+    losses = {"float32": iter([2.0, 4.0]), "auto": iter([2.02, 3.98])}
+
+    def trained(cell: str, layers: int, seed: int) -> Fit:
+        return Fit({}, (), 1, next(losses[os.environ["NIGHTCAST_PRECISION"]]))
+
+    monkeypatch.setattr(precision, "_trained", trained)
+    monkeypatch.setattr(precision, "NETWORKS", (("gru", 1),))
+    monkeypatch.setattr(precision, "SEEDS", 2)
+    result = precision.run([1], 1)
+    assert result.rows[0][:5] == ("gru, 1 layer", "3.0000", "3.0000", "+0.25%", "1.00%")
+    assert "NIGHTCAST_PRECISION" not in os.environ
+    results.keep(tmp_path / "results.json", result, machine.describe())
+    picture.main(tmp_path / "results.json", tmp_path)
+    assert (tmp_path / "bench-precision.png").exists()
 
 
 def test_a_search_is_compared_by_its_epochs_an_hour(tmp_path: Path) -> None:
@@ -188,6 +210,15 @@ def test_a_sweep_times_the_persistent_kernel_where_it_fits() -> None:
         assert process.repeat()["skipped"]
     with pytest.raises(PeerFailed, match="TRITON_INTERPRET=1"):
         Process(Contender("persistent", "sweep_cells"), task, 1)
+
+
+@pytest.mark.skipif(not native.has_matrix_unit(), reason="no matrix unit for bfloat16 here")
+def test_a_sweep_compares_mixed_precision_with_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = {"module": ["GRU"], "hidden_size": [16, 17], "layers": [1], "batch": [16], "steps": [2]}
+    monkeypatch.setattr(sweep, "MIXED_GRID", {**shape, "mode": ["training"]})
+    cells = sweep.run_mixed([1], 1).details["cells"]
+    assert {cell["hidden_size"]: cell["auto"] for cell in cells} == {16: "float32", 17: "mixed"}
+    assert all(min(cell["mixed"], cell["float32"]) > 0 for cell in cells)
 
 
 def test_growth_is_measured_against_the_next_smaller_panel() -> None:

@@ -152,7 +152,7 @@ def test_on_several_threads_of_torchs_the_native_kernel_takes_many_rows_and_narr
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(native, "shares_threads", lambda: True)
-    widest, wide, middle, narrow = (kernels.LSTM(1, size, batch_first=True) for size in (257, 256, 128, 32))
+    wide, middle, narrow = (kernels.LSTM(1, size, batch_first=True) for size in (129, 128, 32))
     with torch_threads(2):
         assert dispatch.choose(middle, torch.zeros(64, 1, 1)) is native.layer
         assert dispatch.choose(wide, torch.zeros(63, 1000, 1)) is None
@@ -164,9 +164,9 @@ def test_on_several_threads_of_torchs_the_native_kernel_takes_many_rows_and_narr
         assert dispatch.choose(narrow, torch.zeros(3, 1000, 1)) is None
         with torch.inference_mode():
             assert dispatch.choose(middle, torch.zeros(16, 1000, 1)) is None
-            assert dispatch.choose(wide, torch.zeros(64, 24, 1)) is native.layer
-            assert dispatch.choose(widest, torch.zeros(64, 24, 1)) is None
-            assert dispatch.choose(widest, torch.zeros(64, 168, 1)) is native.layer
+            assert dispatch.choose(middle, torch.zeros(64, 24, 1)) is native.layer
+            assert dispatch.choose(wide, torch.zeros(64, 24, 1)) is None
+            assert dispatch.choose(wide, torch.zeros(64, 168, 1)) is native.layer
 
 
 @NATIVE
@@ -260,7 +260,8 @@ with kernels.using("native"), torch.no_grad():
 
 
 @NATIVE
-def test_on_one_thread_torch_takes_what_is_shortest() -> None:
+def test_on_one_thread_torch_takes_what_is_shortest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "is_intel", lambda: False)
     module, wide = (kernels.LSTM(1, size, batch_first=True) for size in (32, 33))
     short = torch.zeros(64, 24, 1)
     with torch_threads(1):
@@ -322,3 +323,18 @@ def test_native_code_from_older_sources_is_left_alone(
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", built, tmp_path / "old.c"], check=True)
     monkeypatch.setattr(native, "__file__", str(tmp_path / "native.py"))
     assert native.library.__wrapped__() is None
+
+
+@NATIVE
+def test_on_one_thread_of_intels_torch_trains_wide_layers_a_little_longer_and_the_smallest_never(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(native, "is_intel", lambda: True)
+    small, below, wide = (kernels.LSTM(1, size, batch_first=True) for size in (16, 127, 128))
+    with torch_threads(1):
+        assert dispatch.choose(small, torch.zeros(4, 1, 1)) is native.layer
+        assert dispatch.choose(below, torch.zeros(16, 168, 1)) is native.layer
+        assert dispatch.choose(wide, torch.zeros(16, 168, 1)) is None
+        assert dispatch.choose(wide, torch.zeros(64, 168, 1)) is native.layer
+        with torch.inference_mode():
+            assert dispatch.choose(wide, torch.zeros(16, 168, 1)) is native.layer

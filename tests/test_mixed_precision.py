@@ -184,7 +184,12 @@ def test_it_is_taken_where_it_is_allowed_and_possible(monkeypatch: pytest.Monkey
     assert dispatch.choose(ours, x) is native.layer
     with kernels.mixed_precision():
         assert dispatch.choose(ours, x) is native.mixed_layer
-        assert dispatch.choose(ours, x[:15]) is native.layer
+        assert dispatch.choose(ours, x[:32]) is native.mixed_layer
+        assert dispatch.choose(ours, x[:31]) is native.layer
+        for size, rows in ((17, 16), (256, 16), (257, 32)):
+            other = kernels.LSTM(3, size, batch_first=True)
+            assert dispatch.choose(other, x[:rows]) is native.mixed_layer
+            assert dispatch.choose(other, x[: rows - 1]) is not native.mixed_layer
         assert dispatch.choose(ours.double(), x.double()) is None
         ours.float()
         with torch.autocast("cpu", torch.bfloat16):

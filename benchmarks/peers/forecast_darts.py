@@ -1,7 +1,8 @@
 """`forecast` by Darts: `BlockRNNModel.fit`, one more epoch a repeat, by its Lightning trainer.
 
 Progress bar, logger and checkpoints are off. Its loss is MSE, its optimiser Adam. The option `num_workers`
-is the data loader's: Darts assembles a batch window by window in Python, which a second process may do.
+is the data loader's: Darts assembles a batch window by window in Python, which a second process may do. The
+option `precision` is ``float32`` or ``bfloat16``, Lightning's mixed precision.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ def prepare(task: dict[str, Any]) -> talk.Repeat:
             "enable_progress_bar": False,
             "enable_model_summary": False,
             "enable_checkpointing": False,
+            "precision": {"float32": "32-true", "bfloat16": "bf16-mixed"}[task["precision"]],
         },
     )
     workers = {"num_workers": task["num_workers"], "persistent_workers": task["num_workers"] > 0}

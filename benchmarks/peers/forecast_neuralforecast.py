@@ -1,7 +1,8 @@
 """`forecast` by NeuralForecast: `models.LSTM.fit` on a prepared data set, as many steps as batches a repeat.
 
 Progress bar, logger and checkpoints are off, the window's scaler too (the values are standardised). MSE
-instead of its MAE, and a decoder of one linear layer, its smallest. Its optimiser is Adam.
+instead of its MAE, and a decoder of one linear layer, its smallest. Its optimiser is Adam. The option
+`precision` is ``float32`` or ``bfloat16``, Lightning's mixed precision.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ def prepare(task: dict[str, Any]) -> talk.Repeat:
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,
+        precision={"float32": "32-true", "bfloat16": "bf16-mixed"}[task["precision"]],
     )
     return lambda: model.fit(dataset)
 

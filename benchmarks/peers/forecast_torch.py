@@ -1,4 +1,7 @@
-"""`forecast` by a plain torch loop: windows gathered by index, LSTM and linear layer, MSE, Adam."""
+"""`forecast` by a plain torch loop: windows gathered by index, LSTM and linear layer, MSE, Adam.
+
+The option `precision` is ``float32`` or ``bfloat16``, which is autocast.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +30,10 @@ def prepare(task: dict[str, Any]) -> talk.Repeat:
         for chosen_B in torch.split(chosen_W, task["batch_size"]):
             window_BT = windows_WT[chosen_B]
             optimizer.zero_grad()
-            h_BLK, _ = lstm(window_BT[:, :lookback, None])
-            loss = nn.functional.mse_loss(linear(h_BLK[:, -1]), window_BT[:, lookback:])
+            with torch.autocast("cpu", torch.bfloat16, enabled=task["precision"] == "bfloat16"):
+                h_BLK, _ = lstm(window_BT[:, :lookback, None])
+                y_BH = linear(h_BLK[:, -1]).float()
+            loss = nn.functional.mse_loss(y_BH, window_BT[:, lookback:])
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
 

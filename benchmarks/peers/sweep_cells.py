@@ -1,15 +1,15 @@
 """The cells of `sweep`, one a repeat, by one kernel; and which one `auto` would choose.
 
-The kernel is that of NIGHTCAST_KERNEL, unless the task asks for the persistent one. As many inputs as units,
-as in the forecaster; the gradient reaches the input. A cell is skipped where an estimate or the first call
-takes longer than the task's limit, or where the kernel cannot run it.
+The kernel is that of NIGHTCAST_KERNEL, unless the task asks for the persistent one or mixed precision. As
+many inputs as units, as in the forecaster; the gradient reaches the input. A cell is skipped where an
+estimate or the first call takes longer than the task's limit, or where the kernel cannot run it.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from statistics import median
 from typing import Any
 
@@ -18,10 +18,15 @@ from torch import Tensor, nn
 
 from benchmarks.arithmetic import lstm_training
 from benchmarks.peers import talk
-from lstm.kernels import GRU, LSTM, persistent, using
-from lstm.kernels.dispatch import choose
+from lstm.kernels import GRU, LSTM, mixed_precision, native, persistent, using
+from lstm.kernels.dispatch import Layer, choose, layers_from
 
 _MODULES = {"LSTM": LSTM, "GRU": GRU}
+_NAMES: dict[Layer, str] = {
+    native.layer: "native",
+    native.mixed_layer: "mixed",
+    persistent.layer: "persistent",
+}
 # Operations a second to reckon with; seconds to spend on a kernel in a cell.
 _SLOWEST, _SECONDS = {"cpu": 3e10, "cuda": 3e11}, {"cpu": 0.2, "cuda": 0.05}
 
@@ -31,6 +36,8 @@ def prepare(task: dict[str, Any]) -> talk.Repeat:
     torch.set_num_threads(talk.threads())
     if task["kernel"] == "persistent":
         persistent.check("lstm", torch.empty(0, device=task["device"]), hidden=1)
+    if task["kernel"] == "mixed" and not native.has_matrix_unit():
+        raise RuntimeError("sweep-mixed needs a processor with AMX, and a compiler at the install")
     cells = _cells(task)
     return lambda: next(cells, {"done": True})
 
@@ -39,12 +46,17 @@ def _cells(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
     # The process's first repeat is not counted.
     yield {}
     for cell in task["cells"]:
-        with using("persistent") if task["kernel"] == "persistent" else nullcontext():
-            try:
-                found = _measured(**cell, limit=task["limit"], device=task["device"])
-            except persistent.KernelUnavailable:
-                found = {"skipped": True}
+        try:
+            found = _measured(**cell, limit=task["limit"], device=task["device"], kernel=task["kernel"])
+        except persistent.KernelUnavailable:
+            found = {"skipped": True}
         yield {**cell, **found}
+
+
+def _as_asked(kernel: str) -> AbstractContextManager[None]:
+    if kernel == "mixed":
+        return layers_from(lambda module: native.mixed_layer)
+    return using("persistent") if kernel == "persistent" else nullcontext()
 
 
 def _measured(
@@ -56,6 +68,7 @@ def _measured(
     mode: str,
     limit: float,
     device: str,
+    kernel: str,
 ) -> dict[str, Any]:
     flop = layers * lstm_training(batch, steps, hidden_size, hidden_size) / (1 if mode == "training" else 3)
     if flop / _SLOWEST[device] > limit:
@@ -63,15 +76,17 @@ def _measured(
     network = _MODULES[module](hidden_size, hidden_size, layers, batch_first=True, device=device)
     x_BTI = torch.randn(batch, steps, hidden_size, requires_grad=mode == "training", device=device)
     work = _train if mode == "training" else _infer
-    _seconds(work, network, x_BTI)
-    first = _seconds(work, network, x_BTI)
-    if first > limit:
-        return {"skipped": True}
-    rounds = min(max(3, round(_SECONDS[device] / first)), 50)
-    taken = median(_seconds(work, network, x_BTI) for _ in range(rounds))
-    with using("auto"), torch.set_grad_enabled(mode == "training"):
-        chosen = "torch" if choose(network, x_BTI) is None else "persistent" if x_BTI.is_cuda else "native"
-    return {"taken": taken, "auto": chosen, "rounds": rounds}
+    with _as_asked(kernel):
+        _seconds(work, network, x_BTI)
+        first = _seconds(work, network, x_BTI)
+        if first > limit:
+            return {"skipped": True}
+        rounds = min(max(3, round(_SECONDS[device] / first)), 50)
+        taken = median(_seconds(work, network, x_BTI) for _ in range(rounds))
+    allowed = mixed_precision() if kernel == "mixed" else nullcontext()
+    with allowed, using("auto"), torch.set_grad_enabled(mode == "training"):
+        chosen = choose(network, x_BTI)
+    return {"taken": taken, "auto": "torch" if chosen is None else _NAMES[chosen], "rounds": rounds}
 
 
 def _train(module: nn.RNNBase, x_BTI: Tensor) -> None:

@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 VARIABLE = "NIGHTCAST_KERNEL"
 PRECISION = "NIGHTCAST_PRECISION"
 # From `make bench BENCHMARKS="sweep sweep-mixed"`: rows of a batch; rows times steps; hidden sizes.
-_LEAST_BATCH, _LEAST_MIXED, _LARGE_BATCH = 4, 16, 64
-_SHORT, _LONG = 500, 10_000
+_LEAST_BATCH, _FEW_MIXED, _LEAST_MIXED, _LARGE_BATCH = 4, 16, 32, 64
+_SHORT, _MEDIUM, _LONG = 500, 3_000, 10_000
 _SMALL, _NARROW, _MIDDLE, _WIDE = 16, 32, 128, 256
 # Chips on which ``auto`` may take the persistent kernel instead of cuDNN (`torch.cuda.get_device_name`): its
 # numbers were compared on the first one, its times with cuDNN's on the second (`benchmarks/sweep.py`).
@@ -175,7 +175,7 @@ def choose(module: nn.RNNBase, x: Tensor | PackedSequence) -> Layer | None:
         return persistent.layer if _beats_cudnn(module, x) else None
     if not _fits(module, x):
         return None
-    if _forced.mixed and native.has_matrix_unit() and _batch_and_steps(module, x)[0] >= _LEAST_MIXED:
+    if _forced.mixed and native.has_matrix_unit() and _gains_by_mixing(module, x):
         return native.mixed_layer
     if not native.widths():
         _say_once(f"LSTM, GRU and RNN run on torch's own kernels: the native one is {native.describe()}")
@@ -190,30 +190,46 @@ def _fits(module: nn.RNNBase, x: Tensor) -> bool:
     return all(tensor.dtype is torch.float32 and tensor.device.type == "cpu" for tensor in tensors)
 
 
+def _gains_by_mixing(module: nn.RNNBase, x: Tensor) -> bool:
+    """Its code walks with 32 rows at a time: with fewer, the smallest and the widest layers lose."""
+    batch, _ = _batch_and_steps(module, x)
+    return batch >= (_FEW_MIXED if _SMALL < module.hidden_size <= _WIDE else _LEAST_MIXED)
+
+
 def _is_faster(module: nn.RNNBase, x: Tensor) -> bool:
     """Rows of the batch lie along the vectors: a batch of a few rows leaves most of a vector idle.
 
-    One thread: what a call costs whatever its length outweighs the shortest batches, but for inference of
-    narrow layers. Several threads share the rows, so torch, which shares out the products of a step, is
-    better with few rows and large layers, in training more than in inference. Where they are torch's and ours
-    are others (`lstm.kernels.shares_threads`), torch's spin on the cores of ours: what is short is left to it
-    too, but for the smallest layers. Threads of our own, told to be several, follow the rule of one.
+    Several threads share the rows, so torch, which shares out the products of a step, is better with few rows
+    and large layers. Where they are torch's and ours are others
+    (`lstm.kernels.shares_threads`), torch's spin on the cores of ours: what is short is left to it too, but
+    for the smallest layers. Threads of our own, told to be several, follow the rule of one.
     """
     batch, steps = _batch_and_steps(module, x)
     is_training = torch.is_grad_enabled()
     # A graph cannot ask for the number of threads, and may run with any.
     is_alone = not torch.compiler.is_compiling() and torch.get_num_threads() == 1
     if is_alone or (native.has_own_threads() and not native.shares_threads()):
-        is_light = not is_training and module.hidden_size <= _NARROW
-        return batch >= _LEAST_BATCH and (batch * steps >= _SHORT or is_light)
+        return batch >= _LEAST_BATCH and batch * steps >= _least_alone(module.hidden_size, is_training)
     if module.hidden_size <= (_NARROW if native.shares_threads() else _SMALL):
         return batch >= _LEAST_BATCH
     is_long = batch * steps >= _LONG
     if native.shares_threads():
         if batch < _LARGE_BATCH:
             return is_training and module.hidden_size <= _MIDDLE and is_long
-        return module.hidden_size <= (_MIDDLE if is_training else _WIDE) or is_long
+        return module.hidden_size <= _MIDDLE or is_long
     return is_long and (batch >= _LARGE_BATCH or is_training)
+
+
+def _least_alone(hidden_size: int, is_training: bool) -> int:
+    """The rows times steps from which the native kernel is the faster one on one thread.
+
+    What a call costs whatever its length outweighs the shortest batches, but for inference of narrow layers.
+    torch's products are MKL's, at their best on Intel's processors: there wide layers train faster on them a
+    little longer, and the smallest never.
+    """
+    if is_training and native.is_intel():
+        return 0 if hidden_size <= _SMALL else _SHORT if hidden_size < _MIDDLE else _MEDIUM
+    return _SHORT if is_training or hidden_size > _NARROW else 0
 
 
 def _beats_cudnn(module: nn.RNNBase, x: Tensor) -> bool:

@@ -27,6 +27,7 @@ class _Recurrent(nn.RNNBase):
         # Known before a graph is made of the forward, which cannot look it up.
         native.widths()
         native.has_matrix_unit()
+        native.is_intel()
         native.shares_threads()
 
     def forward(self, input: Any, hx: Any = None) -> Any:  # noqa: A002 - torch's name

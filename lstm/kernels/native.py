@@ -32,6 +32,7 @@ _TWO_VECTORS = 1.87
 
 _widths: tuple[int, ...] | None = None
 _matrix_unit: bool | None = None
+_intel: bool | None = None
 _threads: int | None = None
 _shares: bool | None = None
 
@@ -65,7 +66,7 @@ def library() -> ctypes.CDLL | None:
             except OSError:
                 # Built for another machine: a checkout or a model's code that was carried here.
                 return None
-            if not hasattr(loaded, "nightcast_normalise"):
+            if not hasattr(loaded, "nightcast_is_intel"):
                 # Built from older sources, which had less.
                 return None
             loaded.nightcast_work_floats.restype = ctypes.c_int64
@@ -127,6 +128,15 @@ def has_matrix_unit() -> bool:
         loaded = library()
         _matrix_unit = bool(loaded and loaded.nightcast_supports(ctypes.c_int64(_MIXED)))
     return _matrix_unit
+
+
+def is_intel() -> bool:
+    """Whether the processor is Intel's."""
+    global _intel
+    if _intel is None:
+        loaded = library()
+        _intel = bool(loaded and loaded.nightcast_is_intel())
+    return _intel
 
 
 def describe() -> str:

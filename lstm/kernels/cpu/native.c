@@ -47,6 +47,15 @@ EXPORT int nightcast_supports(int64_t lanes) {
     return code_of(lanes) != NULL;
 }
 
+/* Whether the processor is Intel's. */
+EXPORT int nightcast_is_intel(void) {
+#if defined(__x86_64__)
+    return __builtin_cpu_is("intel") != 0;
+#else
+    return 0;
+#endif
+}
+
 static int64_t rounded(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 /* Floats that the forward pass keeps for the backward pass; in mixed precision two numbers share one. */
