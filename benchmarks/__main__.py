@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks import forecast, lanes, machine, precision, results, scale, search, seed, sweep
-from lstm.kernels import native
+from lstm.kernels import library
 
 BENCHMARKS = {
     "seed": seed.run,
@@ -44,10 +44,10 @@ def main() -> None:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
     if not machine.gpus() and (asked := [name for name in chosen.names if name in ON_CUDA]):
         parser.error(f"{asked[0]} needs a CUDA device; torch sees none")
-    if not native.has_matrix_unit() and (asked := [name for name in chosen.names if name in ON_AMX]):
+    if not library.has_matrix_unit() and (asked := [name for name in chosen.names if name in ON_AMX]):
         parser.error(f"{asked[0]} needs a processor with AMX, and a compiler at the install")
     console = Console()
-    missing = [*(() if machine.gpus() else ON_CUDA), *(() if native.has_matrix_unit() else ON_AMX)]
+    missing = [*(() if machine.gpus() else ON_CUDA), *(() if library.has_matrix_unit() else ON_AMX)]
     every = [name for name in BENCHMARKS if name not in missing]
     for name in chosen.names or every:
         # Before the benchmark loads the machine itself.

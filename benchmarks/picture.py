@@ -121,10 +121,10 @@ def _apart(axes: Axes, result: Mapping[str, Any]) -> None:
         apart = [100 * (pair["auto"]["loss"] / pair["float32"]["loss"] - 1) for pair in network["seeds"]]
         axes.scatter(apart, [place] * len(apart), s=28, alpha=0.7, color=_OURS)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_xlim(-1.05, 1.05)
-    names = [f"{network['cell'].upper()}, {network['layers']} layer(s)" for network in networks]
+    widest = max(1.0, *map(abs, axes.get_xlim()))
+    axes.set_xlim(-widest, widest)
+    names = [f"{n['layers']} {n['cell'].upper()} layer{'s' if n['layers'] > 1 else ''}" for n in networks]
     axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.tick_params(labelsize=8)
     axes.set_xlabel("validation loss in mixed precision over that in float32, in percent", fontsize=8)

@@ -1,6 +1,6 @@
 """`sweep`: our LSTM against `torch.nn.LSTM` over sizes: is the kernel chosen the faster one, within 5 %?
 
-`sweep-mixed` is the same for training as a night does it, LSTM and GRU, in mixed precision and in float32.
+`sweep-mixed` is the same in mixed precision and in float32, LSTM and GRU: a night trains and validates so.
 `sweep-cuda` is the same on a GPU, LSTM and GRU, where ours is the persistent kernel and torch's is cuDNN.
 
 A training step is forward and backward; inference is forward without gradients. Each kernel has a process of

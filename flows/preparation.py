@@ -78,8 +78,9 @@ def begin_run(night: Night, prepared: Prepared) -> None:
     data_set, tracker = night.data_set, night.tracker
     run = begin(night)
     path = night.settings.snapshots / f"{prepared.digest}.parquet"
-    device = str(choose_device(night.settings.device))
-    tracker.log_tags(run, {"nightcast.device": device, "nightcast.kernel": kernels.describe()})
+    device = choose_device(night.settings.device)
+    kernel = {"nightcast.kernel": kernels.describe()} if device.type == "cpu" else {}
+    tracker.log_tags(run, {"nightcast.device": str(device), **kernel})
     tracker.log_params(run, _params(night))
     profile = {"series": len(prepared.panel.series), "rows": len(prepared.panel.values)}
     tracker.log_data(run, data_set.name, prepared.digest, path.name, profile)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lstm import kernels
-from lstm.kernels import native
+from lstm.kernels import library
 
 PAIRS: dict[str, tuple[type[nn.RNNBase], type[nn.RNNBase], dict[str, Any]]] = {
     "lstm": (kernels.LSTM, nn.LSTM, {}),
@@ -20,8 +20,8 @@ PAIRS: dict[str, tuple[type[nn.RNNBase], type[nn.RNNBase], dict[str, Any]]] = {
     "tanh": (kernels.RNN, nn.RNN, {"nonlinearity": "tanh"}),
     "relu": (kernels.RNN, nn.RNN, {"nonlinearity": "relu"}),
 }
-NATIVE = pytest.mark.skipif(not native.widths(), reason="the native kernel is not built here")
-MATRIX_UNIT = pytest.mark.skipif(not native.has_matrix_unit(), reason="no matrix unit for bfloat16 here")
+NATIVE = pytest.mark.skipif(not library.widths(), reason="the native kernel is not built here")
+MATRIX_UNIT = pytest.mark.skipif(not library.has_matrix_unit(), reason="no matrix unit for bfloat16 here")
 
 
 @contextmanager

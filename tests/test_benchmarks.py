@@ -23,7 +23,7 @@ from benchmarks.contender import Contender, PeerFailed, Process
 from benchmarks.peers import seed_nightcast
 from benchmarks.race import Run, close, fastest, race, rotated
 from benchmarks.scale import Case
-from lstm.kernels import native, persistent
+from lstm.kernels import library, native, persistent
 from lstm.training.fit import Fit
 
 PEERS = sorted((Path(__file__).parent.parent / "benchmarks" / "peers").glob("*.txt"))
@@ -102,7 +102,7 @@ def test_our_seed_has_its_threads_for_the_kernel_alone(
     seed_nightcast.prepare(
         {"data": str(tmp_path / "x.npy"), "hidden_size": 2, "batch_size": 2, "device": "cpu"}
     )()
-    assert (torch.get_num_threads(), native.threads()) == (2 if native.shares_threads() else 1, 2)
+    assert (torch.get_num_threads(), native.threads()) == (2 if library.shares_threads() else 1, 2)
 
 
 def test_numbers_have_three_digits() -> None:
@@ -212,7 +212,7 @@ def test_a_sweep_times_the_persistent_kernel_where_it_fits() -> None:
         Process(Contender("persistent", "sweep_cells"), task, 1)
 
 
-@pytest.mark.skipif(not native.has_matrix_unit(), reason="no matrix unit for bfloat16 here")
+@pytest.mark.skipif(not library.has_matrix_unit(), reason="no matrix unit for bfloat16 here")
 def test_a_sweep_compares_mixed_precision_with_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     shape = {"module": ["GRU"], "hidden_size": [16, 17], "layers": [1], "batch": [16], "steps": [2]}
     monkeypatch.setattr(sweep, "MIXED_GRID", {**shape, "mode": ["training"]})

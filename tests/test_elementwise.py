@@ -10,11 +10,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lstm.kernels import elementwise, native, using
+from lstm.kernels import elementwise, library, using
 from lstm.models.dropout import Dropout, set_key
 from lstm.models.normalise import normalise
 
-NATIVE = pytest.mark.skipif(not native.widths(), reason="no native code for this processor")
+NATIVE = pytest.mark.skipif(not library.widths(), reason="no native code for this processor")
 KINDS = st.sampled_from(["none", "last_value", "instance"])
 
 

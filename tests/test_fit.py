@@ -14,7 +14,7 @@ from torch import Tensor
 
 from data.panel import Panel
 from data.splits import Span
-from lstm.kernels import native, using
+from lstm.kernels import library, using
 from lstm.models.forecaster import ForecasterConfig
 from lstm.scaling import ScaledPanel, Scaler
 from lstm.training.checkpoint import EpochLoss
@@ -247,7 +247,7 @@ def test_a_cuda_device_learns_the_same_wave(sample: Sample) -> None:
     assert all(value.device == CPU for value in result.state.values())
 
 
-@pytest.mark.skipif(not native.widths(), reason="the native kernel is not built here")
+@pytest.mark.skipif(not library.widths(), reason="the native kernel is not built here")
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 @pytest.mark.parametrize("precision", ["auto", "float32"])
 def test_a_training_ends_alike_on_the_native_kernel_and_on_torchs(

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from lstm import kernels
-from lstm.kernels import native
+from lstm.kernels import library
 from lstm.models.layers import initialise
 
 NUMBERS = Path(__file__).with_name("keras_lesson.npz")
-KERNELS = ["reference", "torch", *(["native"] if native.widths() else [])]
+KERNELS = ["reference", "torch", *(["native"] if library.widths() else [])]
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from benchmarks.arithmetic import lstm_training
 from benchmarks.peers import talk
-from lstm.kernels import GRU, LSTM, mixed_precision, native, persistent, using
+from lstm.kernels import GRU, LSTM, library, mixed_precision, native, persistent, using
 from lstm.kernels.dispatch import Layer, choose, layers_from
 
 _MODULES = {"LSTM": LSTM, "GRU": GRU}
@@ -36,7 +36,7 @@ def prepare(task: dict[str, Any]) -> talk.Repeat:
     torch.set_num_threads(talk.threads())
     if task["kernel"] == "persistent":
         persistent.check("lstm", torch.empty(0, device=task["device"]), hidden=1)
-    if task["kernel"] == "mixed" and not native.has_matrix_unit():
+    if task["kernel"] == "mixed" and not library.has_matrix_unit():
         raise RuntimeError("sweep-mixed needs a processor with AMX, and a compiler at the install")
     cells = _cells(task)
     return lambda: next(cells, {"done": True})

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from data.errors import SettingsError
-from lstm.kernels import native, persistent, reference
+from lstm.kernels import library, native, persistent, reference
 from lstm.kernels.reference import Weights
 
 logger = logging.getLogger(__name__)
@@ -105,12 +105,13 @@ def mixed_precision() -> Iterator[None]:
     """Inside the block, this thread's recurrent layers may multiply in bfloat16 on the CPU.
 
     They do where the processor has a matrix unit for it, batches are large enough to gain by it, and
-    NIGHTCAST_PRECISION is not ``float32``. Sums, states and results stay float32.
+    NIGHTCAST_PRECISION is not ``float32``. Sums, states and results stay float32. An infinite input makes NaN
+    of a GRU's row.
 
     Raises:
         SettingsError: NIGHTCAST_PRECISION is neither auto nor float32.
     """
-    before, _forced.mixed = _forced.mixed, _may_mix()
+    before, _forced.mixed = _forced.mixed, _may_mix() and library.has_matrix_unit()
     try:
         yield
     finally:
@@ -128,9 +129,9 @@ def wanted() -> Kernel:
     kernel = os.environ.get(VARIABLE) or "auto"
     if kernel not in ("auto", "native", "torch"):
         raise SettingsError(f"{VARIABLE}={kernel}: unknown kernel. Remedy: auto, native or torch")
-    if kernel == "native" and not native.widths():
+    if kernel == "native" and not library.widths():
         raise SettingsError(
-            f"{VARIABLE}=native: {native.describe()}. "
+            f"{VARIABLE}=native: {library.describe()}. "
             "Remedy: install with a C compiler on this machine, or set auto or torch"
         )
     return kernel  # type: ignore[return-value]
@@ -139,11 +140,11 @@ def wanted() -> Kernel:
 def describe() -> str:
     """The kernel of the CPU, in words."""
     kernel = wanted()
-    if kernel == "torch" or not native.widths():
-        reason = f"{VARIABLE}=torch" if kernel == "torch" else native.describe()
+    if kernel == "torch" or not library.widths():
+        reason = f"{VARIABLE}=torch" if kernel == "torch" else library.describe()
         return f"torch ({reason})"
-    mixed = "; trains in bfloat16 on AMX" if native.has_matrix_unit() and _may_mix() else ""
-    return f"native ({native.describe()}{mixed})"
+    mixed = "; trains in bfloat16 on AMX" if _may_mix() and library.has_matrix_unit() else ""
+    return f"native ({library.describe()}{mixed})"
 
 
 def _may_mix() -> bool:
@@ -175,10 +176,10 @@ def choose(module: nn.RNNBase, x: Tensor | PackedSequence) -> Layer | None:
         return persistent.layer if _beats_cudnn(module, x) else None
     if not _fits(module, x):
         return None
-    if _forced.mixed and native.has_matrix_unit() and _gains_by_mixing(module, x):
+    if _forced.mixed and _gains_by_mixing(module, x):
         return native.mixed_layer
-    if not native.widths():
-        _say_once(f"LSTM, GRU and RNN run on torch's own kernels: the native one is {native.describe()}")
+    if not library.widths():
+        _say_once(f"LSTM, GRU and RNN run on torch's own kernels: the native one is {library.describe()}")
         return None
     return native.layer if kernel == "native" or _is_faster(module, x) else None
 
@@ -191,9 +192,20 @@ def _fits(module: nn.RNNBase, x: Tensor) -> bool:
 
 
 def _gains_by_mixing(module: nn.RNNBase, x: Tensor) -> bool:
-    """Its code walks with 32 rows at a time: with fewer, the smallest and the widest layers lose."""
-    batch, _ = _batch_and_steps(module, x)
-    return batch >= (_FEW_MIXED if _SMALL < module.hidden_size <= _WIDE else _LEAST_MIXED)
+    """Its code walks with 32 rows at a time: with 16, the smallest layers lose but in short inference, and
+    the widest in what is short on several threads.
+
+    Threads share out such blocks, and half of them may have none: more were not measured. Relu has no code.
+    """
+    batch, steps = _batch_and_steps(module, x)
+    # A graph cannot ask for the number of threads.
+    threads = 1 if torch.compiler.is_compiling() else native.threads()
+    if module.mode == "RNN_RELU" or batch < _FEW_MIXED * max(1, threads - 1):
+        return False
+    is_short = batch * steps < _SHORT
+    if module.hidden_size <= _SMALL:
+        return batch >= _LEAST_MIXED or (is_short and not torch.is_grad_enabled())
+    return batch >= _LEAST_MIXED or module.hidden_size <= _WIDE or threads == 1 or not is_short
 
 
 def _is_faster(module: nn.RNNBase, x: Tensor) -> bool:
@@ -208,12 +220,12 @@ def _is_faster(module: nn.RNNBase, x: Tensor) -> bool:
     is_training = torch.is_grad_enabled()
     # A graph cannot ask for the number of threads, and may run with any.
     is_alone = not torch.compiler.is_compiling() and torch.get_num_threads() == 1
-    if is_alone or (native.has_own_threads() and not native.shares_threads()):
+    if is_alone or (native.has_own_threads() and not library.shares_threads()):
         return batch >= _LEAST_BATCH and batch * steps >= _least_alone(module.hidden_size, is_training)
-    if module.hidden_size <= (_NARROW if native.shares_threads() else _SMALL):
+    if module.hidden_size <= (_NARROW if library.shares_threads() else _SMALL):
         return batch >= _LEAST_BATCH
     is_long = batch * steps >= _LONG
-    if native.shares_threads():
+    if library.shares_threads():
         if batch < _LARGE_BATCH:
             return is_training and module.hidden_size <= _MIDDLE and is_long
         return module.hidden_size <= _MIDDLE or is_long
@@ -224,10 +236,10 @@ def _least_alone(hidden_size: int, is_training: bool) -> int:
     """The rows times steps from which the native kernel is the faster one on one thread.
 
     What a call costs whatever its length outweighs the shortest batches, but for inference of narrow layers.
-    torch's products are MKL's, at their best on Intel's processors: there wide layers train faster on them a
-    little longer, and the smallest never.
+    Measured on one processor of AMD's and one of Intel's, both with AVX-512. On the latter torch, whose
+    products are MKL's, trains wide layers faster a little longer, and the smallest never.
     """
-    if is_training and native.is_intel():
+    if is_training and library.is_intel():
         return 0 if hidden_size <= _SMALL else _SHORT if hidden_size < _MIDDLE else _MEDIUM
     return _SHORT if is_training or hidden_size > _NARROW else 0
 

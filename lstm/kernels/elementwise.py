@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lstm.kernels import dispatch, native
+from lstm.kernels import dispatch, library
 
 
 def fits(*tensors: Tensor) -> bool:
     """Whether native code may read these: plain memory of this process, and the kernel not switched off."""
-    if sys.byteorder != "little" or torch.compiler.is_compiling() or not native.widths():
+    if sys.byteorder != "little" or torch.compiler.is_compiling() or not library.widths():
         return False
     is_plain = all(
         type(tensor) in (Tensor, torch.nn.Parameter)
@@ -108,7 +108,7 @@ def normalise(
 
 def _call(function: str, *arguments: Tensor | float | None) -> None:
     """Call it, by pointers, sizes and numbers."""
-    getattr(native.compiled(), function)(*(_as_c(argument) for argument in arguments))
+    getattr(library.compiled(), function)(*(_as_c(argument) for argument in arguments))
 
 
 def _as_c(argument: Tensor | float | None) -> Any:

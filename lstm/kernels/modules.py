@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from lstm.kernels import native
+from lstm.kernels import library
 from lstm.kernels.checks import check, expected_states, states
 from lstm.kernels.dispatch import Layer, choose
 from lstm.kernels.reference import Weights
@@ -25,10 +25,9 @@ class _Recurrent(nn.RNNBase):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # Known before a graph is made of the forward, which cannot look it up.
-        native.widths()
-        native.has_matrix_unit()
-        native.is_intel()
-        native.shares_threads()
+        library.widths()
+        library.is_intel()
+        library.shares_threads()
 
     def forward(self, input: Any, hx: Any = None) -> Any:  # noqa: A002 - torch's name
         """As torch's module of the same name.

@@ -1,40 +1,26 @@
 """The native kernel: the code in `cpu/`, behind a torch operator that autograd and graphs pass through.
 
-`pip install` compiles `cpu/` where it finds a C compiler. It is plain C over pointers, called through ctypes,
-which releases the GIL, so it depends neither on torch's ABI nor on Python's.
-
 Axes: B batch, T time steps, I inputs, H hidden size.
 """
 
 from __future__ import annotations
 
 import ctypes
-import os
-from functools import cache
-from importlib.machinery import EXTENSION_SUFFIXES
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lstm.kernels import memory
+from lstm.kernels import library, memory
 from lstm.kernels.reference import Weights
 
 _CELLS = {"lstm": 0, "gru": 1, "tanh": 2, "relu": 3}
-_CODES = {16: "AVX-512", 8: "AVX2", 4: "NEON"}
-# What stands for a vector's width in mixed precision: the columns that its code walks with at a time.
-_MIXED = 32
 # Below so many operations a second thread costs more than it brings (about a tenth of a millisecond's work).
 _WORTH_A_THREAD = 10_000_000
 # The time of two vectors of rows that walk together, in that of one: LSTM(50), 1,000 steps, AVX-512.
 _TWO_VECTORS = 1.87
 
-_widths: tuple[int, ...] | None = None
-_matrix_unit: bool | None = None
-_intel: bool | None = None
 _threads: int | None = None
-_shares: bool | None = None
 
 _SIZES = "cell batch steps inputs hidden lanes vectors threads"
 _FIELDS: list[tuple[type[ctypes._SimpleCData[Any]], str]] = [
@@ -53,99 +39,6 @@ class _Layer(ctypes.Structure):
     """`layer` of cpu/native.h."""
 
     _fields_ = [(name, kind) for kind, names in _FIELDS for name in names.split()]
-
-
-@cache
-def library() -> ctypes.CDLL | None:
-    """The compiled code; None where it was not built or cannot be loaded."""
-    for suffix in EXTENSION_SUFFIXES:
-        path = Path(__file__).with_name(f"_native{suffix}")
-        if path.exists():
-            try:
-                loaded = ctypes.CDLL(str(path))
-            except OSError:
-                # Built for another machine: a checkout or a model's code that was carried here.
-                return None
-            if not hasattr(loaded, "nightcast_is_intel"):
-                # Built from older sources, which had less.
-                return None
-            loaded.nightcast_work_floats.restype = ctypes.c_int64
-            if (team := _team()) is not None:
-                loaded.nightcast_borrow(team)
-            return loaded
-    return None
-
-
-@cache
-def _team() -> ctypes.c_void_p | None:
-    """GNU OpenMP's entry point in the runtime that torch brought along; None where it has another.
-
-    Threads of one runtime wait for each other in one place; those of two spin on each other's cores.
-    """
-    for path in sorted(Path(torch.__file__).parent.glob("lib/libgomp*")):
-        try:
-            runtime = ctypes.CDLL(str(path), mode=os.RTLD_NOLOAD | os.RTLD_NOW)
-        except OSError:
-            continue
-        return ctypes.cast(runtime.GOMP_parallel, ctypes.c_void_p)
-    return None
-
-
-def shares_threads() -> bool:
-    """Whether the native kernel runs on torch's own threads."""
-    global _shares
-    if _shares is None:
-        _shares = library() is not None and _team() is not None
-    return _shares
-
-
-def _leave_team() -> None:
-    """In a process that was forked: OpenMP's threads stayed behind, and it would wait for them for ever."""
-    global _shares
-    if shares_threads():
-        compiled().nightcast_borrow(None)
-    _shares = False
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_team)
-
-
-def widths() -> tuple[int, ...]:
-    """Floats in a vector, for every code that this processor runs, the widest first."""
-    global _widths
-    if _widths is None:
-        loaded = library()
-        known = (lanes for lanes in _CODES if loaded and loaded.nightcast_supports(ctypes.c_int64(lanes)))
-        _widths = tuple(known)
-    return _widths
-
-
-def has_matrix_unit() -> bool:
-    """Whether this processor has one that multiplies bfloat16, and the system lets us use it."""
-    global _matrix_unit
-    if _matrix_unit is None:
-        loaded = library()
-        _matrix_unit = bool(loaded and loaded.nightcast_supports(ctypes.c_int64(_MIXED)))
-    return _matrix_unit
-
-
-def is_intel() -> bool:
-    """Whether the processor is Intel's."""
-    global _intel
-    if _intel is None:
-        loaded = library()
-        _intel = bool(loaded and loaded.nightcast_is_intel())
-    return _intel
-
-
-def describe() -> str:
-    """What there is, in words."""
-    if library() is None:
-        return "not built: no C compiler at the install, or built for another machine or from older sources"
-    if not widths():
-        return "built, but not for this processor"
-    return " and ".join(_CODES[lanes] for lanes in widths())
 
 
 def set_threads(count: int | None) -> None:
@@ -179,7 +72,8 @@ def plan(batch: int, threads: int) -> tuple[int, int]:
     The widest that still gives every thread a share: rows are shared out in whole vectors. Then in twos,
     unless the largest share would take longer so.
     """
-    lanes = next((n for n in widths() if batch > n * (threads - 1) and batch > n // 2), widths()[-1])
+    widths = library.widths()
+    lanes = next((n for n in widths if batch > n * (threads - 1) and batch > n // 2), widths[-1])
     vectors = -(-batch // lanes)
     return lanes, 2 if _longest(vectors, 2, threads) < _longest(vectors, 1, threads) else 1
 
@@ -204,7 +98,7 @@ def _threads_for(batch: int, steps: int, inputs: int, hidden: int) -> int:
 def _saved_floats(cell: str, batch: int, steps: int, hidden: int, mixed: bool) -> int:
     """What forward keeps for backward, whatever the vector's width: whole vectors of the widest; a number.
     In mixed precision two of them share a float."""
-    widest = _MIXED if mixed else max(_CODES)
+    widest = library.MIXED if mixed else max(library.CODES)
     kept = -(-batch // widest) * widest * steps * (5 if cell in ("lstm", "gru") else 1) * hidden
     return (kept // 2 if mixed else kept) + 1
 
@@ -265,8 +159,6 @@ def _recurrent(
 
     What is not wanted comes back empty.
     """
-    if mixed and not has_matrix_unit():
-        raise RuntimeError("mixed precision: this processor has no matrix unit. Remedy: `layer`")
     batch, steps, inputs = x.shape
     hidden = h0.shape[1]
     threads = _threads_for(batch, steps, inputs, hidden)
@@ -393,8 +285,10 @@ class _Call:
         self, cell: str, x: Tensor, h0: Tensor, c0: Tensor | None, w_ih: Tensor, w_hh: Tensor,
         b_ih: Tensor | None, b_hh: Tensor | None, threads: int, mixed: bool,
     ) -> None:  # fmt: skip
+        if mixed and (cell == "relu" or not library.has_matrix_unit()):
+            raise RuntimeError(f"mixed precision: not for {cell} here. Remedy: `lstm.kernels.native.layer`")
         batch, steps, inputs = x.shape
-        lanes, vectors = (_MIXED, 1) if mixed else plan(batch, threads)
+        lanes, vectors = (library.MIXED, 1) if mixed else plan(batch, threads)
         sizes = (_CELLS[cell], batch, steps, inputs, h0.shape[1], lanes, vectors, threads)
         self.layer = _Layer(**dict(zip(_SIZES.split(), sizes, strict=True)))
         self._shapes = f"batch {batch}, {steps} steps, {inputs} inputs, hidden size {h0.shape[1]}"
@@ -427,12 +321,5 @@ class _Call:
     def run(self, function: str, *, backward: bool) -> None:
         """Call it."""
         pointer = ctypes.byref(self.layer)
-        self.set(work=self.taken(compiled().nightcast_work_floats(pointer, int(backward))))
-        getattr(compiled(), function)(pointer)
-
-
-def compiled() -> ctypes.CDLL:
-    """The compiled code, where there is some."""
-    loaded = library()
-    assert loaded is not None
-    return loaded
+        self.set(work=self.taken(library.compiled().nightcast_work_floats(pointer, int(backward))))
+        getattr(library.compiled(), function)(pointer)

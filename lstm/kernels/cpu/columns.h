@@ -19,6 +19,9 @@ static inline int kept_count(int cell) { return gate_count(cell) == 4 ? 5 : 1; }
 /* Rows of gates that the input (or the state) enters: three for GRU. */
 static inline int entered_count(int cell) { return cell == CELL_GRU ? 3 : gate_count(cell); }
 
+/* Steps whose gate gradients are gathered before they become weight gradients: few enough to stay in cache. */
+enum { chunk = 16 };
+
 /* The batch row of a column; columns beyond the batch repeat its last row, so that they stay as finite as it is. */
 static inline int64_t batch_row(const layer *l, int64_t column) {
     return column < l->batch ? column : l->batch - 1;

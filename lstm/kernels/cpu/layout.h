@@ -4,9 +4,6 @@
 
 #include "columns.h"
 
-/* Steps whose gate gradients are gathered before they become weight gradients: few enough to stay in cache. */
-enum { chunk = 16 };
-
 /* ---- packing: weights in the order in which they are read ---- */
 
 /* Units of a forward tile and rows of a transposed one, where blocks have that many vectors (the last may have

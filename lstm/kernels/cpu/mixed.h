@@ -3,14 +3,12 @@
  *
  * As in recurrent.h batch rows lie along the vectors, and a thread walks its columns through all steps alone. Here rows
  * of gates are unit by unit, gate by gate, and what a gate does not read has weights of 0: so an infinite input makes
- * NaN of a GRU's row. */
+ * NaN of a GRU's row. float16 ends at 65504, which no cell state passes that starts near 0 and takes fewer steps; a
+ * relu's could, so there is none here. */
 #ifndef NIGHTCAST_MIXED_H
 #define NIGHTCAST_MIXED_H
 
-#include "tiles.h"
-
-/* Steps whose gate gradients are gathered before they become weight gradients: few enough to stay in cache. */
-enum { chunk = 16 };
+#include "mixed_layout.h"
 
 /* ---- numbers ---- */
 
@@ -27,115 +25,6 @@ INLINE vec rough_tanh(vec x) {
 }
 
 INLINE vec rough_sigmoid(vec x) { return rough_tanh(x * 0.5f) * 0.5f + 0.5f; }
-
-/* ---- sizes ---- */
-
-static inline int64_t gate_rows(const layer *l) { return gate_count(l->cell) * l->hidden; }
-
-/* Rows that enter a step: the state's, the input's and a row of ones, which the biases multiply. */
-static inline int64_t entering_rows(const layer *l) { return l->hidden + l->inputs + 1; }
-
-/* Words of the forward operand: pairs of the state's rows; two rows of ones, for the two parts of a bias; pairs of the
- * input's. */
-static inline int64_t state_words(const layer *l) { return tiles(l->hidden, 2); }
-
-static inline int64_t forward_depth(const layer *l) {
-    return tiles(state_words(l) + 1 + tiles(l->inputs, 2), SIDE);
-}
-
-static inline int64_t backward_depth(const layer *l) { return tiles(gate_rows(l), DEPTH); }
-
-/* ---- packing ---- */
-
-/* Numbers to the nearest bfloat16, one after the other. */
-TARGET static void shorten(const float *from, int64_t count, uint16_t *to) {
-    int64_t i = 0;
-    for (; i + LANES <= count; i += LANES) {
-        const words rounded = ((words)load(from + i) + 0x8000u) >> 16;
-        *(unaligned_shorts *)(to + i) = __builtin_convertvector(rounded, shorts);
-    }
-    for (; i < count; i++) to[i] = (uint16_t)paired_numbers(from[i], 0);
-}
-
-/* The two bfloat16 that a bias is the sum of, to 16 bits. */
-static void shorten_bias(const layer *l, int gate, int64_t unit, uint16_t *to) {
-    const int by_x = by_input[l->cell][gate], by_h = by_state[l->cell][gate];
-    float bias = 0, high;
-    if (l->b_ih && by_x >= 0) bias += l->b_ih[by_x * l->hidden + unit];
-    if (l->b_hh && by_h >= 0) bias += l->b_hh[by_h * l->hidden + unit];
-    const uint32_t bits = paired_numbers(0, bias);
-    memcpy(&high, &bits, sizeof high);
-    const float parts[2] = {bias, high - high == 0 ? bias - high : 0}; /* what is infinite has no rest */
-    shorten(parts, 2, to);
-}
-
-/* A row of words, [tiles][16], into row `at` of as many tiles. */
-TARGET static void place_row(const uint16_t *row, int64_t count, int64_t at, uint32_t *to) {
-    for (int64_t k = 0; k < count; k++) memcpy(to + k * TILE + at * SIDE, row + k * DEPTH, sizeof(words));
-}
-
-/* For each tile of gate rows, tiles along the forward operand. `row` is room for one of its rows. */
-TARGET static void pack_forward(const layer *l, uint16_t *row, uint32_t *to) {
-    const int64_t H = l->hidden, I = l->inputs, depth = forward_depth(l);
-    const int gates = gate_count(l->cell);
-    for (int64_t number = 0; number < gate_rows(l); number++) {
-        const int64_t unit = number / gates;
-        const int gate = (int)(number % gates);
-        const int by_x = by_input[l->cell][gate], by_h = by_state[l->cell][gate];
-        memset(row, 0, sizeof *row * (size_t)(depth * DEPTH));
-        if (by_h >= 0) shorten(l->w_hh + (by_h * H + unit) * H, H, row);
-        shorten_bias(l, gate, unit, row + 2 * state_words(l));
-        if (by_x >= 0) shorten(l->w_ih + (by_x * H + unit) * I, I, row + 2 * state_words(l) + 2);
-        place_row(row, depth, number % SIDE, to + number / SIDE * depth * TILE);
-    }
-}
-
-/* Up to 16 of `count` numbers from `from` on, then 0; all 0 where there are none. */
-INLINE vec load_some(const float *from, int64_t count) {
-    float some[LANES] = {0};
-    if (!from) return (vec){0};
-    if (count >= LANES) return load(from);
-    memcpy(some, from, sizeof(float) * (size_t)count);
-    return load(some);
-}
-
-/* The row of `w` that is our gate row; NULL where there is none. */
-static const float *gate_row(const layer *l, const float *w, const int *blocks, int64_t columns, int64_t row) {
-    const int gates = gate_count(l->cell), block = blocks[row % gates];
-    return row >= gate_rows(l) || block < 0 ? NULL : w + (block * l->hidden + row / gates) * columns;
-}
-
-/* The transposed product's: for each tile of columns of `w`, tiles along our gate rows. */
-TARGET static void pack_backward(const layer *l, const float *w, const int *blocks, int64_t columns, uint32_t *to) {
-    for (int64_t first = 0; first < columns; first += SIDE)
-        for (int64_t k = 0; k < backward_depth(l); k++, to += TILE) {
-            uint32_t tile[TILE];
-            for (int i = 0; i < SIDE; i++) {
-                const float *low = gate_row(l, w, blocks, columns, k * DEPTH + 2 * i);
-                const float *high = gate_row(l, w, blocks, columns, k * DEPTH + 2 * i + 1);
-                store_words(tile + i * SIDE, paired(load_some(low ? low + first : NULL, columns - first),
-                                                    load_some(high ? high + first : NULL, columns - first)));
-            }
-            turn_tile(tile, to);
-        }
-}
-
-static int64_t packed_floats(const layer *l, int backward) {
-    /* Tiles, and room for a row. */
-    if (!backward) return tiles(gate_rows(l), SIDE) * forward_depth(l) * TILE + forward_depth(l) * SIDE;
-    return (tiles(l->hidden, SIDE) + tiles(l->inputs, SIDE)) * backward_depth(l) * TILE;
-}
-
-TARGET static void pack(const layer *l, int backward, float *packed) {
-    uint32_t *to = (uint32_t *)packed;
-    memset(to, 0, sizeof *to * (size_t)packed_floats(l, backward));
-    if (!backward) {
-        pack_forward(l, (uint16_t *)(to + tiles(gate_rows(l), SIDE) * forward_depth(l) * TILE), to);
-        return;
-    }
-    pack_backward(l, l->w_hh, by_state[l->cell], l->hidden, to);
-    pack_backward(l, l->w_ih, by_input[l->cell], l->inputs, to + tiles(l->hidden, SIDE) * backward_depth(l) * TILE);
-}
 
 /* ---- forward ---- */
 
@@ -183,14 +72,14 @@ INLINE void activate(const int cell, const float *sums, int64_t unit, const cell
                 store_half(kept + 4 * COLUMNS + v, before);
             }
         } else {
-            vec h = cell == CELL_TANH ? rough_tanh(load(of)) : rectified(load(of));
+            vec h = rough_tanh(load(of));
             store(s->state + at, h);
             if (kept) store_half(kept + v, h);
         }
     }
 }
 
-/* All units of a step: while one tile's are computed, the matrix unit makes the sums of the next. */
+/* All units of a step. The next tile's sums are made before one tile's units are computed: so nothing waits for them. */
 INLINE void mixed_step(const int cell, const layer *l, const uint32_t *w, const uint32_t *now, uint32_t *next,
                        float *sums, const cell_step *s) {
     const int gates = gate_count(cell), units = SIDE / gates;
@@ -219,7 +108,7 @@ INLINE void mixed_forward(const int cell, const layer *l, const uint32_t *weight
     if (cell == CELL_LSTM) gather(l, first, COLUMNS, l->c0, H, 1, H, 0, cells);
     pair_rows(state, H, now);
     for (int at = 0; at < COLUMNS; at++)
-        now[state_words(l) * COLUMNS + at] = next[state_words(l) * COLUMNS + at] = paired_numbers(1, 1);
+        now[state_words(l) * COLUMNS + at] = next[state_words(l) * COLUMNS + at] = ONES;
     for (int64_t t = 0; t < l->steps; t++) {
         gather(l, first, COLUMNS, l->x + t * l->x_step, l->x_batch, l->x_input, I, 0, input);
         pair_rows(input, I, now + (state_words(l) + 1) * COLUMNS);
@@ -273,8 +162,7 @@ INLINE void mixed_gates(const int cell, int64_t H, const uint16_t *kept, int64_t
                 store(dh + v, by_h * z);
             } else {
                 h[half] = load_half(of);
-                d[0][half] = cell == CELL_TANH ? by_h * (1.0f - h[half] * h[half])
-                                               : (vec)(~(h[half] <= 0.0f) & (mask)by_h);
+                d[0][half] = by_h * (1.0f - h[half] * h[half]);
                 store(dh + v, (vec){0});
             }
         }
@@ -358,7 +246,7 @@ INLINE void mixed_backward(const int cell, const layer *l, const uint32_t *weigh
     /* What fills up tiles: zeros; a row of ones for the biases. */
     memset(own, 0, (size_t)((char *)dc - (char *)own));
     for (int64_t t = 0; t < steps; t++)
-        for (int at = 0; at < SIDE; at++) z[t * entering_step + (H + I) * SIDE + at] = paired_numbers(1, 1);
+        for (int at = 0; at < SIDE; at++) z[t * entering_step + (H + I) * SIDE + at] = ONES;
     gather_gradient(l, first, COLUMNS, l->dh_n, H, 1, H, 0, dh);
     if (cell == CELL_LSTM) gather_gradient(l, first, COLUMNS, l->dc_n, H, 1, H, 0, dc);
     for (int64_t end = T; end > 0;) {

@@ -11,6 +11,7 @@
 typedef uint32_t words __attribute__((vector_size(64)));
 typedef uint32_t unaligned_words __attribute__((vector_size(64), aligned(4), may_alias));
 
+typedef uint16_t shorts_twice __attribute__((vector_size(64)));
 typedef uint16_t shorts __attribute__((vector_size(32)));
 typedef uint16_t unaligned_shorts __attribute__((vector_size(32), aligned(2), may_alias));
 
@@ -25,52 +26,68 @@ INLINE words load_words(const uint32_t *from) { return *(const unaligned_words *
 
 INLINE void store_words(uint32_t *to, words value) { *(unaligned_words *)to = value; }
 
-/* Both to the nearest bfloat16, lane by lane; what is half way goes up. */
+enum { ONES = 0x3f803f80 };
+
+/* Both to the nearest bfloat16, lane by lane. */
 INLINE words paired(vec low, vec high) {
-    words a = (words)low + 0x8000u, b = (words)high + 0x8000u;
-    return a >> 16 | (b & 0xffff0000u);
+    const shorts_twice alternating = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23,
+                                      8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    return (words)SHUFFLED_SHORTS(alternating, BFLOATS(high, low));
 }
 
-static inline uint32_t paired_numbers(float low, float high) {
-    uint32_t a, b;
-    memcpy(&a, &low, sizeof a);
-    memcpy(&b, &high, sizeof b);
-    return (a + 0x8000u) >> 16 | ((b + 0x8000u) & 0xffff0000u);
-}
+/* All tiles are full ones. A constant, since some compilers think that the instruction reads eight bytes of it. */
+static const struct {
+    uint8_t palette, start, reserved[14];
+    uint16_t row_bytes[16];
+    uint8_t rows[16];
+} full_tiles = {1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
 
-/* All tiles are full ones. */
-TARGET static void configure(void) {
-    struct {
-        uint8_t palette, start, reserved[14];
-        uint16_t row_bytes[16];
-        uint8_t rows[16];
-    } config = {.palette = 1};
-    for (int i = 0; i < 8; i++) {
-        config.row_bytes[i] = 4 * SIDE;
-        config.rows[i] = SIDE;
+/* What stood before in the source is in memory: compilers do not know that tiles are loaded from there. */
+#define SETTLED __asm__ volatile("" ::: "memory")
+
+#ifdef CHECKED
+/* Sanitizers do not see tiles loaded and stored: let them see each row's ends. */
+static void seen(const void *first, int64_t row) {
+    for (int i = 0; i < SIDE; i++) {
+        const volatile uint32_t *at = (const uint32_t *)((const char *)first + i * row);
+        (void)(at[0] + at[SIDE - 1]);
     }
-    _tile_loadconfig(&config);
 }
+#else
+#define seen(first, row) (void)0
+#endif
+#define LOAD_TILE(tile, from, row) \
+    do { \
+        seen(from, row); \
+        _tile_loadd(tile, from, row); \
+    } while (0)
+#define STORE_TILE(tile, to, row) \
+    do { \
+        seen(to, row); \
+        _tile_stored(tile, to, row); \
+    } while (0)
 
 /* sums[16][COLUMNS] = w z over `depth` tiles; += with `add`. `w` holds tiles, z [depth][16][COLUMNS] words. */
 INLINE void product(const int add, const uint32_t *w, const uint32_t *z, int64_t depth, float *sums) {
     enum { row = 4 * COLUMNS };
+    SETTLED;
     if (add) {
-        _tile_loadd(0, sums, row);
-        _tile_loadd(1, sums + LANES, row);
+        LOAD_TILE(0, sums, row);
+        LOAD_TILE(1, sums + LANES, row);
     } else {
         _tile_zero(0);
         _tile_zero(1);
     }
     for (int64_t k = 0; k < depth; k++, w += TILE, z += SIDE * COLUMNS) {
-        _tile_loadd(2, w, 4 * SIDE);
-        _tile_loadd(3, z, row);
+        LOAD_TILE(2, w, 4 * SIDE);
+        LOAD_TILE(3, z, row);
         _tile_dpbf16ps(0, 2, 3);
-        _tile_loadd(4, z + LANES, row);
+        LOAD_TILE(4, z + LANES, row);
         _tile_dpbf16ps(1, 2, 4);
     }
-    _tile_stored(0, sums, row);
-    _tile_stored(1, sums + LANES, row);
+    STORE_TILE(0, sums, row);
+    STORE_TILE(1, sums + LANES, row);
+    SETTLED;
 }
 
 /* sums += a b over `count` tiles each, for `rows` by `columns` tiles of sums, 1 or 2 and constants: those of a row (or
@@ -80,28 +97,30 @@ INLINE void outer_product(const int rows, const int columns, const uint32_t *a, 
                           const uint32_t *b, int64_t b_apart, int64_t b_step, int64_t count, float *sums,
                           int64_t stride) {
     enum { row = 4 * SIDE };
-    _tile_loadd(0, sums, row);
-    if (columns > 1) _tile_loadd(1, sums + TILE, row);
-    if (rows > 1) _tile_loadd(2, sums + stride, row);
-    if (rows > 1 && columns > 1) _tile_loadd(3, sums + stride + TILE, row);
+    SETTLED;
+    LOAD_TILE(0, sums, row);
+    if (columns > 1) LOAD_TILE(1, sums + TILE, row);
+    if (rows > 1) LOAD_TILE(2, sums + stride, row);
+    if (rows > 1 && columns > 1) LOAD_TILE(3, sums + stride + TILE, row);
     for (int64_t k = 0; k < count; k++, a += a_step, b += b_step) {
-        _tile_loadd(4, a, row);
-        _tile_loadd(6, b, row);
+        LOAD_TILE(4, a, row);
+        LOAD_TILE(6, b, row);
         _tile_dpbf16ps(0, 4, 6);
         if (columns > 1) {
-            _tile_loadd(7, b + b_apart, row);
+            LOAD_TILE(7, b + b_apart, row);
             _tile_dpbf16ps(1, 4, 7);
         }
         if (rows > 1) {
-            _tile_loadd(5, a + a_apart, row);
+            LOAD_TILE(5, a + a_apart, row);
             _tile_dpbf16ps(2, 5, 6);
             if (columns > 1) _tile_dpbf16ps(3, 5, 7);
         }
     }
-    _tile_stored(0, sums, row);
-    if (columns > 1) _tile_stored(1, sums + TILE, row);
-    if (rows > 1) _tile_stored(2, sums + stride, row);
-    if (rows > 1 && columns > 1) _tile_stored(3, sums + stride + TILE, row);
+    STORE_TILE(0, sums, row);
+    if (columns > 1) STORE_TILE(1, sums + TILE, row);
+    if (rows > 1) STORE_TILE(2, sums + stride, row);
+    if (rows > 1 && columns > 1) STORE_TILE(3, sums + stride + TILE, row);
+    SETTLED;
 }
 
 /* A tile of words, turned: to[j][i] = from[i][j]. */

@@ -1,0 +1,128 @@
+"""The compiled code of `cpu/`: whether it is there, and what it can do on this processor.
+
+`pip install` compiles it where it finds a C compiler. It is plain C over pointers, called through ctypes,
+which releases the GIL, so it depends neither on torch's ABI nor on Python's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import torch
+
+CODES = {16: "AVX-512", 8: "AVX2", 4: "NEON"}
+"""The codes by the floats in a vector."""
+MIXED = 32
+"""What stands for a vector's width in mixed precision: the columns that its code walks with at a time."""
+
+_widths: tuple[int, ...] | None = None
+_matrix_unit: bool | None = None
+_intel: bool | None = None
+_shares: bool | None = None
+
+
+@cache
+def load() -> ctypes.CDLL | None:
+    """The compiled code; None where it was not built or cannot be loaded."""
+    for suffix in EXTENSION_SUFFIXES:
+        path = Path(__file__).with_name(f"_native{suffix}")
+        if path.exists():
+            try:
+                loaded = ctypes.CDLL(str(path))
+            except OSError:
+                # Built for another machine: a checkout or a model's code that was carried here.
+                return None
+            if not hasattr(loaded, "nightcast_is_intel"):
+                # Built from older sources, which had less.
+                return None
+            loaded.nightcast_work_floats.restype = ctypes.c_int64
+            if (team := _team()) is not None:
+                loaded.nightcast_borrow(team)
+            return loaded
+    return None
+
+
+@cache
+def _team() -> ctypes.c_void_p | None:
+    """GNU OpenMP's entry point in the runtime that torch brought along; None where it has another.
+
+    Threads of one runtime wait for each other in one place; those of two spin on each other's cores.
+    """
+    for path in sorted(Path(torch.__file__).parent.glob("lib/libgomp*")):
+        try:
+            runtime = ctypes.CDLL(str(path), mode=os.RTLD_NOLOAD | os.RTLD_NOW)
+        except OSError:
+            continue
+        return ctypes.cast(runtime.GOMP_parallel, ctypes.c_void_p)
+    return None
+
+
+def shares_threads() -> bool:
+    """Whether the native kernel runs on torch's own threads."""
+    global _shares
+    if _shares is None:
+        _shares = load() is not None and _team() is not None
+    return _shares
+
+
+def _leave_team() -> None:
+    """In a process that was forked: OpenMP's threads stayed behind, and it would wait for them for ever."""
+    global _shares
+    if shares_threads():
+        compiled().nightcast_borrow(None)
+    _shares = False
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_team)
+
+
+def widths() -> tuple[int, ...]:
+    """Floats in a vector, for every code that this processor runs, the widest first."""
+    global _widths
+    if _widths is None:
+        loaded = load()
+        known = (lanes for lanes in CODES if loaded and loaded.nightcast_supports(ctypes.c_int64(lanes)))
+        _widths = tuple(known)
+    return _widths
+
+
+def has_matrix_unit() -> bool:
+    """Whether this processor has one that multiplies bfloat16, and the system lets this process use it.
+
+    It is asked for, once and for good: 8 KB more to save of each thread that then uses it.
+    """
+    global _matrix_unit
+    if _matrix_unit is None:
+        loaded = load()
+        _matrix_unit = bool(loaded and loaded.nightcast_supports(ctypes.c_int64(MIXED)))
+    return _matrix_unit
+
+
+def is_intel() -> bool:
+    """Whether the processor is Intel's."""
+    global _intel
+    if _intel is None:
+        loaded = load()
+        _intel = bool(loaded and loaded.nightcast_is_intel())
+    return _intel
+
+
+def describe() -> str:
+    """What there is, in words."""
+    if load() is None:
+        return "not built: no C compiler at the install, or built for another machine or from older sources"
+    if not widths():
+        return "built, but not for this processor"
+    return " and ".join(CODES[lanes] for lanes in widths())
+
+
+def compiled() -> ctypes.CDLL:
+    """The compiled code, where there is some."""
+    loaded = load()
+    assert loaded is not None
+    return loaded
