@@ -193,7 +193,7 @@ def _fits(module: nn.RNNBase, x: Tensor) -> bool:
 
 def _gains_by_mixing(module: nn.RNNBase, x: Tensor) -> bool:
     """Its code walks with 32 rows at a time: with 16, the smallest layers lose but in short inference, and
-    the widest in what is short on several threads.
+    the widest LSTMs in short training beside several threads.
 
     Threads share out such blocks, and half of them may have none: more were not measured. Relu has no code.
     """
@@ -202,10 +202,16 @@ def _gains_by_mixing(module: nn.RNNBase, x: Tensor) -> bool:
     threads = 1 if torch.compiler.is_compiling() else native.threads()
     if module.mode == "RNN_RELU" or batch < _FEW_MIXED * max(1, threads - 1):
         return False
-    is_short = batch * steps < _SHORT
+    is_training, is_short = torch.is_grad_enabled(), batch * steps < _SHORT
+    if batch >= _LEAST_MIXED:
+        return True
     if module.hidden_size <= _SMALL:
-        return batch >= _LEAST_MIXED or (is_short and not torch.is_grad_enabled())
-    return batch >= _LEAST_MIXED or module.hidden_size <= _WIDE or threads == 1 or not is_short
+        return is_short and not is_training
+    return (
+        module.hidden_size <= _WIDE
+        or threads == 1
+        or not (module.mode == "LSTM" and is_training and is_short)
+    )
 
 
 def _is_faster(module: nn.RNNBase, x: Tensor) -> bool:

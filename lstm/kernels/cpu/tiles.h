@@ -10,10 +10,8 @@
 
 typedef uint32_t words __attribute__((vector_size(64)));
 typedef uint32_t unaligned_words __attribute__((vector_size(64), aligned(4), may_alias));
-
 typedef uint16_t shorts_twice __attribute__((vector_size(64)));
 typedef uint16_t shorts __attribute__((vector_size(32)));
-typedef uint16_t unaligned_shorts __attribute__((vector_size(32), aligned(2), may_alias));
 
 enum { SIDE = 16, TILE = SIDE * SIDE, DEPTH = 2 * SIDE };
 
@@ -26,7 +24,7 @@ INLINE words load_words(const uint32_t *from) { return *(const unaligned_words *
 
 INLINE void store_words(uint32_t *to, words value) { *(unaligned_words *)to = value; }
 
-enum { ONES = 0x3f803f80 };
+enum { ONES = 0x3f803f80 }; /* a word of two */
 
 /* Both to the nearest bfloat16, lane by lane. */
 INLINE words paired(vec low, vec high) {
@@ -42,7 +40,7 @@ static const struct {
     uint8_t rows[16];
 } full_tiles = {1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
 
-/* What stood before in the source is in memory: compilers do not know that tiles are loaded from there. */
+/* Here all that was stored before is in memory: compilers do not know that tiles are loaded from there. */
 #define SETTLED __asm__ volatile("" ::: "memory")
 
 #ifdef CHECKED
