@@ -20,7 +20,7 @@ from benchmarks import machine, picture, precision, results, scale, search, swee
 from benchmarks.__main__ import main
 from benchmarks.arithmetic import lstm_training
 from benchmarks.contender import Contender, PeerFailed, Process
-from benchmarks.peers import seed_nightcast
+from benchmarks.peers import seed_nightcast, sweep_cells
 from benchmarks.race import Run, close, fastest, race, rotated
 from benchmarks.scale import Case
 from lstm.kernels import library, native, persistent
@@ -213,12 +213,13 @@ def test_a_sweep_times_the_persistent_kernel_where_it_fits() -> None:
 
 
 @pytest.mark.skipif(not library.has_matrix_unit(), reason="no matrix unit for bfloat16 here")
-def test_a_sweep_compares_mixed_precision_with_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    shape = {"module": ["GRU"], "hidden_size": [16, 17], "layers": [1], "batch": [16], "steps": [2]}
-    monkeypatch.setattr(sweep, "MIXED_GRID", {**shape, "mode": ["training"]})
-    cells = sweep.run_mixed([1], 1).details["cells"]
-    assert {cell["hidden_size"]: cell["auto"] for cell in cells} == {16: "float32", 17: "mixed"}
-    assert all(min(cell["mixed"], cell["float32"]) > 0 for cell in cells)
+def test_a_sweep_forces_mixed_precision_and_says_what_would_be_chosen() -> None:
+    shape = {"module": "GRU", "layers": 1, "batch": 16, "steps": 40, "mode": "training"}
+    cells = [{"hidden_size": size, **shape} for size in (16, 17)]
+    task = {"cells": cells, "limit": 60, "device": "cpu", "kernel": "mixed"}
+    _, small, larger = sweep_cells._cells(task)
+    assert (small["auto"], larger["auto"]) == ("native", "mixed")
+    assert min(small["taken"], larger["taken"]) > 0
 
 
 def test_growth_is_measured_against_the_next_smaller_panel() -> None:
