@@ -19,6 +19,7 @@
 static int may_use_amx(void) {
     enum { REQUEST = 0x1023, REGISTERS = 18 };
     unsigned a, b, c, d;
+    if (!__builtin_cpu_supports("avx512bf16")) return 0;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d >> 22 & 1) || !(d >> 24 & 1)) return 0;
     return syscall(SYS_arch_prctl, REQUEST, REGISTERS) == 0;
 }
