@@ -6,6 +6,7 @@ Axes: B batch, T time steps, I inputs, H hidden size.
 from __future__ import annotations
 
 import ctypes
+from functools import partial
 from typing import Any
 
 import torch
@@ -104,28 +105,6 @@ def _saved_floats(cell: str, batch: int, steps: int, hidden: int, mixed: bool) -
 
 
 def layer(
-    cell: str, x_BTI: Tensor, h_BH: Tensor, c_BH: Tensor | None, weights: Weights, sequence: bool
-) -> tuple[Tensor | None, Tensor, Tensor | None]:
-    """As `lstm.kernels.reference.layer`, for float32 on the CPU.
-
-    Raises:
-        MemoryError: too little of it; names the shapes.
-    """
-    return _layer(cell, x_BTI, h_BH, c_BH, weights, sequence, mixed=False)
-
-
-def mixed_layer(
-    cell: str, x_BTI: Tensor, h_BH: Tensor, c_BH: Tensor | None, weights: Weights, sequence: bool
-) -> tuple[Tensor | None, Tensor, Tensor | None]:
-    """As `layer`, in mixed precision: products of bfloat16, sums and states in float32. Wants a matrix unit.
-
-    Raises:
-        MemoryError: too little of it; names the shapes.
-    """
-    return _layer(cell, x_BTI, h_BH, c_BH, weights, sequence, mixed=True)
-
-
-def _layer(
     cell: str,
     x_BTI: Tensor,
     h_BH: Tensor,
@@ -133,12 +112,25 @@ def _layer(
     weights: Weights,
     sequence: bool,
     *,
-    mixed: bool,
+    mixed: bool = False,
 ) -> tuple[Tensor | None, Tensor, Tensor | None]:
+    """As `lstm.kernels.reference.layer`, for float32 on the CPU.
+
+    Args:
+        mixed: in mixed precision: products of bfloat16, sums and states in float32.
+
+    Raises:
+        MemoryError: too little of it; names the shapes.
+        RuntimeError: mixed precision of relu, or without a matrix unit.
+    """
     arguments = (x_BTI, h_BH, c_BH, *weights)
     save = torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in arguments)
     y_BTH, h_BH, c_next_BH, _ = torch.ops.nightcast.recurrent(cell, *arguments, sequence, save, mixed)
     return y_BTH if sequence else None, h_BH, None if c_BH is None else c_next_BH
+
+
+mixed_layer = partial(layer, mixed=True)
+"""`layer` in mixed precision."""
 
 
 @torch.library.custom_op("nightcast::recurrent", mutates_args=(), device_types="cpu")

@@ -1,4 +1,4 @@
-/* Mixed precision on AMX beside AVX-512: Intel's server processors from Sapphire Rapids on. */
+/* Mixed precision on AMX beside AVX-512: Intel's Xeons since Sapphire Rapids. */
 #include "native.h"
 
 #ifdef HAS_AMX

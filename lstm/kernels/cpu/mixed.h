@@ -4,7 +4,14 @@
  * As in recurrent.h batch rows lie along the vectors, and a thread walks its columns through all steps alone. Here rows
  * of gates are unit by unit, gate by gate, and what a gate does not read has weights of 0: so an infinite input makes
  * NaN of a GRU's row. float16 ends at 65504, which no cell state passes that starts near 0 and takes fewer steps; a
- * relu's could, so there is none here. */
+ * relu's could, so there is none here.
+ *
+ * Included by amx.c, which defines beside LANES, TARGET, LOWER and HIGHER (recurrent.h)
+ *   RECIPROCAL(a)             1 / a to four digits
+ *   load_half(from), store_half(to, a)   a vector from and to float16
+ *   SHORTENED(a)              a vector as bfloat16
+ *   BFLOATS(high, low)        likewise two, the low one's first
+ *   SHUFFLED_SHORTS(order, a) a's 16-bit numbers in that order */
 #ifndef NIGHTCAST_MIXED_H
 #define NIGHTCAST_MIXED_H
 
@@ -12,8 +19,8 @@
 
 /* ---- numbers ---- */
 
-/* x P(x^2) / Q(x^2), a minimax fit of degrees 2 and 2 on [0, 5]: relative error 5e-5, as far as bfloat16 can tell; with the
- * quotient's, 1.2e-4. */
+/* x P(x^2) / Q(x^2), a minimax fit of degrees 2 and 2 on [0, 5]: relative error 5e-5, with the quotient's 1.2e-4, which
+ * bfloat16 cannot tell. */
 INLINE vec rough_tanh(vec x) {
     x = (vec)HIGHER(spread(-5.0f), (vec)LOWER(spread(5.0f), x));
     vec s = x * x;
@@ -44,42 +51,32 @@ typedef struct {
 INLINE void activate(const int cell, const float *sums, int64_t unit, const cell_step *s) {
     uint16_t *kept = s->kept ? s->kept + unit * kept_count(cell) * COLUMNS : NULL;
     _Pragma("GCC unroll 2") for (int v = 0; v < COLUMNS; v += LANES) {
-        const int64_t at = unit * COLUMNS + v;
+        float *state = s->state + unit * COLUMNS + v, *cells = s->cells + unit * COLUMNS + v;
         const float *of = sums + v;
+        vec keep[5];
         if (cell == CELL_LSTM) {
             vec i = rough_sigmoid(load(of)), f = rough_sigmoid(load(of + COLUMNS));
             vec g = rough_tanh(load(of + 2 * COLUMNS)), o = rough_sigmoid(load(of + 3 * COLUMNS));
-            vec before = load(s->cells + at), c = f * before + i * g;
-            store(s->cells + at, c);
-            store(s->state + at, o * rough_tanh(c));
-            if (kept) {
-                store_half(kept + v, i);
-                store_half(kept + COLUMNS + v, f);
-                store_half(kept + 2 * COLUMNS + v, g);
-                store_half(kept + 3 * COLUMNS + v, o);
-                store_half(kept + 4 * COLUMNS + v, before);
-            }
+            vec before = load(cells), c = f * before + i * g;
+            store(cells, c);
+            store(state, o * rough_tanh(c));
+            keep[0] = i, keep[1] = f, keep[2] = g, keep[3] = o, keep[4] = before;
         } else if (cell == CELL_GRU) {
             vec r = rough_sigmoid(load(of + COLUMNS)), z = rough_sigmoid(load(of + 2 * COLUMNS));
-            vec hidden = load(of + 3 * COLUMNS), n = rough_tanh(load(of) + r * hidden);
-            vec before = load(s->state + at);
-            store(s->state + at, n + z * (before - n));
-            if (kept) {
-                store_half(kept + v, n);
-                store_half(kept + COLUMNS + v, r);
-                store_half(kept + 2 * COLUMNS + v, z);
-                store_half(kept + 3 * COLUMNS + v, hidden);
-                store_half(kept + 4 * COLUMNS + v, before);
-            }
+            vec hidden = load(of + 3 * COLUMNS), n = rough_tanh(load(of) + r * hidden), before = load(state);
+            store(state, n + z * (before - n));
+            keep[0] = n, keep[1] = r, keep[2] = z, keep[3] = hidden, keep[4] = before;
         } else {
-            vec h = rough_tanh(load(of));
-            store(s->state + at, h);
-            if (kept) store_half(kept + v, h);
+            keep[0] = rough_tanh(load(of));
+            store(state, keep[0]);
         }
+        if (!kept) continue;
+        _Pragma("GCC unroll 5") for (int k = 0; k < kept_count(cell); k++)
+            store_half(kept + k * COLUMNS + v, keep[k]);
     }
 }
 
-/* All units of a step. The next tile's sums are made before one tile's units are computed: so nothing waits for them. */
+/* All units of a step. The next tile's sums are made before one tile's units are computed: nothing waits for them. */
 INLINE void mixed_step(const int cell, const layer *l, const uint32_t *w, const uint32_t *now, uint32_t *next,
                        float *sums, const cell_step *s) {
     const int gates = gate_count(cell), units = SIDE / gates;
@@ -200,8 +197,10 @@ INLINE void mixed_state_before(const int cell, const layer *l, int64_t first, in
         vec h[2];
         for (int half = 0; half < 2; half++) {
             const uint16_t *of = now + half * LANES;
-            h[half] = cell == CELL_LSTM ? load_half(of - kept_step + 3 * COLUMNS) * rough_tanh(load_half(of + 4 * COLUMNS))
-                                        : load_half(of - kept_step);
+            if (cell == CELL_LSTM)
+                h[half] = load_half(of - kept_step + 3 * COLUMNS) * rough_tanh(load_half(of + 4 * COLUMNS));
+            else
+                h[half] = load_half(of - kept_step);
         }
         fold_row(h[0], h[1], to + u * SIDE);
     }

@@ -50,8 +50,8 @@ typedef struct {
     /* Columns [first, last): a multiple of `lanes` each. */
     void (*forward)(const layer *, const float *packed, float *own, int64_t first, int64_t last);
     void (*backward)(const layer *, const float *packed, float *own, int64_t first, int64_t last);
-    /* to[k - first] += of a thread's sums those of a gate's unit and of row k, [first, last), of what enters a step: state,
-     * input, and a row of ones for the biases. */
+    /* to[k - first] += of a thread's sums those of a gate's unit and of row k, [first, last), of what enters a step:
+     * state, input, and a row of ones for the biases. */
     void (*add_sums)(const layer *, const float *own, int gate, int64_t unit, int64_t first, int64_t last, float *to);
 } code;
 
