@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import dataclass
+from functools import cache
 
 import psutil
 
@@ -33,15 +34,23 @@ class Process:
 
 def this_process() -> Process:
     """The process that asks."""
-    return Process(socket.gethostname(), os.getpid(), round(psutil.Process().create_time(), 2))
+    return Process(socket.gethostname(), os.getpid(), _started(os.getpid()))
 
 
 def is_dead(process: Process) -> bool:
     """True only where it is certain: same host, and no live process with that id and start time."""
     if process.host != socket.gethostname():
         return False
+    if process.pid == os.getpid():
+        return abs(_started(process.pid) - process.started) > 1
     try:
         other = psutil.Process(process.pid)
         return other.status() == psutil.STATUS_ZOMBIE or abs(other.create_time() - process.started) > 1
     except psutil.NoSuchProcess:
         return True
+
+
+@cache
+def _started(pid: int) -> float:
+    """When a living process began. It takes reading files, and lanes ask about their own all the time."""
+    return round(psutil.Process(pid).create_time(), 2)

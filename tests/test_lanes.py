@@ -253,14 +253,38 @@ def test_a_lane_that_diverges_within_the_epoch_is_masked_from_there() -> None:
 
 
 def test_a_checkpoint_of_one_is_resumed_by_the_other(tmp_path: Path) -> None:
-    whole = run(*(lambda one: (one, one.train_epoch))(trainer()), None, None)
+    whole = run(trainer(), None, None)
     lane, path = trainer(), tmp_path / "checkpoint.safetensors"
     train_together([lane, trainer(replace(MODEL, hidden_size=8))], epochs=2)
     lane.save(path)
-    resumed = trainer()
-    result = run(resumed, resumed.train_epoch, path, None)
+    result = run(trainer(), path, None)
     assert len(result.history) == len(whole.history)
     assert result.best_loss == pytest.approx(whole.best_loss, rel=1e-3)
+
+
+def test_lanes_are_taken_over_to_the_bit() -> None:
+    """By fewer places, of a larger network; who is not among those to be taken over has no place there."""
+    staying, moving = ([trainer(training=replace(TRAINING, seed=seed)) for seed in range(3)] for _ in "12")
+    train_together(staying)
+    other = Lanes(moving, *moving[0].batches)
+    for one, losses in zip(moving, other.train_epoch(moving), strict=True):
+        one.record(*losses)
+    larger = trainer(replace(MODEL, hidden_size=9))
+    lanes = Lanes([*moving[1:], larger], *larger.batches)
+    lanes.take_over(other, moving[1:])
+    for one in moving:
+        lanes.put_back(one)
+    assert [difference(one, two) == 0 for one, two in zip(staying, moving, strict=True)] == [
+        False,
+        True,
+        True,
+    ]
+    for one, two in zip(staying[1:], moving[1:], strict=True):
+        assert one.progress.best.keys() == two.progress.best.keys()
+        assert all(
+            torch.equal(one.progress.best[name], two.progress.best[name]) for name in one.progress.best
+        )
+        assert all(torch.equal(a[1], b[1]) for a, b in zip(moved(one), moved(two), strict=True))
 
 
 def test_buckets_part_what_cannot_share_a_launch() -> None:

@@ -17,9 +17,9 @@ from test_lanes import CPU, MODEL, TRAINING, data
 
 from lstm.models.forecaster import ForecasterConfig
 from lstm.training.checkpoint import EpochLoss
-from lstm.training.fit import Fit, Interrupted, fit
+from lstm.training.fit import Fit, Interrupted, fit, run
 from lstm.training.lanes import Lanes
-from lstm.training.pool import LanePool, LaunchFailed, _Group
+from lstm.training.pool import _LEAST_PLACES, LanePool, LaunchFailed, _Seat, _Team
 from lstm.training.recipe import TrainingConfig
 from lstm.training.trainer import Trainer, TrainingDiverged
 
@@ -35,14 +35,14 @@ class Counted(LanePool):
         super().__init__()
         self.launches: list[list[int]] = []
 
-    def _launch(self, group: Any, trainers: Sequence[Trainer]) -> Any:
+    def _launch(self, team: Any, trainers: Sequence[Trainer]) -> Any:
         self.launches.append(sorted(trainer.training.seed for trainer in trainers))
-        return super()._launch(group, trainers)
+        return super()._launch(team, trainers)
 
     def wait_for(self, count: int) -> None:
         """Until so many trainings have a seat; for whoever must not run ahead."""
         deadline = time.monotonic() + 60
-        while sum(len(group.seats) for group in list(self._groups.values())) < count:
+        while sum(len(team.seats) for team in list(self._teams.values())) < count:
             assert time.monotonic() < deadline
             time.sleep(0.005)
 
@@ -83,7 +83,7 @@ def test_each_thread_gets_its_solo_result_and_is_told_in_its_own_thread() -> Non
 
         return train(pool, training, model, told)
 
-    with ThreadPoolExecutor(4) as executor:
+    with pool, ThreadPoolExecutor(4) as executor:
         results = list(executor.map(one, SEEDS, models))
     assert all(close(result, alone(*each)) for result, *each in zip(results, SEEDS, models, strict=True))
     for seed in range(4):
@@ -94,7 +94,7 @@ def test_each_thread_gets_its_solo_result_and_is_told_in_its_own_thread() -> Non
     assert [0, 1, 2] in pool.launches
     assert [3] in pool.launches
     assert all(3 not in seeds for seeds in pool.launches if len(seeds) > 1)
-    assert pool._groups == {}
+    assert pool._teams == {}
 
 
 def test_the_place_of_one_who_leaves_is_filled_between_two_epochs() -> None:
@@ -117,7 +117,7 @@ def test_the_place_of_one_who_leaves_is_filled_between_two_epochs() -> None:
         if epoch == 1:
             pool.wait_for(2)
 
-    with ThreadPoolExecutor(2) as executor:
+    with pool, ThreadPoolExecutor(2) as executor:
         newcomer = executor.submit(first)
         stayer = executor.submit(train, pool, SEEDS[1], MODEL, second)
         assert close(stayer.result(60), alone(SEEDS[1]))
@@ -133,7 +133,7 @@ def test_one_that_diverges_ends_alone() -> None:
         if epoch == 1 and pool.launches == [[0]]:
             pool.wait_for(2)
 
-    with ThreadPoolExecutor(2) as executor:
+    with pool, ThreadPoolExecutor(2) as executor:
         fine = executor.submit(train, pool, SEEDS[0], MODEL, gather)
         lost = executor.submit(train, pool, wild)
         with pytest.raises(TrainingDiverged):
@@ -143,26 +143,26 @@ def test_one_that_diverges_ends_alone() -> None:
 
 def test_an_epoch_that_cannot_be_trained_is_said_to_all_who_took_part() -> None:
     class Broken(Counted):
-        def _launch(self, group: Any, trainers: Sequence[Trainer]) -> Any:
+        def _launch(self, team: Any, trainers: Sequence[Trainer]) -> Any:
             if len(trainers) == 2:
-                # As a device that is out of memory would: torch refuses a product of these shapes.
-                trainers[0].levels_Q = trainers[0].levels_Q[:2]
-            return super()._launch(group, trainers)
+                # As a device that is out of memory would: windows that do not go together are refused.
+                trainers[0].plan = lambda: replace(trainers[1].plan(), order=np.arange(3))
+            return super()._launch(team, trainers)
 
     pool = Broken()
 
     def gather(epoch: int, losses: EpochLoss) -> None:
         pool.wait_for(2)
 
-    with ThreadPoolExecutor(2) as executor:
+    with pool, ThreadPoolExecutor(2) as executor:
         both = [executor.submit(train, pool, training, MODEL, gather) for training in SEEDS[:2]]
         for each in both:
             with pytest.raises(
-                LaunchFailed, match=r"2 lanes could not be trained: RuntimeError: .* smaller NIGHT"
+                LaunchFailed, match=r"2 lanes could not be trained: ValueError: .* smaller NIGHT"
             ):
                 each.result(60)
-    assert pool._groups == {}
-    assert close(train(pool, SEEDS[2]), alone(SEEDS[2]))
+        assert close(train(pool, SEEDS[2]), alone(SEEDS[2]))
+    assert pool._teams == {}
 
 
 def test_it_resumes_what_a_solo_training_began(tmp_path: Path) -> None:
@@ -178,7 +178,8 @@ def test_it_resumes_what_a_solo_training_began(tmp_path: Path) -> None:
     with pytest.raises(Stop):
         fit(MODEL, TRAINING, panel, windows, validation, device=CPU, checkpoint=path, on_epoch=stop)
     told: list[int] = []
-    result = train(Counted(), TRAINING, on_epoch=lambda epoch, _: told.append(epoch), checkpoint=path)
+    with LanePool() as pool:
+        result = train(pool, TRAINING, on_epoch=lambda epoch, _: told.append(epoch), checkpoint=path)
     assert told == [1, 2, 3, 4]
     assert close(result, alone(TRAINING))
 
@@ -208,18 +209,70 @@ def test_a_solo_training_goes_on_where_one_in_lanes_was_interrupted(tmp_path: Pa
         assert first.progress.history[-1] == seen
 
 
-def test_lanes_are_seldom_made_anew_while_trainings_join() -> None:
+@pytest.mark.parametrize(("least", "made"), [(1, 6), (8, 1)])
+def test_lanes_are_seldom_made_anew_while_trainings_join(least: int, made: int, monkeypatch: Any) -> None:
+    monkeypatch.setitem(_LEAST_PLACES, "cpu", least)
     panel, windows, validation = data()
     trainers = [Trainer(MODEL, each, panel, windows, validation, CPU, None) for each in SEEDS * 2]
+    team, seen = _Team(*trainers[0].batches), []
+    for count in range(1, 9):
+        for trainer, losses in zip(trainers, team.train_epoch(trainers[:count]), strict=False):
+            trainer.record(*losses)
+        seen.append(team.lanes)
+    assert len({id(lanes) for lanes in seen}) == made
+
+
+def test_the_team_goes_first_whose_trainings_have_waited_longest_in_sum() -> None:
+    panel, windows, validation = data()
+    pool = LanePool()
+
+    def team(*since: float) -> _Team:
+        seats = [_Seat(pool, MODEL, TRAINING, panel, windows, validation, CPU, None) for _ in since]
+        for seat, moment in zip(seats, since, strict=True):
+            seat.since = time.monotonic() - moment
+        return _Team(None, None, seats=seats)  # type: ignore[arg-type]
+
+    pool._teams = {"three": team(10, 10, 10), "one": team(25), "not ready": team(100, 100, -np.inf)}
+    assert pool._next() is pool._teams["three"]
+    pool._teams["one"].seats[0].since -= 10
+    assert pool._next() is pool._teams["one"]
+    pool._teams.pop("one")
+    pool._teams.pop("three")
+    assert pool._next() is None
+
+
+def test_a_lane_that_ends_costs_no_optimizer() -> None:
+    """Which would bring its weights to the device one by one."""
+    panel, windows, validation = data()
     with LanePool() as pool:
-        group = _Group(*trainers[0].batches)
-        made = []
-        for count in range(1, 9):
-            for trainer, losses in zip(trainers[:count], pool._train(group, trainers[:count]), strict=True):
-                trainer.record(*losses)
-                trainer.progress.history.clear()
-            made.append(group.lanes)
-    assert len({id(lanes) for lanes in made}) == 4
+        seat = _Seat(pool, MODEL, TRAINING, panel, windows, validation, CPU, 1)
+        assert close(run(seat, None, None), fit(MODEL, TRAINING, *data(), device=CPU, epochs=1))
+    assert "optimizer" not in vars(seat)
+
+
+def test_a_pool_trains_inside_its_block_only() -> None:
+    with pytest.raises(LaunchFailed, match="inside its `with` block only"):
+        train(LanePool(), TRAINING)
+
+
+def test_a_pool_that_ends_tells_those_who_wait() -> None:
+    """One thread has trained an epoch and reports; the other waits for it when the block ends."""
+    pool, ends = Counted(), threading.Event()
+
+    def hold(epoch: int, losses: EpochLoss) -> None:
+        pool.wait_for(2)
+        ends.wait(60)
+
+    with ThreadPoolExecutor(2) as executor:
+        with pool:
+            holder = executor.submit(train, pool, SEEDS[0], MODEL, hold)
+            waiter = executor.submit(train, pool, SEEDS[1])
+            pool.wait_for(2)
+        with pytest.raises(LaunchFailed, match="ended before the epoch"):
+            waiter.result(60)
+        ends.set()
+        with pytest.raises(LaunchFailed):
+            holder.result(60)
 
 
 def test_a_pool_ends_its_thread() -> None:
@@ -248,7 +301,7 @@ def test_threads_share_a_cuda_device() -> None:
     def one(training: TrainingConfig, method: Callable[..., Fit]) -> Fit:
         return method(MODEL, training, panel, windows, validation, device=cuda)
 
-    with ThreadPoolExecutor(4) as executor:
+    with pool, ThreadPoolExecutor(4) as executor:
         together = list(executor.map(lambda training: one(training, pool.train), trainings))
     for training, result in zip(trainings, together, strict=True):
         expected = one(training, fit)

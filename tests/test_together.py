@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState, create_trial
+from sqlalchemy import event
 from studies import BY_HAND
 
 from lstm.search import storage as storages
@@ -228,6 +229,21 @@ def test_a_flush_that_fails_loses_nothing(lite, monkeypatch):
         lock.close()
         own.flush()
         assert stored(lite, number)[0].intermediate_values == {1: 0.5}
+
+
+def test_what_a_study_says_of_itself_is_read_once(lite):
+    with together(lite, pause=0.0) as (own, number):
+        statements = []
+        event.listen(own._backend.engine, "before_cursor_execute", lambda *seen: statements.append(seen[2]))
+        own._backend.set_study_user_attr(number, "seed", 3)
+        statements.clear()
+        study = optuna.load_study(study_name=own.get_study_name_from_id(number), storage=own)
+        assert study.user_attrs["seed"] == 3
+        assert statements
+        statements.clear()
+        again = optuna.load_study(study_name=study.study_name, storage=own)
+        assert (again._study_id, again.user_attrs) == (number, study.user_attrs)
+        assert statements == []
 
 
 def test_a_flush_is_due_once_a_pause(lite):

@@ -67,8 +67,15 @@ class SearchTask:
         return scaler.scale(self.panel, self.data_set.retrain.horizon)
 
     def windows(self, span: Span, lookback: int) -> Windows:
-        """The windows of a span for one lookback."""
-        return windows(self.panel, span, lookback, self.data_set.retrain.horizon)
+        """The windows of a span for one lookback, found once."""
+        if (span, lookback) not in self._windows:
+            found = windows(self.panel, span, lookback, self.data_set.retrain.horizon)
+            self._windows[span, lookback] = found
+        return self._windows[span, lookback]
+
+    @cached_property
+    def _windows(self) -> dict[tuple[Span, int], Windows]:
+        return {}
 
     @cached_property
     def validation_origins(self) -> Integers:

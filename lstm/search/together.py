@@ -61,6 +61,8 @@ class TogetherStorage(_CachedStorage):
         self._own: set[int] = set()  # trials that run in this process
         self._unsigned: set[int] = set()  # those of which nothing has been written
         self._rows: dict[_Table, dict[tuple[int, Any], dict[str, Any]]] = {}
+        self._study_ids: dict[str, int] = {}
+        self._study_attrs: dict[int, dict[str, Any]] = {}
         self._read_at = self._looked_at = self._flushed_at = -math.inf
 
     def flush(self) -> None:
@@ -92,6 +94,20 @@ class TogetherStorage(_CachedStorage):
         """`flush`, if the last time is a pause ago."""
         if time.monotonic() - self._flushed_at >= self._pause:
             self.flush()
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        """As the base class, read once."""
+        with self._lock:
+            if study_name not in self._study_ids:
+                self._study_ids[study_name] = super().get_study_id_from_name(study_name)
+            return self._study_ids[study_name]
+
+    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
+        """As the base class, read once: a study has them before anybody works on it."""
+        with self._lock:
+            if study_id not in self._study_attrs:
+                self._study_attrs[study_id] = super().get_study_user_attrs(study_id)
+            return self._study_attrs[study_id]
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         """As the base class; a trial without a template runs here."""

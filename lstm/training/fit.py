@@ -78,22 +78,13 @@ def fit(
         ValueError: no training or validation windows.
     """
     trainer = Trainer(config, training, panel, train, validation, device, epochs)
-    return run(trainer, trainer.train_epoch, checkpoint, on_epoch)
+    return run(trainer, checkpoint, on_epoch)
 
 
-def run(
-    trainer: Trainer,
-    train_epoch: Callable[[], None],
-    checkpoint: Path | None,
-    on_epoch: OnEpoch | None,
-    bring_back: Callable[[], None] = lambda: None,
-    pause: float = 0.0,
-) -> Fit:
-    """The loop of `fit`, whoever trains the epochs.
+def run(trainer: Trainer, checkpoint: Path | None, on_epoch: OnEpoch | None, pause: float = 0.0) -> Fit:
+    """The loop of `fit`.
 
     Args:
-        train_epoch: trains the trainer's next one.
-        bring_back: brings what was trained to the trainer, where it is somewhere else meanwhile.
         pause: seconds of training between two checkpoints, and before the first; one is due in any case
             where `on_epoch` interrupts the training, by `Interrupted` or what is no Exception.
     """
@@ -110,33 +101,26 @@ def run(
         trainer.pretrain()
     saved = time.monotonic()
     while not trainer.is_over:
-        train_epoch()
-        is_due = checkpoint is not None and time.monotonic() - saved >= pause
-        if is_due:
-            _save(trainer, checkpoint, bring_back)
+        trainer.train_epoch()
+        is_due = time.monotonic() - saved >= pause
+        if checkpoint is not None and is_due:
+            trainer.save(checkpoint)
             saved = time.monotonic()
         if on_epoch is not None:
             try:
                 on_epoch(len(history), history[-1])
             except BaseException as error:
                 will_go_on = isinstance(error, Interrupted) or not isinstance(error, Exception)
-                if will_go_on and not is_due:
-                    _save_or_say(trainer, checkpoint, bring_back)
+                if checkpoint is not None and will_go_on and not is_due:
+                    _save_or_say(trainer, checkpoint)
                 raise
-    bring_back()
     progress = trainer.progress
-    return Fit(progress.best, tuple(history), progress.best_epoch, progress.best_loss)
+    return Fit(trainer.best(), tuple(history), progress.best_epoch, progress.best_loss)
 
 
-def _save_or_say(trainer: Trainer, checkpoint: Path | None, bring_back: Callable[[], None]) -> None:
-    """As `_save`; what goes wrong must not take the place of the interruption."""
+def _save_or_say(trainer: Trainer, checkpoint: Path) -> None:
+    """A checkpoint; what goes wrong must not take the place of the interruption."""
     try:
-        _save(trainer, checkpoint, bring_back)
+        trainer.save(checkpoint)
     except Exception as error:  # noqa: BLE001 - said; the interruption goes on
         logger.warning("checkpoint %s could not be written: %s; the training starts over", checkpoint, error)
-
-
-def _save(trainer: Trainer, checkpoint: Path | None, bring_back: Callable[[], None]) -> None:
-    if checkpoint is not None:
-        bring_back()
-        trainer.save(checkpoint)

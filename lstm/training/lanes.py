@@ -59,23 +59,26 @@ class Lanes:
 
     Each training follows `Trainer.train_epoch`: the same windows, masks, rates and AdamW steps, up to
     rounding. It takes a place with the first epoch that it is trained for here, and its weights stay there
-    until it gives the place up, or `put_back` brings them to its trainer.
+    until it gives the place up; its trainer gets them by `put_back` only.
 
     Args:
-        trainers: at least one, all of one `bucket`: there are places for as many, to the next power of two,
-            and the network is as large as their largest.
-        train, validation: its windows.
+        trainers: at least one, all of one `bucket`: there are places for as many, to the next power of two
+            or three times one, and the network is as large as their largest.
+        train, validation: its windows, on the device.
+        least: places at least.
 
     Attributes:
         weights_PN, average_PN, first_PN, second_PN, best_PN: every place's parameters, their moving average,
             AdamW's moments, and the best average; matrices before vectors.
     """
 
-    def __init__(self, trainers: Sequence[Trainer], train: Batches, validation: Batches | None) -> None:
-        places = 1 << (len(trainers) - 1).bit_length()
+    def __init__(
+        self, trainers: Sequence[Trainer], train: Batches, validation: Batches | None, least: int = 1
+    ) -> None:
+        places, self._least = max(least, _rounded(len(trainers))), least
         self._places: list[Trainer | None] = [None] * places
-        self._device = trainers[0].device
-        self._levels_Q, self._loss = trainers[0].levels_Q, trainers[0].training.loss
+        self._device, self._loss = train.device, trainers[0].training.loss
+        self._levels_Q = torch.tensor(trainers[0].config.quantiles, device=self._device)
         self._batch_size = trainers[0].training.batch_size
         # Memory of its own: a graph reads where it read when it was captured.
         self._train, self._validation = train.apart(), None if validation is None else validation.apart()
@@ -91,7 +94,7 @@ class Lanes:
         }
         self._gradient_PN = torch.empty_like(self.weights_PN)
         self._buffers = {
-            name: torch.stack([trainers[0].model.get_buffer(name)] * places)
+            name: torch.stack([trainers[0].model.get_buffer(name)] * places).to(self._device)
             for name, _ in self._network.named_buffers()
         }
         self._indices: dict[int, Tensor] = {}
@@ -101,9 +104,9 @@ class Lanes:
         self._step, self._look = Repeated(), Repeated()
 
     def suit(self, trainers: Sequence[Trainer]) -> bool:
-        """Whether these can train here, and fill at least half of the places."""
-        largest = self._network.config
-        return len(trainers) <= len(self._places) <= 2 * len(trainers) and all(
+        """Whether these can train here, and fill at least half of the places, or there are but few."""
+        largest, places = self._network.config, len(self._places)
+        return len(trainers) <= places <= max(self._least, 2 * len(trainers)) and all(
             trainer.config.hidden_size <= largest.hidden_size
             and (largest.dropout > 0 or trainer.config.dropout == 0)
             for trainer in trainers
@@ -136,23 +139,38 @@ class Lanes:
         return [losses[self._places.index(trainer)] for trainer in trainers]
 
     @torch.no_grad()
+    def take_over(self, other: Lanes, trainers: Sequence[Trainer]) -> None:
+        """Give places to those of these who have one in other lanes, as they are there."""
+        for place, trainer in enumerate(other._places):
+            if trainer is not None and trainer in trainers:
+                own_5O = other._state[:, place, other._index(trainer)]
+                self._take(trainer, own_5O, {name: buffer[place] for name, buffer in other._buffers.items()})
+
+    @torch.no_grad()
+    def bring_best(self, trainer: Trainer) -> None:
+        """Bring a trainer its best average, if it has a place here. Its epochs are recorded."""
+        if trainer in self._places and trainer.progress.best_epoch:
+            best_O = self.best_PN[self._places.index(trainer), self._index(trainer)].cpu()
+            state = trainer.average.state_dict()
+            parts = _split(best_O, [state[name] for name in self._shapes])
+            best = dict(zip(self._shapes, parts, strict=True))
+            trainer.progress.best = {name: best[name].clone() for name in state}
+
+    @torch.no_grad()
     def put_back(self, trainer: Trainer) -> None:
         """Bring a trainer to where it would be had it trained its epochs alone, if it has a place here.
 
         Its epochs are recorded.
         """
-        if trainer not in self._places:
-            return
-        *flat_4O, best_O = self._state[:, self._places.index(trainer), self._index(trainer)]
-        stacks = self._stacks(trainer)
-        for flat_O, own in zip(flat_4O, stacks, strict=True):
-            torch._foreach_copy_(own, _split(flat_O, own))
-        for parameter in trainer.model.parameters():
-            trainer.optimizer.state[parameter]["step"].fill_(trainer.first_step)
-        if trainer.progress.best_epoch:
-            best = dict(zip(self._shapes, _split(best_O.cpu(), stacks[1]), strict=True))
-            state = trainer.average.state_dict()
-            trainer.progress.best = {name: best.get(name, state[name]).cpu().clone() for name in state}
+        if trainer in self._places:
+            own_5O = self._state[:, self._places.index(trainer), self._index(trainer)]
+            # First the moments: with its optimizer a trainer comes to the device.
+            moments = self._moments(trainer)
+            for flat_O, own in zip(own_5O, [*self._weights(trainer), *moments], strict=False):
+                torch._foreach_copy_(own, _split(flat_O, own))
+            for parameter in trainer.model.parameters():
+                trainer.optimizer.state[parameter]["step"].fill_(trainer.first_step)
+            self.bring_best(trainer)
 
     @torch.no_grad()
     def _seat(self, trainers: Sequence[Trainer]) -> None:
@@ -160,31 +178,38 @@ class Lanes:
         self._places = [trainer if trainer in trainers else None for trainer in self._places]
         for trainer in trainers:
             if trainer not in self._places:
-                place = self._places.index(None)
-                self._places[place] = trainer
-                self._take(trainer, place)
+                stacks = self._weights(trainer)
+                if trainer.progress.history:
+                    stacks += self._moments(trainer)
+                if best := trainer.progress.best:
+                    stacks.append([best[name].to(stacks[0][0].device) for name in self._shapes])
+                own = torch.stack([torch.cat([tensor.flatten() for tensor in stack]) for stack in stacks])
+                self._take(trainer, own, {name: trainer.model.get_buffer(name) for name in self._buffers})
 
-    def _take(self, trainer: Trainer, place: int) -> None:
-        """A training's parameters, and what makes its masks, to its place; what was there is gone."""
-        stacks = self._stacks(trainer)
-        if best := trainer.progress.best:
-            stacks.append([best[name].to(self._device) for name in self._shapes])
-        own = torch.stack([torch.cat([tensor.reshape(-1) for tensor in tensors]) for tensors in stacks])
+    def _take(self, trainer: Trainer, own: Tensor, buffers: Named) -> None:
+        """Put a trainer's parameters, and what makes its masks, in a free place; what was there is gone.
+
+        Args:
+            own: (at most 5, O) in the order of the state; what is missing is 0.
+        """
+        place = self._places.index(None)
+        self._places[place] = trainer
         self._state[:, place] = 0
-        self._state[: len(own), place, self._index(trainer)] = own
+        self._state[: len(own), place, self._index(trainer)] = own.to(self._device)
         for name, buffer in self._buffers.items():
-            buffer[place] = trainer.model.get_buffer(name)
+            buffer[place] = buffers[name]
 
-    def _stacks(self, trainer: Trainer) -> list[list[Tensor]]:
-        """A trainer's own parameters, their average and AdamW's moments, in the order of the stack."""
-        parameters = [trainer.model.get_parameter(name).detach() for name in self._shapes]
-        states = [_state(trainer.optimizer, trainer.model.get_parameter(name)) for name in self._shapes]
+    def _weights(self, trainer: Trainer) -> list[list[Tensor]]:
+        """A trainer's own parameters and their average, in the order of the stack."""
         return [
-            parameters,
-            [trainer.average.get_parameter(name).detach() for name in self._shapes],
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
+            [network.get_parameter(name).detach() for name in self._shapes]
+            for network in (trainer.model, trainer.average)
         ]
+
+    def _moments(self, trainer: Trainer) -> list[list[Tensor]]:
+        """AdamW's moments of a trainer's parameters, in the order of the stack."""
+        states = [_state(trainer.optimizer, trainer.model.get_parameter(name)) for name in self._shapes]
+        return [[state[moment] for state in states] for moment in ("exp_avg", "exp_avg_sq")]
 
     def _index(self, trainer: Trainer) -> Tensor:
         """(O,) where a trainer's own parameters lie among the padded ones."""
@@ -304,6 +329,12 @@ class Lanes:
         """Note the averages that are the best of their trainings."""
         is_better_P = send(np.array(is_better), self._device)
         torch.where(is_better_P[:, None], self.average_PN, self.best_PN, out=self.best_PN)
+
+
+def _rounded(count: int) -> int:
+    """The least number from this on that is a power of two, or three times one."""
+    power = 1 << (count - 1).bit_length()
+    return power * 3 // 4 if power >= 4 and count <= power * 3 // 4 else power
 
 
 def _split(flat_O: Tensor, like: Sequence[Tensor]) -> list[Tensor]:

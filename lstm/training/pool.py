@@ -6,15 +6,17 @@ Trainings join and leave between epochs, as requests do on a server with continu
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import torch
+from torch import Tensor
 
 from data.errors import NightcastError
 from lstm.models.forecaster import ForecasterConfig
@@ -29,57 +31,135 @@ from lstm.windows import Windows
 CHECKPOINT_SECONDS = 10.0
 """Between two checkpoints of a lane: its epochs take far less time than writing all of it would."""
 
+# Making lanes anew costs a GPU as much as 40 empty places do for an epoch.
+_LEAST_PLACES = {"cuda": 8}
+
 
 class LaunchFailed(NightcastError):
     """An epoch of several lanes that could not be trained."""
 
 
+_Outcome = tuple[float, float | None] | LaunchFailed
+
+
+class _Seat(Trainer):
+    """A training whose epochs a pool trains.
+
+    Attributes:
+        told: notified when its epoch is over.
+        team: its own, from its first epoch on.
+        since: when it began to wait for an epoch; infinite while it does not.
+        outcome: its newest epoch's losses, or why there are none.
+    """
+
+    def __init__(self, pool: LanePool, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.told = threading.Condition(pool.lock)
+        self.team: _Team | None = None
+        self.since = math.inf
+        self.outcome: _Outcome | None = None
+        self._pool = pool
+
+    @property
+    def is_waiting(self) -> bool:
+        """True from the wish for an epoch to its end."""
+        return self.since < math.inf
+
+    def train_epoch(self) -> None:
+        """As the base class, together with its team.
+
+        Raises:
+            LaunchFailed: the epoch could not be trained.
+            TrainingDiverged: a loss is not finite.
+        """
+        outcome = self._pool.epoch(self)
+        if isinstance(outcome, LaunchFailed):
+            raise LaunchFailed(str(outcome)) from outcome.__cause__
+        self.record(*outcome)
+
+    def tell(self, outcome: _Outcome) -> None:
+        """Its epoch is over. The caller holds the pool's lock."""
+        self.since, self.outcome = math.inf, outcome
+        self.told.notify()
+
+    # It does not wait for an epoch while it does what follows, so its team has no launch meanwhile.
+
+    def best(self) -> dict[str, Tensor]:
+        """As the base class."""
+        if self.team is not None and self.team.lanes is not None:
+            self.team.lanes.bring_best(self)
+        return super().best()
+
+    def save(self, path: Path) -> None:
+        """As the base class."""
+        if self.team is not None and self.team.lanes is not None:
+            self.team.lanes.put_back(self)
+        super().save(path)
+
+
 @dataclass(eq=False)
-class _Seat:
-    """A training in the pool, from its first epoch on; `outcome` is None while it waits for an epoch."""
-
-    trainer: Trainer
-    outcome: tuple[float, float | None] | LaunchFailed | None = None
-
-
-@dataclass(eq=False)
-class _Group:
-    """The seats of one bucket, and their data on the device."""
+class _Team:
+    """The trainings of one bucket, and their data on the device."""
 
     train: Batches
     validation: Batches | None
     lanes: Lanes | None = None
     seats: list[_Seat] = field(default_factory=list)
-    is_running: bool = False
 
     @property
     def is_ready(self) -> bool:
         """True if every seat waits for its next epoch."""
-        return not self.is_running and all(seat.outcome is None for seat in self.seats)
+        return all(seat.is_waiting for seat in self.seats)
+
+    def waited(self, now: float) -> float:
+        """Seconds for which its seats have waited, in sum."""
+        return sum(now - seat.since for seat in self.seats)
+
+    def train_epoch(self, trainers: Sequence[Trainer]) -> list[tuple[float, float | None]]:
+        """An epoch in the team's lanes, or in new ones where they do not suit these any more."""
+        if self.lanes is None or not self.lanes.suit(trainers):
+            self.lanes = self._renewed(trainers)
+        return self.lanes.train_epoch(trainers)
+
+    def _renewed(self, trainers: Sequence[Trainer]) -> Lanes:
+        lanes = Lanes(trainers, self.train, self.validation, _LEAST_PLACES.get(self.train.device.type, 1))
+        if self.lanes is not None:
+            lanes.take_over(self.lanes, trainers)
+        return lanes
 
 
 class LanePool:
     """Trains what threads bring, each thread one training at a time.
 
-    Of the threads that wait for an epoch of one bucket, the first to notice that all do hands it to the
-    pool's own, which alone trains epochs; then each goes on with its own losses. As a context manager the
-    pool ends its thread with the block.
+    The trainings of one bucket are a team. Once all of it wait for their next epoch it is ready for a launch,
+    by the pool's own thread. Of several teams that are ready the one goes first that has waited longest,
+    summed over its trainings: large ones go often, and small ones, whose launches cost nearly as much, have
+    grown until it is their turn. As a context manager the pool ends its thread with the block.
+
+    Attributes:
+        lock: held by whoever looks at teams and seats.
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self.lock = threading.Lock()
+        self._teams: dict[Hashable, _Team] = {}
+        self._is_ready = threading.Condition(self.lock)
+        self._is_over = False
         # A step is captured by the thread that has run it before: CUDA's libraries set themselves up for each
         # thread, which no capture survives.
-        self._device = ThreadPoolExecutor(1, "lanes")
-        self._groups: dict[Hashable, _Group] = {}
+        self._device = threading.Thread(target=self._run, name="lanes", daemon=True)
 
     def __enter__(self) -> Self:
+        self._device.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._device.shutdown(cancel_futures=True)
+        with self.lock:
+            self._is_over = True
+            self._is_ready.notify()
+        self._device.join()
 
     def train(
         self,
@@ -104,46 +184,68 @@ class LanePool:
             TrainingDiverged: the loss is not finite.
             ValueError: no training or validation windows.
         """
-        trainer = Trainer(config, training, panel, train, validation, device, epochs)
-        seat, key = _Seat(trainer), bucket(trainer)
+        seat = _Seat(self, config, training, panel, train, validation, device, epochs)
         try:
-            return run(
-                trainer,
-                lambda: self._train_epoch(seat, key),
-                checkpoint,
-                on_epoch,
-                lambda: self._bring_back(seat, key),
-                CHECKPOINT_SECONDS,
-            )
+            return run(seat, checkpoint, on_epoch, CHECKPOINT_SECONDS)
         finally:
-            self._leave(seat, key)
+            self._leave(seat)
 
-    def _train_epoch(self, seat: _Seat, key: Hashable) -> None:
-        """The seat's next epoch, with all others of its group."""
-        with self._changed:
-            group = self._join(seat, key)
-            seat.outcome = None
-            self._changed.wait_for(lambda: seat.outcome is not None or group.is_ready)
-            if leads := seat.outcome is None:
-                group.is_running, seats = True, list(group.seats)
-        if leads:
-            outcomes = self._launch(group, [each.trainer for each in seats])
-            with self._changed:
-                group.is_running = False
-                for each, outcome in zip(seats, outcomes, strict=True):
-                    each.outcome = outcome
-                self._changed.notify_all()
-        if isinstance(seat.outcome, LaunchFailed):
-            raise LaunchFailed(str(seat.outcome)) from seat.outcome.__cause__
+    def epoch(self, seat: _Seat) -> _Outcome:
+        """A seat's next epoch, with its team's."""
+        key = bucket(seat)
+        with self.lock:
+            if self._is_over or not self._device.is_alive():
+                return LaunchFailed("a pool of lanes trains inside its `with` block only")
+            if seat.team is None:
+                if key not in self._teams:
+                    self._teams[key] = _Team(*seat.batches)
+                seat.team = self._teams[key]
+                seat.team.seats.append(seat)
+            seat.since = time.monotonic()
+            if seat.team.is_ready:
+                self._is_ready.notify()
+            seat.told.wait_for(lambda: not seat.is_waiting)
         assert seat.outcome is not None
-        seat.trainer.record(*seat.outcome)
+        return seat.outcome
 
-    def _launch(
-        self, group: _Group, trainers: Sequence[Trainer]
-    ) -> Sequence[tuple[float, float | None] | LaunchFailed]:
-        """Have an epoch of a group trained; groups take turns on the device."""
+    def _leave(self, seat: _Seat) -> None:
+        """Give the place up; those who waited for this training need not any more."""
+        with self.lock:
+            if seat.team is None:
+                return
+            seat.team.seats.remove(seat)
+            if not seat.team.seats:
+                del self._teams[bucket(seat)]
+            elif seat.team.is_ready:
+                self._is_ready.notify()
+
+    def _run(self) -> None:
+        """One launch after the other, until the pool is over."""
+        with self.lock:
+            while not self._is_over:
+                team = self._next()
+                if team is None:
+                    self._is_ready.wait()
+                    continue
+                seats = list(team.seats)
+                self.lock.release()
+                outcomes = self._launch(team, seats)
+                self.lock.acquire()
+                for seat, outcome in zip(seats, outcomes, strict=True):
+                    seat.tell(outcome)
+            for seat in [seat for team in self._teams.values() for seat in team.seats if seat.is_waiting]:
+                seat.tell(LaunchFailed("the pool of lanes ended before the epoch"))
+
+    def _next(self) -> _Team | None:
+        """The team whose turn it is, if one is ready."""
+        now = time.monotonic()
+        ready = [team for team in self._teams.values() if team.is_ready]
+        return max(ready, key=lambda team: team.waited(now), default=None)
+
+    def _launch(self, team: _Team, trainers: Sequence[Trainer]) -> Sequence[_Outcome]:
+        """An epoch of a team, or for each of it why there is none."""
         try:
-            losses = self._device.submit(self._train, group, trainers).result()
+            return team.train_epoch(trainers)
         except BaseException as error:  # noqa: BLE001 - every seat raises it; none may wait for ever
             failed = LaunchFailed(
                 f"an epoch of {len(trainers)} lanes could not be trained: {type(error).__name__}: {error}. "
@@ -151,43 +253,3 @@ class LanePool:
             )
             failed.__cause__ = error
             return [failed] * len(trainers)
-        return losses
-
-    def _train(self, group: _Group, trainers: Sequence[Trainer]) -> list[tuple[float, float | None]]:
-        """In the group's lanes, or in new ones where they do not suit its trainings any more."""
-        if group.lanes is None or not group.lanes.suit(trainers):
-            if group.lanes is not None:
-                for trainer in trainers:
-                    group.lanes.put_back(trainer)
-            # Before new ones need the memory.
-            group.lanes = None
-            group.lanes = Lanes(trainers, group.train, group.validation)
-        return group.lanes.train_epoch(trainers)
-
-    def _bring_back(self, seat: _Seat, key: Hashable) -> None:
-        """What was trained of a seat, to its trainer."""
-        group = self._groups.get(key)
-        if group is not None:
-            self._device.submit(self._put_back, group, seat.trainer).result()
-
-    def _put_back(self, group: _Group, trainer: Trainer) -> None:
-        if group.lanes is not None:
-            group.lanes.put_back(trainer)
-
-    def _join(self, seat: _Seat, key: Hashable) -> _Group:
-        if key not in self._groups:
-            self._groups[key] = _Group(*seat.trainer.batches)
-        group = self._groups[key]
-        if seat not in group.seats:
-            group.seats.append(seat)
-        return group
-
-    def _leave(self, seat: _Seat, key: Hashable) -> None:
-        """Give the place up; those who waited for this training need not any more."""
-        with self._changed:
-            group = self._groups.get(key)
-            if group is not None and seat in group.seats:
-                group.seats.remove(seat)
-                if not group.seats:
-                    del self._groups[key]
-                self._changed.notify_all()

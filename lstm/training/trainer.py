@@ -59,13 +59,15 @@ class Plan:
 class Trainer:
     """A training that goes epoch by epoch.
 
+    Its networks lie on the CPU until it trains an epoch itself: what trains as a lane is on the device with
+    the others, and a copy of each tensor would wait for whatever runs there.
+
     Args:
         epochs: where it ends at the latest; `training.max_epochs` by default.
 
     Attributes:
         model: the network.
         average: the moving average of its weights, in a network of its own.
-        optimizer: AdamW over `model`.
         progress: how far it is.
 
     Raises:
@@ -90,15 +92,19 @@ class Trainer:
         self.training = training
         self.device = device
         self.last = training.max_epochs if epochs is None else epochs
-        self.model = _initial(config, training.seed).to(device)
+        self.model = _initial(config, training.seed)
         self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
-        self.optimizer = adamw(self.model, training)
-        self.levels_Q = torch.tensor(config.quantiles, device=device)
         self.progress = Progress()
         self._panel = panel
         self._windows = train, validation
         self._step, self._look = Repeated(), Repeated()
-        self._total, self._count = torch.zeros(2, device=device)
+
+    @cached_property
+    def optimizer(self) -> torch.optim.AdamW:
+        """AdamW over `model`, which from then on lies on the device, as `average` does."""
+        self.model.to(self.device)
+        self.average.to(self.device)
+        return adamw(self.model, self.training)
 
     @property
     def is_over(self) -> bool:
@@ -138,10 +144,20 @@ class Trainer:
         train, validation = self._windows
         return self._batches(train), None if validation is None else self._batches(validation)
 
+    @cached_property
+    def _levels(self) -> Tensor:
+        """(Q,) the quantile levels."""
+        return torch.tensor(self.config.quantiles, device=self.device)
+
+    @cached_property
+    def _sums(self) -> Tensor:
+        """(2,) the sum of losses, and of how many."""
+        return torch.zeros(2, device=self.device)
+
     def pretrain(self) -> None:
         """Pre-train the encoder for the epochs that the recipe says, before the first epoch."""
         if self.training.pretrain_epochs:
-            pretrain(self.model, self.training, self.batches[0])
+            pretrain(self.model.to(self.device), self.training, self.batches[0])
             self.average.load_state_dict(self.model.state_dict())
 
     def train_epoch(self) -> None:
@@ -192,6 +208,10 @@ class Trainer:
             self.progress.best_epoch, self.progress.best_loss = epoch, loss
         return is_best
 
+    def best(self) -> dict[str, Tensor]:
+        """The weights to keep, on the CPU."""
+        return self.progress.best
+
     def save(self, path: Path) -> None:
         """Write a checkpoint."""
         save_checkpoint(path, self._identity, self.progress, self._modules, self.optimizer)
@@ -234,19 +254,19 @@ class Trainer:
         plan = self.plan()
         keys_S, rates_S = send(plan.keys, self.device), send(plan.rates, self.device)
         self.model.train()
-        self._total.zero_()
+        self._sums.zero_()
         for number, chosen_B in enumerate(self.batches[0].split(plan.order, self.training.batch_size)):
             self._step(self._train_step, chosen_B, keys_S[number], rates_S[number])
             if plan.first_step + number == 0:
                 self._average(1.0)
-        return float(self._total) / len(plan.order)
+        return float(self._sums[0]) / len(plan.order)
 
     def _train_step(self, chosen_B: Tensor, key: Tensor, rate: Tensor) -> None:
         set_key(self.model, key)
         loss = self._loss(self.model, self.batches[0], chosen_B)
         descend(self.optimizer, loss, rate, self.training.gradient_clip)
         self._average(1 - self.training.average_decay)
-        self._total += loss.detach() * len(chosen_B)
+        self._sums[0] += loss.detach() * len(chosen_B)
 
     @torch.no_grad()
     def _average(self, weight: float) -> None:
@@ -255,23 +275,22 @@ class Trainer:
 
     def _evaluate(self) -> float:
         """Mean loss of the averaged weights."""
-        self._total.zero_()
-        self._count.zero_()
+        self._sums.zero_()
         for chosen_B in self._validation.in_order(4 * self.training.batch_size):
             self._look(self._validate, chosen_B)
-        return float(self._total / self._count)
+        return float(self._sums[0] / self._sums[1])
 
     @torch.no_grad()
     def _validate(self, chosen_B: Tensor) -> None:
         validation = self._validation
         observed = validation.targets(chosen_B)[1].sum()
-        self._total += self._loss(self.average, validation, chosen_B) * observed
-        self._count += observed
+        self._sums[0] += self._loss(self.average, validation, chosen_B) * observed
+        self._sums[1] += observed
 
     def _loss(self, model: nn.Module, batches: Batches, chosen_B: Tensor) -> Tensor:
         with mixed_precision(self.device):
             y_BHQ = model(*batches.inputs(chosen_B))
-        return forecast_loss(self.training.loss, y_BHQ.float(), *batches.targets(chosen_B), self.levels_Q)
+        return forecast_loss(self.training.loss, y_BHQ.float(), *batches.targets(chosen_B), self._levels)
 
 
 def _are_finite(train_loss: float, loss: float | None) -> bool:
