@@ -202,16 +202,14 @@ def _gains_by_mixing(module: nn.RNNBase, x: Tensor) -> bool:
     threads = 1 if torch.compiler.is_compiling() else native.threads()
     if module.mode == "RNN_RELU" or batch < _FEW_MIXED * max(1, threads - 1):
         return False
-    is_training, is_short = torch.is_grad_enabled(), batch * steps < _SHORT
     if batch >= _LEAST_MIXED:
         return True
+    is_training, is_lstm = torch.is_grad_enabled(), module.mode == "LSTM"
     if module.hidden_size <= _SMALL:
-        return is_short and not is_training
-    return (
-        module.hidden_size <= _WIDE
-        or threads == 1
-        or not (module.mode == "LSTM" and is_training and is_short)
-    )
+        # An LSTM's float32 code has more to do.
+        return not is_training and batch * steps < (_MEDIUM if is_lstm else _SHORT)
+    is_short = batch * steps < _SHORT
+    return module.hidden_size <= _WIDE or threads == 1 or not (is_lstm and is_training and is_short)
 
 
 def _is_faster(module: nn.RNNBase, x: Tensor) -> bool:
