@@ -264,27 +264,73 @@ def test_a_checkpoint_of_one_is_resumed_by_the_other(tmp_path: Path) -> None:
 
 def test_lanes_are_taken_over_to_the_bit() -> None:
     """By fewer places, of a larger network; who is not among those to be taken over has no place there."""
-    staying, moving = ([trainer(training=replace(TRAINING, seed=seed)) for seed in range(3)] for _ in "12")
+    dropouts = (0.2, 0.5, 0.1, 0.3, 0.4)
+    staying, moving = (
+        [trainer(replace(MODEL, dropout=p), replace(TRAINING, seed=n)) for n, p in enumerate(dropouts)]
+        for _ in range(2)
+    )
     train_together(staying)
     other = Lanes(moving, *moving[0].batches)
     for one, losses in zip(moving, other.train_epoch(moving), strict=True):
         one.record(*losses)
     larger = trainer(replace(MODEL, hidden_size=9))
-    lanes = Lanes([*moving[1:], larger], *larger.batches)
-    lanes.take_over(other, moving[1:])
+    lanes = Lanes([*moving[3:], larger], *larger.batches)
+    lanes.take_over(other, moving[3:])
+    assert len(lanes.weights_PN) < len(other.weights_PN)
     for one in moving:
         lanes.put_back(one)
-    assert [difference(one, two) == 0 for one, two in zip(staying, moving, strict=True)] == [
-        False,
-        True,
-        True,
-    ]
-    for one, two in zip(staying[1:], moving[1:], strict=True):
-        assert one.progress.best.keys() == two.progress.best.keys()
+    assert [difference(one, two) == 0 for one, two in zip(staying, moving, strict=True)] == [False] * 3 + [
+        True
+    ] * 2
+    for one, two in zip(staying[3:], moving[3:], strict=True):
         assert all(
             torch.equal(one.progress.best[name], two.progress.best[name]) for name in one.progress.best
         )
-        assert all(torch.equal(a[1], b[1]) for a, b in zip(moved(one), moved(two), strict=True))
+        states = [each.optimizer.state_dict()["state"] for each in (one, two)]
+        assert all(
+            torch.equal(states[0][number][part], states[1][number][part])
+            for number in states[0]
+            for part in ("step", "exp_avg", "exp_avg_sq")
+        )
+    # What makes their masks came along.
+    losses = lanes.train_epoch(moving[3:])
+    for one, (loss, _) in zip(staying[3:], losses, strict=True):
+        one.train_epoch()
+        assert one.progress.history[-1].train == pytest.approx(loss, rel=1e-3)
+
+
+META = torch.device("meta")
+"""A device that computes nothing, and refuses to compute with tensors of others."""
+
+
+def on_meta(cell: Any, **changes: Any) -> Trainer:
+    panel, train, validation = data()
+    model = replace(MODEL, cell=cell, hidden_size=16)
+    return Trainer(model, replace(TRAINING, **changes), panel, train, validation, META, None)
+
+
+@pytest.mark.parametrize("pretrained", [0, 1])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn", "transformer"])
+def test_a_training_is_on_its_device_from_its_first_step(cell: Any, pretrained: int) -> None:
+    one = on_meta(cell, pretrain_epochs=pretrained)
+    with pytest.raises(RuntimeError, match=r"item\(\) cannot be called on meta"):
+        one.pretrain() if pretrained else one.train_epoch()
+    assert {parameter.device for parameter in one.model.parameters()} == {META}
+
+
+@pytest.mark.parametrize("cell", ["rnn", "transformer"])
+def test_lanes_are_on_their_device_from_their_first_step(cell: Any) -> None:
+    """Whether a trainer lies there already, or not yet, or was resumed."""
+    trainers = [on_meta(cell) for _ in range(3)]
+    _ = trainers[0].optimizer
+    _ = trainers[1].optimizer
+    trainers[1].record(1.0, 1.0)
+    lanes = Lanes(trainers, *trainers[0].batches)
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+        lanes.train_epoch(trainers)
+    assert {parameter.device for parameter in trainers[2].model.parameters()} == {CPU}
+    more = Lanes([*trainers, *(on_meta(cell) for _ in range(2))], *trainers[0].batches)
+    more.take_over(lanes, trainers)
 
 
 def test_buckets_part_what_cannot_share_a_launch() -> None:

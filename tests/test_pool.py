@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,7 +21,7 @@ from lstm.models.forecaster import ForecasterConfig
 from lstm.training.checkpoint import EpochLoss
 from lstm.training.fit import Fit, Interrupted, fit, run
 from lstm.training.lanes import Lanes
-from lstm.training.pool import _LEAST_PLACES, LanePool, LaunchFailed, _Seat, _Team
+from lstm.training.pool import LanePool, LaunchFailed, _Seat, _Team
 from lstm.training.recipe import TrainingConfig
 from lstm.training.trainer import Trainer, TrainingDiverged
 
@@ -32,7 +34,7 @@ class Counted(LanePool):
     """A pool that remembers the seeds of each launch."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(4)
         self.launches: list[list[int]] = []
 
     def _launch(self, team: Any, trainers: Sequence[Trainer]) -> Any:
@@ -68,7 +70,13 @@ def alone(training: TrainingConfig, model: ForecasterConfig = MODEL) -> Fit:
 def close(one: Fit, two: Fit) -> bool:
     pairs = list(zip(one.history, two.history, strict=True))
     losses = [(a.train, b.train) for a, b in pairs] + [(a.validation, b.validation) for a, b in pairs]
-    return one.best_epoch == two.best_epoch and all(a == pytest.approx(b, rel=1e-3) for a, b in losses)
+    weights = [torch.cat([part.flatten() for part in fitted.state.values()]) for fitted in (one, two)]
+    return (
+        one.best_epoch == two.best_epoch
+        and list(one.state) == list(two.state)
+        and all(a == pytest.approx(b, rel=1e-3) for a, b in losses)
+        and float((weights[0] - weights[1]).norm() / weights[1].norm()) < 1e-3
+    )
 
 
 def test_each_thread_gets_its_solo_result_and_is_told_in_its_own_thread() -> None:
@@ -145,7 +153,7 @@ def test_an_epoch_that_cannot_be_trained_is_said_to_all_who_took_part() -> None:
     class Broken(Counted):
         def _launch(self, team: Any, trainers: Sequence[Trainer]) -> Any:
             if len(trainers) == 2:
-                # As a device that is out of memory would: windows that do not go together are refused.
+                # Orders of different lengths cannot be stacked.
                 trainers[0].plan = lambda: replace(trainers[1].plan(), order=np.arange(3))
             return super()._launch(team, trainers)
 
@@ -178,7 +186,7 @@ def test_it_resumes_what_a_solo_training_began(tmp_path: Path) -> None:
     with pytest.raises(Stop):
         fit(MODEL, TRAINING, panel, windows, validation, device=CPU, checkpoint=path, on_epoch=stop)
     told: list[int] = []
-    with LanePool() as pool:
+    with LanePool(4) as pool:
         result = train(pool, TRAINING, on_epoch=lambda epoch, _: told.append(epoch), checkpoint=path)
     assert told == [1, 2, 3, 4]
     assert close(result, alone(TRAINING))
@@ -192,7 +200,7 @@ def test_a_solo_training_goes_on_where_one_in_lanes_was_interrupted(tmp_path: Pa
             raise Interrupted
 
     path = tmp_path / "checkpoint.safetensors"
-    with LanePool() as pool, pytest.raises(Interrupted):
+    with LanePool(4) as pool, pytest.raises(Interrupted):
         train(pool, TRAINING, on_epoch=stop, checkpoint=path)
     panel, windows, validation = data()
     told: list[tuple[int, EpochLoss]] = []
@@ -210,11 +218,10 @@ def test_a_solo_training_goes_on_where_one_in_lanes_was_interrupted(tmp_path: Pa
 
 
 @pytest.mark.parametrize(("least", "made"), [(1, 6), (8, 1)])
-def test_lanes_are_seldom_made_anew_while_trainings_join(least: int, made: int, monkeypatch: Any) -> None:
-    monkeypatch.setitem(_LEAST_PLACES, "cpu", least)
+def test_lanes_are_seldom_made_anew_while_trainings_join(least: int, made: int) -> None:
     panel, windows, validation = data()
     trainers = [Trainer(MODEL, each, panel, windows, validation, CPU, None) for each in SEEDS * 2]
-    team, seen = _Team(*trainers[0].batches), []
+    team, seen = _Team(*trainers[0].batches, least), []
     for count in range(1, 9):
         for trainer, losses in zip(trainers, team.train_epoch(trainers[:count]), strict=False):
             trainer.record(*losses)
@@ -224,13 +231,13 @@ def test_lanes_are_seldom_made_anew_while_trainings_join(least: int, made: int, 
 
 def test_the_team_goes_first_whose_trainings_have_waited_longest_in_sum() -> None:
     panel, windows, validation = data()
-    pool = LanePool()
+    pool = LanePool(4)
 
     def team(*since: float) -> _Team:
         seats = [_Seat(pool, MODEL, TRAINING, panel, windows, validation, CPU, None) for _ in since]
         for seat, moment in zip(seats, since, strict=True):
             seat.since = time.monotonic() - moment
-        return _Team(None, None, seats=seats)  # type: ignore[arg-type]
+        return _Team(None, None, 1, seats=seats)  # type: ignore[arg-type]
 
     pool._teams = {"three": team(10, 10, 10), "one": team(25), "not ready": team(100, 100, -np.inf)}
     assert pool._next() is pool._teams["three"]
@@ -244,30 +251,82 @@ def test_the_team_goes_first_whose_trainings_have_waited_longest_in_sum() -> Non
 def test_a_lane_that_ends_costs_no_optimizer() -> None:
     """Which would bring its weights to the device one by one."""
     panel, windows, validation = data()
-    with LanePool() as pool:
+    with LanePool(4) as pool:
         seat = _Seat(pool, MODEL, TRAINING, panel, windows, validation, CPU, 1)
         assert close(run(seat, None, None), fit(MODEL, TRAINING, *data(), device=CPU, epochs=1))
     assert "optimizer" not in vars(seat)
 
 
+@pytest.mark.parametrize(("lanes", "least"), [(2, 2), (16, 8)])
+def test_few_lanes_need_no_more_places_than_they_are(lanes: int, least: int, monkeypatch: Any) -> None:
+    monkeypatch.setattr("lstm.training.pool._LEAST_PLACES", {"cpu": 8})
+    seen: list[int] = []
+    with LanePool(lanes) as pool:
+        train(pool, TRAINING, on_epoch=lambda *_: seen.extend(team.least for team in pool._teams.values()))
+    assert set(seen) == {least}
+
+
+def test_what_a_team_holds_goes_with_it() -> None:
+    """A GPU's memory knows nothing of the garbage collector."""
+    held: list[weakref.ref[Lanes]] = []
+
+    def note(epoch: int, losses: EpochLoss) -> None:
+        held.extend(weakref.ref(team.lanes) for team in pool._teams.values() if team.lanes)
+
+    gc.collect()
+    gc.disable()
+    try:
+        with LanePool(4) as pool:
+            train(pool, replace(TRAINING, max_epochs=2), on_epoch=note)
+            # The pool's thread has let go of the launch once it waits for the next one.
+            deadline = time.monotonic() + 60
+            while held[0]() is not None:
+                assert time.monotonic() < deadline
+                time.sleep(0.005)
+    finally:
+        gc.enable()
+
+
+def test_pretrained_and_other_trainings_share_launches() -> None:
+    """One is at once on the device, by its pre-training."""
+    pool, trainings = Counted(), [replace(SEEDS[0], pretrain_epochs=1), SEEDS[1]]
+
+    def gather(epoch: int, losses: EpochLoss) -> None:
+        if epoch == 1:
+            pool.wait_for(2)
+
+    with pool, ThreadPoolExecutor(2) as executor:
+        both = [executor.submit(train, pool, training, MODEL, gather) for training in trainings]
+        assert all(close(one.result(60), alone(each)) for one, each in zip(both, trainings, strict=True))
+    assert [0, 1] in pool.launches
+
+
 def test_a_pool_trains_inside_its_block_only() -> None:
     with pytest.raises(LaunchFailed, match="inside its `with` block only"):
-        train(LanePool(), TRAINING)
+        train(LanePool(4), TRAINING)
 
 
 def test_a_pool_that_ends_tells_those_who_wait() -> None:
     """One thread has trained an epoch and reports; the other waits for it when the block ends."""
-    pool, ends = Counted(), threading.Event()
+    pool, holds, ends = LanePool(4), threading.Event(), threading.Event()
 
     def hold(epoch: int, losses: EpochLoss) -> None:
-        pool.wait_for(2)
+        holds.set()
         ends.wait(60)
+
+    def waits() -> bool:
+        with pool.lock:
+            return [seat.is_waiting for team in pool._teams.values() for seat in team.seats].count(True) == 1
 
     with ThreadPoolExecutor(2) as executor:
         with pool:
             holder = executor.submit(train, pool, SEEDS[0], MODEL, hold)
+            assert holds.wait(60)
             waiter = executor.submit(train, pool, SEEDS[1])
-            pool.wait_for(2)
+            deadline = time.monotonic() + 60
+            while not waits():
+                assert time.monotonic() < deadline
+                time.sleep(0.005)
         with pytest.raises(LaunchFailed, match="ended before the epoch"):
             waiter.result(60)
         ends.set()
@@ -277,7 +336,7 @@ def test_a_pool_that_ends_tells_those_who_wait() -> None:
 
 def test_a_pool_ends_its_thread() -> None:
     before = set(threading.enumerate())
-    with LanePool() as pool:
+    with LanePool(4) as pool:
         train(pool, replace(TRAINING, max_epochs=1))
         assert set(threading.enumerate()) - before
     assert not set(threading.enumerate()) - before
@@ -287,14 +346,14 @@ def test_no_windows_is_an_error() -> None:
     panel, windows, validation = data()
     none = windows.select(np.arange(0))
     with pytest.raises(ValueError, match="no windows"):
-        LanePool().train(MODEL, TRAINING, panel, none, validation, device=CPU)
+        LanePool(4).train(MODEL, TRAINING, panel, none, validation, device=CPU)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_threads_share_a_cuda_device() -> None:
     """Whichever thread comes last asks for a launch, and trainings begin while others' steps are captured."""
-    pool, cuda = LanePool(), torch.device("cuda")
+    pool, cuda = LanePool(4), torch.device("cuda")
     panel, windows, validation = data()
     trainings = [replace(TRAINING, seed=seed, max_epochs=3 + seed % 3) for seed in range(9)]
 

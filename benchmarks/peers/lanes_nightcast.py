@@ -69,7 +69,7 @@ def _repeat(trials: Sequence[Trial], task: dict[str, Any], lanes: int, processes
     threads = ThreadPoolExecutor(lanes)
 
     def repeat() -> None:
-        with LanePool() as pool:
+        with LanePool(lanes) as pool:
             _done(threads, lambda trial: _train(trial, task["device"], pool.train), trials)
 
     return repeat

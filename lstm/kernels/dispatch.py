@@ -206,7 +206,7 @@ def _gains_by_mixing(module: nn.RNNBase, x: Tensor) -> bool:
         return True
     is_training, is_lstm = torch.is_grad_enabled(), module.mode == "LSTM"
     if module.hidden_size <= _SMALL:
-        # An LSTM's float32 code has more to do.
+        # A GRU's mixed code loses its lead sooner, as the steps add up.
         return not is_training and batch * steps < (_MEDIUM if is_lstm else _SHORT)
     is_short = batch * steps < _SHORT
     return module.hidden_size <= _WIDE or threads == 1 or not (is_lstm and is_training and is_short)

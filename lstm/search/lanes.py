@@ -43,14 +43,14 @@ def work_in_lanes(
     prepare_device(task)
     together = partial(TogetherStorage, pause=PAUSE_SECONDS)
     with loaded(task.storage_url, task.study_name, cached=together) as study:
-        team = _Team(task, study, lanes)
+        team = _Lanes(task, study, lanes)
         team.work(observe, should_stop)
     if team.errors:
         raise team.errors[0]
     return team.count
 
 
-class _Team:
+class _Lanes:
     """The lanes of one worker."""
 
     def __init__(self, task: SearchTask, study: optuna.Study, lanes: int) -> None:
@@ -59,7 +59,7 @@ class _Team:
         self.study = study
         self.storage = study._storage
         self.crew = Crew(task, study, lanes)
-        self.pool = LanePool()
+        self.pool = LanePool(lanes)
         self.stop = threading.Event()
         self.ended = threading.Event()
         self.errors: list[BaseException] = []

@@ -67,11 +67,12 @@ class SearchTask:
         return scaler.scale(self.panel, self.data_set.retrain.horizon)
 
     def windows(self, span: Span, lookback: int) -> Windows:
-        """The windows of a span for one lookback, found once."""
-        if (span, lookback) not in self._windows:
+        """The windows of a span for one lookback. Those found once are kept."""
+        found = self._windows.get((span, lookback))
+        if found is None:
             found = windows(self.panel, span, lookback, self.data_set.retrain.horizon)
             self._windows[span, lookback] = found
-        return self._windows[span, lookback]
+        return found
 
     @cached_property
     def _windows(self) -> dict[tuple[Span, int], Windows]:

@@ -58,4 +58,4 @@ def mixed_precision(device: torch.device) -> AbstractContextManager[object]:
 def send(array: NDArray[Any], device: torch.device) -> Tensor:
     """An array on a device. To CUDA it goes through pinned memory, without waiting for it to arrive."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

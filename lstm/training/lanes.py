@@ -14,6 +14,7 @@ N parameters of the padded network, O of a lane's own.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from math import prod
 
@@ -59,11 +60,11 @@ class Lanes:
 
     Each training follows `Trainer.train_epoch`: the same windows, masks, rates and AdamW steps, up to
     rounding. It takes a place with the first epoch that it is trained for here, and its weights stay there
-    until it gives the place up; its trainer gets them by `put_back` only.
+    until it gives the place up; its trainer gets them by `put_back`, or what is to be kept by `bring_best`.
 
     Args:
-        trainers: at least one, all of one `bucket`: there are places for as many, to the next power of two
-            or three times one, and the network is as large as their largest.
+        trainers: at least one, all of one `bucket`: there are places for as many, or the next of 1, 2, 3, 4,
+            6, 8, 12, 16, 24 and so on; and the network is as large as their largest.
         train, validation: its windows, on the device.
         least: places at least.
 
@@ -178,12 +179,13 @@ class Lanes:
         self._places = [trainer if trainer in trainers else None for trainer in self._places]
         for trainer in trainers:
             if trainer not in self._places:
-                stacks = self._weights(trainer)
-                if trainer.progress.history:
-                    stacks += self._moments(trainer)
+                # First the moments: with its optimizer a trainer comes to the device.
+                moments = self._moments(trainer) if trainer.progress.history else []
+                stacks = [*self._weights(trainer), *moments]
                 if best := trainer.progress.best:
-                    stacks.append([best[name].to(stacks[0][0].device) for name in self._shapes])
-                own = torch.stack([torch.cat([tensor.flatten() for tensor in stack]) for stack in stacks])
+                    stacks.append([best[name] for name in self._shapes])
+                rows = [torch.cat([tensor.flatten() for tensor in stack]) for stack in stacks]
+                own = torch.stack([row.to(self._device) for row in rows])
                 self._take(trainer, own, {name: trainer.model.get_buffer(name) for name in self._buffers})
 
     def _take(self, trainer: Trainer, own: Tensor, buffers: Named) -> None:
@@ -195,9 +197,9 @@ class Lanes:
         place = self._places.index(None)
         self._places[place] = trainer
         self._state[:, place] = 0
-        self._state[: len(own), place, self._index(trainer)] = own.to(self._device)
+        self._state[: len(own), place, self._index(trainer)] = own
         for name, buffer in self._buffers.items():
-            buffer[place] = buffers[name]
+            buffer[place].copy_(buffers[name])
 
     def _weights(self, trainer: Trainer) -> list[list[Tensor]]:
         """A trainer's own parameters and their average, in the order of the stack."""
@@ -265,7 +267,8 @@ class Lanes:
             y_BHQ: Tensor = torch.func.functional_call(self._network, state, tuple(inputs))
             return forecast_loss(self._loss, y_BHQ.float(), target_BH, observed_BH, self._levels_Q)
 
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
+        is_mixed = self._device.type == "cuda"
+        with torch.autocast("cuda", torch.bfloat16) if is_mixed else nullcontext():
             losses_P: Tensor = torch.vmap(loss, in_dims=(0, axis, axis, axis))(
                 state, batches.inputs(chosen), *batches.targets(chosen)
             )
@@ -332,7 +335,7 @@ class Lanes:
 
 
 def _rounded(count: int) -> int:
-    """The least number from this on that is a power of two, or three times one."""
+    """The next of 1, 2, 3, 4, 6, 8, 12, 16, 24 and so on: powers of two, and one and a half of each."""
     power = 1 << (count - 1).bit_length()
     return power * 3 // 4 if power >= 4 and count <= power * 3 // 4 else power
 

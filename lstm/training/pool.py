@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 import threading
 import time
+import traceback
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -31,7 +33,7 @@ from lstm.windows import Windows
 CHECKPOINT_SECONDS = 10.0
 """Between two checkpoints of a lane: its epochs take far less time than writing all of it would."""
 
-# Making lanes anew costs a GPU as much as 40 empty places do for an epoch.
+# A GPU computes a few empty places faster than lanes are made anew, and their steps captured.
 _LEAST_PLACES = {"cuda": 8}
 
 
@@ -59,6 +61,11 @@ class _Seat(Trainer):
         self.since = math.inf
         self.outcome: _Outcome | None = None
         self._pool = pool
+
+    @cached_property
+    def bucket(self) -> Hashable:
+        """Whose launches it can share."""
+        return bucket(self)
 
     @property
     def is_waiting(self) -> bool:
@@ -99,10 +106,11 @@ class _Seat(Trainer):
 
 @dataclass(eq=False)
 class _Team:
-    """The trainings of one bucket, and their data on the device."""
+    """The trainings of one bucket, their data on the device, and how many places they have at least."""
 
     train: Batches
     validation: Batches | None
+    least: int
     lanes: Lanes | None = None
     seats: list[_Seat] = field(default_factory=list)
 
@@ -122,10 +130,13 @@ class _Team:
         return self.lanes.train_epoch(trainers)
 
     def _renewed(self, trainers: Sequence[Trainer]) -> Lanes:
-        lanes = Lanes(trainers, self.train, self.validation, _LEAST_PLACES.get(self.train.device.type, 1))
+        lanes = Lanes(trainers, self.train, self.validation, self.least)
         if self.lanes is not None:
             lanes.take_over(self.lanes, trainers)
         return lanes
+
+
+_Turn = tuple[_Team, list[_Seat]]
 
 
 class LanePool:
@@ -134,13 +145,17 @@ class LanePool:
     The trainings of one bucket are a team. Once all of it wait for their next epoch it is ready for a launch,
     by the pool's own thread. Of several teams that are ready the one goes first that has waited longest,
     summed over its trainings: large ones go often, and small ones, whose launches cost nearly as much, have
-    grown until it is their turn. As a context manager the pool ends its thread with the block.
+    grown until it is their turn. It trains inside its `with` block only, with which its thread ends.
+
+    Args:
+        lanes: threads that will train at a time, at most.
 
     Attributes:
         lock: held by whoever looks at teams and seats.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lanes: int) -> None:
+        self._lanes = lanes
         self.lock = threading.Lock()
         self._teams: dict[Hashable, _Team] = {}
         self._is_ready = threading.Condition(self.lock)
@@ -180,7 +195,8 @@ class LanePool:
         resumed by the other. `on_epoch` runs in the caller's thread; what it raises ends this training only.
 
         Raises:
-            LaunchFailed: an epoch could not be trained, for every training that took part.
+            LaunchFailed: an epoch could not be trained, for every training that took part; or this is not
+                inside the pool's block.
             TrainingDiverged: the loss is not finite.
             ValueError: no training or validation windows.
         """
@@ -192,14 +208,14 @@ class LanePool:
 
     def epoch(self, seat: _Seat) -> _Outcome:
         """A seat's next epoch, with its team's."""
-        key = bucket(seat)
         with self.lock:
             if self._is_over or not self._device.is_alive():
                 return LaunchFailed("a pool of lanes trains inside its `with` block only")
             if seat.team is None:
-                if key not in self._teams:
-                    self._teams[key] = _Team(*seat.batches)
-                seat.team = self._teams[key]
+                if seat.bucket not in self._teams:
+                    least = min(self._lanes, _LEAST_PLACES.get(seat.device.type, 1))
+                    self._teams[seat.bucket] = _Team(*seat.batches, least)
+                seat.team = self._teams[seat.bucket]
                 seat.team.seats.append(seat)
             seat.since = time.monotonic()
             if seat.team.is_ready:
@@ -211,33 +227,50 @@ class LanePool:
     def _leave(self, seat: _Seat) -> None:
         """Give the place up; those who waited for this training need not any more."""
         with self.lock:
-            if seat.team is None:
+            # Else what the team has on the device would live until the garbage collector comes.
+            team, seat.team = seat.team, None
+            if team is None:
                 return
-            seat.team.seats.remove(seat)
-            if not seat.team.seats:
-                del self._teams[bucket(seat)]
-            elif seat.team.is_ready:
+            team.seats.remove(seat)
+            if not team.seats:
+                del self._teams[seat.bucket]
+            elif team.is_ready:
                 self._is_ready.notify()
 
     def _run(self) -> None:
         """One launch after the other, until the pool is over."""
+        try:
+            while turn := self._wait():
+                while turn:
+                    turn = self._take_turn(*turn)
+        finally:
+            with self.lock:
+                self._is_over = True
+                for seat in [seat for team in self._teams.values() for seat in team.seats if seat.is_waiting]:
+                    seat.tell(LaunchFailed("the pool of lanes ended before the epoch"))
+
+    def _wait(self) -> _Turn | None:
+        """Whose turn it is, once there is one; None if the pool is over."""
         with self.lock:
-            while not self._is_over:
-                team = self._next()
-                if team is None:
-                    self._is_ready.wait()
-                    continue
-                seats = list(team.seats)
-                self.lock.release()
-                outcomes = self._launch(team, seats)
-                self.lock.acquire()
-                for seat, outcome in zip(seats, outcomes, strict=True):
-                    seat.tell(outcome)
-            for seat in [seat for team in self._teams.values() for seat in team.seats if seat.is_waiting]:
-                seat.tell(LaunchFailed("the pool of lanes ended before the epoch"))
+            self._is_ready.wait_for(lambda: self._is_over or self._next() is not None)
+            return self._turn()
+
+    def _take_turn(self, team: _Team, seats: list[_Seat]) -> _Turn | None:
+        """An epoch of a team; whose turn is next. Nothing else of it is kept, an error least of all."""
+        outcomes = self._launch(team, seats)
+        with self.lock:
+            for seat, outcome in zip(seats, outcomes, strict=True):
+                seat.tell(outcome)
+            # Before they are awake, and all want the lock.
+            return self._turn()
+
+    def _turn(self) -> _Turn | None:
+        """Whose turn it is: a team and those of it who wait. The caller holds the lock."""
+        team = None if self._is_over else self._next()
+        return None if team is None else (team, list(team.seats))
 
     def _next(self) -> _Team | None:
-        """The team whose turn it is, if one is ready."""
+        """The team that is ready and has waited longest. The caller holds the lock."""
         now = time.monotonic()
         ready = [team for team in self._teams.values() if team.is_ready]
         return max(ready, key=lambda team: team.waited(now), default=None)
@@ -251,5 +284,7 @@ class LanePool:
                 f"an epoch of {len(trainers)} lanes could not be trained: {type(error).__name__}: {error}. "
                 "Remedy: a smaller NIGHTCAST_LANES if memory ran out"
             )
+            # What its frames hold would fill the device for those who come next.
+            traceback.clear_frames(error.__traceback__)
             failed.__cause__ = error
             return [failed] * len(trainers)

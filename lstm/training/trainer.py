@@ -59,8 +59,8 @@ class Plan:
 class Trainer:
     """A training that goes epoch by epoch.
 
-    Its networks lie on the CPU until it trains an epoch itself: what trains as a lane is on the device with
-    the others, and a copy of each tensor would wait for whatever runs there.
+    Its networks lie on the CPU until it trains itself, or has a checkpoint: what trains as a lane is on the
+    device with the others, and a copy of each tensor would wait for whatever runs there.
 
     Args:
         epochs: where it ends at the latest; `training.max_epochs` by default.
@@ -101,9 +101,8 @@ class Trainer:
 
     @cached_property
     def optimizer(self) -> torch.optim.AdamW:
-        """AdamW over `model`, which from then on lies on the device, as `average` does."""
-        self.model.to(self.device)
-        self.average.to(self.device)
+        """AdamW over `model`, on the device."""
+        self._settle()
         return adamw(self.model, self.training)
 
     @property
@@ -157,7 +156,8 @@ class Trainer:
     def pretrain(self) -> None:
         """Pre-train the encoder for the epochs that the recipe says, before the first epoch."""
         if self.training.pretrain_epochs:
-            pretrain(self.model.to(self.device), self.training, self.batches[0])
+            self._settle()
+            pretrain(self.model, self.training, self.batches[0])
             self.average.load_state_dict(self.model.state_dict())
 
     def train_epoch(self) -> None:
@@ -166,6 +166,7 @@ class Trainer:
         Raises:
             TrainingDiverged: a loss is not finite.
         """
+        self._settle()
         train_loss = self._train()
         if self.record(train_loss, None if self._windows[1] is None else self._evaluate()):
             state = self.average.state_dict()
@@ -240,6 +241,11 @@ class Trainer:
     def _modules(self) -> dict[str, nn.Module]:
         return {"model": self.model, "average": self.average}
 
+    def _settle(self) -> None:
+        """Bring the networks to the device; once they are there it does nothing."""
+        self.model.to(self.device)
+        self.average.to(self.device)
+
     @property
     def _validation(self) -> Batches:
         validation = self.batches[1]
@@ -266,7 +272,7 @@ class Trainer:
         loss = self._loss(self.model, self.batches[0], chosen_B)
         descend(self.optimizer, loss, rate, self.training.gradient_clip)
         self._average(1 - self.training.average_decay)
-        self._sums[0] += loss.detach() * len(chosen_B)
+        self._sums[0].add_(loss.detach() * len(chosen_B))
 
     @torch.no_grad()
     def _average(self, weight: float) -> None:
@@ -284,8 +290,8 @@ class Trainer:
     def _validate(self, chosen_B: Tensor) -> None:
         validation = self._validation
         observed = validation.targets(chosen_B)[1].sum()
-        self._sums[0] += self._loss(self.average, validation, chosen_B) * observed
-        self._sums[1] += observed
+        self._sums[0].add_(self._loss(self.average, validation, chosen_B) * observed)
+        self._sums[1].add_(observed)
 
     def _loss(self, model: nn.Module, batches: Batches, chosen_B: Tensor) -> Tensor:
         with mixed_precision(self.device):
