@@ -318,6 +318,17 @@ def test_a_training_is_on_its_device_from_its_first_step(cell: Any, pretrained: 
     assert {parameter.device for parameter in one.model.parameters()} == {META}
 
 
+def test_a_training_comes_to_its_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU torch lays a recurrent layer's weights out anew whenever it is moved, wherever it is."""
+    one, moves = trainer(), []
+    for network in (one.model, one.average):
+        monkeypatch.setattr(network, "to", moves.append)
+    one.pretrain()
+    one.train_epoch()
+    one.train_epoch()
+    assert moves == [CPU, CPU]
+
+
 @pytest.mark.parametrize("cell", ["rnn", "transformer"])
 def test_lanes_are_on_their_device_from_their_first_step(cell: Any) -> None:
     """Whether a trainer lies there already, or not yet, or was resumed."""

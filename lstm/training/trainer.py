@@ -95,6 +95,7 @@ class Trainer:
         self.model = _initial(config, training.seed)
         self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
         self.progress = Progress()
+        self._is_settled = False
         self._panel = panel
         self._windows = train, validation
         self._step, self._look = Repeated(), Repeated()
@@ -242,9 +243,14 @@ class Trainer:
         return {"model": self.model, "average": self.average}
 
     def _settle(self) -> None:
-        """Bring the networks to the device; once they are there it does nothing."""
-        self.model.to(self.device)
-        self.average.to(self.device)
+        """Bring the networks to the device, once.
+
+        On a GPU each move gives recurrent layers new memory, which no captured step would know.
+        """
+        if not self._is_settled:
+            self.model.to(self.device)
+            self.average.to(self.device)
+            self._is_settled = True
 
     @property
     def _validation(self) -> Batches:
