@@ -352,7 +352,7 @@ def test_no_windows_is_an_error() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_threads_share_a_cuda_device() -> None:
-    """Whichever thread comes last asks for a launch, and trainings begin while others' steps are captured."""
+    """Trainings begin, and bring their weights back, while others' steps are captured."""
     pool, cuda = LanePool(4), torch.device("cuda")
     panel, windows, validation = data()
     trainings = [replace(TRAINING, seed=seed, max_epochs=3 + seed % 3) for seed in range(9)]
