@@ -167,6 +167,21 @@ def test_an_epoch_of_a_lane_has_the_losses_of_its_solo_run(bucket: list[tuple[An
             assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
+@settings(max_examples=12, deadline=None)
+@given(bucket=buckets(steps=4))
+def test_in_bfloat16_as_on_a_gpu_an_epoch_has_nearly_these_losses(bucket: list[tuple[Any, Any]]) -> None:
+    whole, rounded = ([trainer(*each) for each in bucket] for _ in range(2))
+    train_together(whole)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lstm.training.lanes.network_type", lambda device: torch.bfloat16)
+        lanes = train_together(rounded)
+    assert lanes.weights_PN.dtype is torch.float32
+    for one, two in zip(whole, rounded, strict=True):
+        for key in ("train", "validation"):
+            losses = [getattr(each.progress.history[0], key) for each in (one, two)]
+            assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
 def test_several_epochs_then_alone_and_together_again() -> None:
     """What a lane puts back is all that its next epoch needs, alone or in other company."""
     small = replace(MODEL, hidden_size=3)

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from lstm.kernels import reference, stacked
 from lstm.kernels.reference import Weights
-from lstm.models.dropout import _shifted
 
 GATES = {"lstm": 4, "gru": 3, "tanh": 1, "relu": 1}
 GPU = pytest.param(
@@ -103,10 +102,4 @@ def test_under_autocast_it_computes_in_the_shorter_type(cell: str, device: str) 
     expected = both(reference.layer, cell, tensors, axes, True)
     assert seen[0].dtype is torch.bfloat16
     for own, other in zip(seen, expected, strict=True):
-        torch.testing.assert_close(own.float(), other, rtol=0, atol=0.05 * float(other.abs().max()))
-
-
-def test_a_hash_serves_the_same_four_units_by_shifts_and_by_a_view() -> None:
-    """A GPU shifts: `torch.vmap` cannot view before torch 2.13."""
-    bits = torch.randint(-(2**63), 2**63 - 1, (9, 5))
-    assert torch.equal(_shifted(bits), bits.view(torch.int16))
+        assert torch.linalg.vector_norm(own.float() - other) < 0.05 * torch.linalg.vector_norm(other)

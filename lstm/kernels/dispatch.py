@@ -118,6 +118,13 @@ def mixed_precision() -> Iterator[None]:
         _forced.mixed = before
 
 
+def product_type(x: Tensor) -> torch.dtype:
+    """The type in which torch multiplies numbers such as these: autocast's, where that is on."""
+    device = x.device.type
+    is_on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if is_on else x.dtype
+
+
 def wanted() -> Kernel:
     """The kernel that this thread asks for: `using`, else NIGHTCAST_KERNEL, else ``auto``.
 

@@ -11,6 +11,7 @@ Axes: R rows (every axis but the last, flattened), G groups of four units, K hid
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -73,9 +74,11 @@ class Dropout(nn.Module):
         key = self.key + _signed(self.place * _FIRST)
         if x.dtype is torch.float32 and elementwise.fits(x, key):
             return elementwise.drop(x, int(key), int(self.threshold), float(self.scale))
-        bits_RK = _bits(key, x.numel() // size, size)
+        # A graph cannot hold a function with a rule for `vmap`.
+        bits = _bits if torch.compiler.is_compiling() else _Bits.apply
+        bits_RK: Tensor = bits(key, x.numel() // size, size)
         keep = (bits_RK >= self.threshold).view(x.shape)
-        return x * (keep * self.scale).to(x.dtype)
+        return x * torch.where(keep, self.scale.to(x.dtype), 0)
 
     def extra_repr(self) -> str:
         """For `print(model)`."""
@@ -89,26 +92,40 @@ def set_key(model: nn.Module, key: Tensor) -> None:
             module.key.copy_(key)
 
 
+class _Bits(torch.autograd.Function):
+    """Gives `vmap` a rule: the same with an axis of keys, since it cannot view numbers as others of another
+    size before torch 2.13."""
+
+    @staticmethod
+    def forward(key: Tensor, rows: int, size: int) -> Tensor:
+        return _bits(key, rows, size)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        """Nothing is kept: whole numbers have no gradient."""
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], key_P: Tensor, rows: int, size: int
+    ) -> tuple[Tensor, int]:
+        return _bits(key_P.movedim(in_dims[0] or 0, 0), rows, size), 0
+
+
 def _bits(key: Tensor, rows: int, size: int) -> Tensor:
-    """(R, K) int16, uniform over its values; element (r, k) depends on key, r and k alone.
+    """(..., R, K) int16, uniform over its values; element (r, k) depends on key, r and k alone.
 
     One 64-bit hash serves four units, which makes a mask cheaper than one of torch's own on a CPU.
+
+    Args:
+        key: (...).
     """
-    row_R = _mixed(key + torch.arange(rows, device=key.device) * _GOLDEN)
+    row_R = _mixed(key[..., None] + torch.arange(rows, device=key.device) * _GOLDEN)
     group_G = _mixed(torch.arange(1, -(-size // 4) + 1, device=key.device) * _SECOND)
-    hash_RG = (row_R[:, None] ^ group_G) * _FIRST
-    hash_RG = (hash_RG ^ (hash_RG >> 32)) * _SECOND
-    return _quarters(hash_RG)[:, :size]
-
-
-def _quarters(bits_RG: Tensor) -> Tensor:
-    """(R, 4 G) int16, of int64: each in four, the lowest bits first."""
-    # The same numbers. The view is faster on a CPU, but `torch.vmap` has a rule for it since torch 2.13 only.
-    return _shifted(bits_RG) if bits_RG.is_cuda else bits_RG.view(torch.int16)
-
-
-def _shifted(bits_RG: Tensor) -> Tensor:
-    return torch.stack([(bits_RG >> shift).to(torch.int16) for shift in (0, 16, 32, 48)], dim=-1).flatten(1)
+    hash_RG = row_R[..., None] ^ group_G
+    hash_RG *= _FIRST
+    hash_RG ^= hash_RG >> 32
+    hash_RG *= _SECOND
+    return hash_RG.view(torch.int16)[..., :size]
 
 
 def _mixed(z: Tensor) -> Tensor:

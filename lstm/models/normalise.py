@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from data.retrain import Normalisation
-from lstm.kernels import elementwise
+from lstm.kernels import dispatch, elementwise
 
 # Keeps a window without variation from being divided by nothing; standardised units.
 _LEAST_DIVISOR = 1e-4
@@ -27,14 +27,16 @@ def normalise(
     Returns:
         With them the location and the scale that were taken off, (B, 1, count) each.
     """
+    given = None if normalisation == "instance" else _given(x_BLC[..., :count], normalisation)
     if _is_for_native_code(x_BLC, observed_BLC, known_BLK, count):
-        given = None if normalisation == "instance" else _given(x_BLC[..., :count], normalisation)
         return elementwise.normalise(x_BLC, observed_BLC, known_BLK, given, count, _LEAST_DIVISOR)
-    x_BLC, observed_BLC = x_BLC[..., :count], observed_BLC[..., :count].to(x_BLC.dtype)
-    loc_B1C, scale_B1C = _spread(x_BLC) if normalisation == "instance" else _given(x_BLC, normalisation)
-    x_BLC = (x_BLC - loc_B1C) / scale_B1C.clamp_min(_LEAST_DIVISOR)
+    x_BLC, observed_BLC = x_BLC[..., :count], observed_BLC[..., :count]
+    # A scale that is given is 1.
+    x_BLC, loc_B1C, scale_B1C = _standardised(x_BLC) if given is None else (x_BLC - given[0], *given)
     read = [x_BLC, observed_BLC] if known_BLK is None else [x_BLC, observed_BLC, known_BLK]
-    return torch.cat(read, dim=-1), loc_B1C, scale_B1C
+    # In the type in which an encoder multiplies it, so that it is written, and read, but once.
+    kind = dispatch.product_type(x_BLC)
+    return torch.cat([part.to(kind) for part in read], dim=-1), loc_B1C, scale_B1C
 
 
 def _is_for_native_code(x_BLC: Tensor, observed_BLC: Tensor, known_BLK: Tensor | None, count: int) -> bool:
@@ -58,8 +60,10 @@ def _given(x_BLC: Tensor, normalisation: Normalisation) -> tuple[Tensor, Tensor]
     return location_B1C, torch.ones_like(last_B1C)
 
 
-def _spread(x_BLC: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation, which torch's own takes ten times as long for along this axis."""
+def _standardised(x_BLC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Less the mean and by the standard deviation, which torch's own takes ten times as long for along this
+    axis; and both."""
     mean_B1C = x_BLC.mean(dim=1, keepdim=True)
-    norm_B1C = torch.linalg.vector_norm(x_BLC - mean_B1C, dim=1, keepdim=True)
-    return mean_B1C, norm_B1C / x_BLC.shape[1] ** 0.5
+    x_BLC = x_BLC - mean_B1C
+    deviation_B1C = torch.linalg.vector_norm(x_BLC, dim=1, keepdim=True) / x_BLC.shape[1] ** 0.5
+    return x_BLC / deviation_B1C.clamp_min(_LEAST_DIVISOR), mean_B1C, deviation_B1C

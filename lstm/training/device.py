@@ -55,6 +55,11 @@ def mixed_precision(device: torch.device) -> AbstractContextManager[object]:
     return kernels.mixed_precision()
 
 
+def network_type(device: torch.device) -> torch.dtype:
+    """In which networks that train together multiply there, and keep what backward reads."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
 def send(array: NDArray[Any], device: torch.device) -> Tensor:
     """An array on a device. To CUDA it goes through pinned memory, without waiting for it to arrive."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))

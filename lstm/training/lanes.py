@@ -27,7 +27,7 @@ from lstm.kernels import stacked
 from lstm.kernels.dispatch import layers_from
 from lstm.models.forecaster import Forecaster, build
 from lstm.training.batches import Batches, Inputs
-from lstm.training.device import send
+from lstm.training.device import network_type, send
 from lstm.training.graphs import Repeated
 from lstm.training.loss import forecast_loss
 from lstm.training.optimizer import BETAS, EPSILON, is_decayed
@@ -90,10 +90,8 @@ class Lanes:
         count = sum(prod(shape) for shape in self._shapes.values())
         self._state = torch.zeros(5, places, count, device=self._device)
         self.weights_PN, self.average_PN, self.first_PN, self.second_PN, self.best_PN = self._state
-        self._leaves = {
-            name: view.detach().requires_grad_() for name, view in self._views(self.weights_PN).items()
-        }
-        self._gradient_PN = torch.empty_like(self.weights_PN)
+        self._kind = network_type(self._device)
+        self._gradient_PN = torch.empty_like(self.weights_PN, dtype=self._kind)
         self._buffers = {
             name: torch.stack([trainers[0].model.get_buffer(name)] * places).to(self._device)
             for name, _ in self._network.named_buffers()
@@ -231,6 +229,10 @@ class Lanes:
         named = zip(self._shapes.items(), parts, strict=True)
         return {name: torch.unflatten(part, 1, shape) for (name, shape), part in named}
 
+    def _read(self, stack_PN: Tensor) -> Named:
+        """Parameters as the networks read them: rounded once, instead of by each operation."""
+        return self._views(stack_PN.to(self._kind))
+
     def _train_steps(self) -> None:
         """An epoch of everyone; its mean training losses in `_total_P`."""
         plans = [None if trainer is None else trainer.plan() for trainer in self._places]
@@ -248,8 +250,9 @@ class Lanes:
 
     def _train_step(self, chosen_PB: Tensor, key_P: Tensor, factors: Tensor) -> None:
         keys = {name: key_P for name in self._buffers if name.endswith(".key")}
-        loss_P = self._losses({**self._leaves, **self._buffers, **keys}, self._train, chosen_PB)
-        gradients = torch.autograd.grad(loss_P.sum(), list(self._leaves.values()))
+        leaves = {name: view.detach().requires_grad_() for name, view in self._read(self.weights_PN).items()}
+        loss_P = self._losses({**leaves, **self._buffers, **keys}, self._train, chosen_PB)
+        gradients = torch.autograd.grad(loss_P.sum(), list(leaves.values()))
         torch.cat([gradient.flatten(1) for gradient in gradients], dim=1, out=self._gradient_PN)
         self._is_live_P &= loss_P.isfinite()
         self._update(self._is_live_P[:, None], factors)
@@ -267,8 +270,8 @@ class Lanes:
             y_BHQ: Tensor = torch.func.functional_call(self._network, state, tuple(inputs))
             return forecast_loss(self._loss, y_BHQ.float(), target_BH, observed_BH, self._levels_Q)
 
-        is_mixed = self._device.type == "cuda"
-        with torch.autocast("cuda", torch.bfloat16) if is_mixed else nullcontext():
+        is_mixed = self._kind is not torch.float32
+        with torch.autocast(self._device.type, self._kind) if is_mixed else nullcontext():
             losses_P: Tensor = torch.vmap(loss, in_dims=(0, axis, axis, axis))(
                 state, batches.inputs(chosen), *batches.targets(chosen)
             )
@@ -284,13 +287,15 @@ class Lanes:
                 continue
             training = trainer.training
             taken = plan.first_step + 1 + np.arange(steps)
+            # Of the second moment's root: the rate and epsilon bear it, so that no parameter has to.
+            root = np.sqrt(1 - BETAS[1] ** taken)
             columns.append(
                 np.stack(
                     [
                         np.full(steps, training.gradient_clip),
                         1 - plan.rates * training.weight_decay,
-                        plan.rates / (1 - BETAS[0] ** taken),
-                        np.sqrt(1 - BETAS[1] ** taken),
+                        plan.rates * root / (1 - BETAS[0] ** taken),
+                        EPSILON * root,
                         np.where(taken == 1, 1.0, 1 - training.average_decay),
                     ]
                 )
@@ -302,13 +307,14 @@ class Lanes:
 
         All lanes and parameters are one matrix, so it takes a dozen launches whatever their number.
         """
-        clip_P1, kept_P1, rate_P1, root_P1, average_P1 = factors
-        scale_P1 = (clip_P1 / (self._gradient_PN.norm(dim=1, keepdim=True) + 1e-6)).clamp(max=1)
+        clip_P1, kept_P1, rate_P1, epsilon_P1, average_P1 = factors
+        norm_P1 = torch.linalg.vector_norm(self._gradient_PN, dim=1, keepdim=True, dtype=torch.float32)
+        scale_P1 = (clip_P1 / (norm_P1 + 1e-6)).clamp(max=1)
         gradient_PN = torch.where(is_live_P1, self._gradient_PN * scale_P1, 0.0)
         self.weights_PN[:, : self._matrices].mul_(kept_P1)
         self.first_PN.lerp_(gradient_PN, 1 - BETAS[0])
-        self.second_PN.mul_(BETAS[1]).addcmul_(gradient_PN, gradient_PN, value=1 - BETAS[1])
-        spread_PN = (self.second_PN.sqrt() / root_P1).add_(EPSILON)
+        self.second_PN.lerp_(gradient_PN.square_(), 1 - BETAS[1])
+        spread_PN = self.second_PN.sqrt().add_(epsilon_P1)
         self.weights_PN.addcmul_(self.first_PN / spread_PN, rate_P1, value=-1)
         self.average_PN.lerp_(self.weights_PN, average_P1)
 
@@ -324,7 +330,7 @@ class Lanes:
     def _validate(self, chosen_B: Tensor) -> None:
         assert self._validation is not None
         observed = self._validation.targets(chosen_B)[1].sum()
-        averages = {**self._views(self.average_PN), **self._buffers}
+        averages = {**self._read(self.average_PN), **self._buffers}
         self._total_P += self._losses(averages, self._validation, chosen_B) * observed
         self._count += observed
 
