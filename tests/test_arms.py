@@ -18,7 +18,6 @@ SPACE = SearchSpace(
     cell=("lstm", "gru"),
     num_layers=(1, 2),
     batch_size=(32, 64),
-    normalisation=("instance",),
     head=("calendar",),
 )
 GRU = {
@@ -26,7 +25,6 @@ GRU = {
     "num_layers": 2,
     "segment_length": 1,
     "lookback": 168,
-    "normalisation": "instance",
     "head": "calendar",
     "pooling": "last",
     "bidirectional": False,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lstm.kernels import elementwise, library, using
 from lstm.models.dropout import Dropout, set_key
-from lstm.models.normalise import normalise
+from lstm.models.normalise import Normaliser
 
 NATIVE = pytest.mark.skipif(not library.widths(), reason="no native code for this processor")
 KINDS = st.sampled_from(["none", "last_value", "instance"])
@@ -64,10 +64,10 @@ def test_windows_are_normalised_as_by_torch(
     x[:, :, ::3] = x[:, :1, ::3]  # without variation
     x[1:2, -1:, :1] = float("nan")
     observed = torch.rand(sizes) < 0.7
-    arguments = x, observed, torch.randn(*sizes[:2], known) if known else None, min(count, sizes[2]), kind
-    ours = normalise(*arguments)
+    arguments = x, observed, torch.randn(*sizes[:2], known) if known else None, min(count, sizes[2])
+    ours = Normaliser(kind)(*arguments)
     with using("torch"):
-        torchs = normalise(*arguments)
+        torchs = Normaliser(kind)(*arguments)
     # Rounding of the numbers before their location is off is rounding of what is divided by the scale.
     for read, _, divisor in (ours, torchs):
         read[..., : arguments[3]] *= divisor.clamp_min(1e-4)
@@ -80,7 +80,7 @@ def test_windows_are_normalised_as_by_torch(
 @NATIVE
 def test_a_long_window_far_from_zero_loses_nothing() -> None:
     x = torch.randn(3, 10_000, 2) + 1_000
-    _, location, spread = normalise(x, torch.ones_like(x, dtype=torch.bool), None, 2, "instance")
+    _, location, spread = Normaliser("instance")(x, torch.ones_like(x, dtype=torch.bool), None, 2)
     torch.testing.assert_close(location[:, 0].double(), x.double().mean(1), rtol=1e-7, atol=0)
     torch.testing.assert_close(spread[:, 0].double(), x.double().std(1, correction=0), rtol=1e-5, atol=0)
 
@@ -90,9 +90,9 @@ def test_what_does_not_lie_in_one_piece_is_read_all_the_same() -> None:
     x = torch.randn(4, 3, 10).transpose(1, 2)
     observed, known = x > 0, torch.randn(2, 4, 10)[0, :, :, None].expand(4, 10, 3)
     drop = Dropout(0.5, 0).train()
-    ours = drop(x), *normalise(x, observed, known, 2, "instance")
+    ours = drop(x), *Normaliser("instance")(x, observed, known, 2)
     with using("torch"):
-        torchs = drop(x), *normalise(x, observed, known, 2, "instance")
+        torchs = drop(x), *Normaliser("instance")(x, observed, known, 2)
     for one, other in zip(ours, torchs, strict=True):
         torch.testing.assert_close(one, other)
 
@@ -104,18 +104,18 @@ def test_what_does_not_go_together_is_refused_or_left_to_what_reads_it(kernel: A
     with using(kernel):
         for wrong in (known[:, :2], known[:1]):
             with pytest.raises(RuntimeError, match="Sizes of tensors must match"):
-                normalise(x, observed, wrong, 2, "instance")
+                Normaliser("instance")(x, observed, wrong, 2)
         # Of columns that are not there nothing is made up.
-        assert normalise(x, observed, known, 3, "last_value")[0].shape == (2, 4, 5)
-        assert normalise(x, observed[..., :1], known, 2, "none")[0].shape == (2, 4, 4)
+        assert Normaliser("last_value")(x, observed, known, 3)[0].shape == (2, 4, 5)
+        assert Normaliser("none")(x, observed[..., :1], known, 2)[0].shape == (2, 4, 4)
 
 
 def test_numbers_may_stand_for_what_was_observed() -> None:
     x = torch.randn(4, 6, 2)
     observed = torch.rand(4, 6, 2) < 0.5
     for one, other in zip(
-        normalise(x, observed, None, 2, "instance"),
-        normalise(x, observed.float(), None, 2, "instance"),
+        Normaliser("instance")(x, observed, None, 2),
+        Normaliser("instance")(x, observed.float(), None, 2),
         strict=True,
     ):
         torch.testing.assert_close(one, other)
@@ -123,7 +123,7 @@ def test_numbers_may_stand_for_what_was_observed() -> None:
 
 def test_a_gradient_reaches_what_asks_for_one() -> None:
     x, known = torch.randn(2, 5, 2, requires_grad=True), torch.randn(2, 5, 1, requires_grad=True)
-    read, location, _ = normalise(x, torch.ones(2, 5, 2, dtype=torch.bool), known, 2, "instance")
+    read, location, _ = Normaliser("instance")(x, torch.ones(2, 5, 2, dtype=torch.bool), known, 2)
     by_x, by_known = torch.autograd.grad(
         (read[..., 0].square() * read[..., 4]).sum() + location.sum(), [x, known]
     )
@@ -147,11 +147,11 @@ def test_native_code_reads_plain_memory_only(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_graph_has_torchs_formula() -> None:
-    drop = Dropout(0.5, 0).train()
+    drop, normalise = Dropout(0.5, 0).train(), Normaliser("instance")
     set_key(drop, torch.tensor(7))
 
     def both(x: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
-        return drop(x), normalise(x, observed, None, 2, "instance")[0]
+        return drop(x), normalise(x, observed, None, 2)[0]
 
     x = torch.randn(3, 5, 2)
     graph = torch.compile(both, backend="eager", fullgraph=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lstm.kernels import library, native, using
 from lstm.models.dropout import Dropout, set_key
-from lstm.models.normalise import normalise
+from lstm.models.normalise import Normaliser
 
 CPU = Path(native.__file__).with_name("cpu")
 HARNESS = Path(__file__).with_name("kernel_harness.c")
@@ -97,7 +97,7 @@ def around(x_BTI: Tensor) -> list[Tensor]:
     drop = Dropout(0.5, 0).train()
     set_key(drop, torch.tensor(-len(x_BTI)))
     with using("torch"):
-        return [drop(x_BTI), *normalise(x_BTI, x_BTI > 0, None, x_BTI.shape[-1], "instance")]
+        return [drop(x_BTI), *Normaliser("instance")(x_BTI, x_BTI > 0, None, x_BTI.shape[-1])]
 
 
 def run(program: list[str], chosen: list[Case], environment: dict[str, str] | None = None) -> None:

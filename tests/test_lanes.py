@@ -89,6 +89,7 @@ def lane(
     model = ForecasterConfig(
         hidden_size=16 if shared["cell"] == "transformer" else draw(st.integers(1, 12)),
         dropout=draw(st.sampled_from([0.0, 0.1, 0.5])),
+        normalisation=draw(st.sampled_from(["instance", "last_value", "none"])),
         lookback=48,
         horizon=12,
         quantiles=(0.1, 0.5, 0.9) if loss == "pinball" else (0.5,),
@@ -122,7 +123,6 @@ def buckets(draw: st.DrawFn, steps: int) -> list[tuple[ForecasterConfig, Trainin
         "positions": draw(st.sampled_from(["learned", "sinusoidal"])),
         "num_layers": draw(st.integers(1, 3)),
         "segment_length": draw(st.sampled_from([1, 12, 48])),
-        "normalisation": draw(st.sampled_from(["instance", "last_value", "none"])),
         "linear": draw(st.booleans()),
     }
     loss: Loss = draw(st.sampled_from(["pinball", "squared"]))
@@ -364,12 +364,11 @@ def test_buckets_part_what_cannot_share_a_launch() -> None:
         return bucket(trainer(replace(MODEL, **model), replace(TRAINING, **(training or {})), validated))
 
     free = {"learning_rate": 1e-3, "seed": 5, "weight_decay": 0.0, "max_epochs": 9, "average_decay": 0.5}
-    assert key(free, hidden_size=9, dropout=0.0) == key()
+    assert key(free, hidden_size=9, dropout=0.0, normalisation="none") == key()
     parted: list[Callable[[], Any]] = [
         lambda: key(cell="lstm"),
         lambda: key(num_layers=1),
         lambda: key(segment_length=6),
-        lambda: key(normalisation="none"),
         lambda: key(linear=False),
         lambda: key(cell="transformer", hidden_size=16),
         lambda: key(cell="transformer", hidden_size=32),

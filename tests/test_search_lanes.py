@@ -64,6 +64,7 @@ def attributes(task):
         return [trial.user_attrs for trial in own.get_trials() if places.BEYOND not in trial.user_attrs]
 
 
+@pytest.mark.usefixtures("in_float32")
 def test_a_search_in_lanes_ends_with_ordinary_trials(make_task):
     task, seen = make_task(trials=7, space=WIDE), Recorder()
     assert work_in_lanes(task, lambda: seen, 3) == 7

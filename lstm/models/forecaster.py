@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from data.retrain import Channels, Encoder, Head, Normalisation, Pooling, Positions, check_network
 from lstm.models.heads import CalendarHead, LinearHead, SegmentHead, median_index, rising
-from lstm.models.normalise import normalise
+from lstm.models.normalise import Normaliser
 from lstm.models.recurrent import RecurrentEncoder
 from lstm.models.transformer import TransformerEncoder
 
@@ -114,6 +114,7 @@ class Forecaster(nn.Module):
         self.config = config
         self.median = median_index(config.quantiles)
         self.identity = SeriesEmbedding(config) if config.series_embedding else None
+        self.normalise = Normaliser(config.normalisation)
         self.encoder = _encoder(config)
         self.head = _head(config)
         self.shortcut = nn.Linear(config.lookback, config.horizon) if config.linear else None
@@ -173,8 +174,8 @@ class Forecaster(nn.Module):
         if identity_BE is not None:
             own_BLE = _at_every_step(identity_BE, x_BLC)
             known_BLK = own_BLE if known_BLK is None else torch.cat([known_BLK, own_BLE], dim=-1)
-        read = x_BLC, observed_BLC, known_BLK, self.config.channels_read, self.config.normalisation
-        x_BLD, loc_B1C, scale_B1C = normalise(*read)
+        count = self.config.channels_read
+        x_BLD, loc_B1C, scale_B1C = self.normalise(x_BLC, observed_BLC, known_BLK, count)
         return x_BLD, loc_B1C[..., 0], scale_B1C[..., 0]
 
 

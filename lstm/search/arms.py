@@ -1,9 +1,9 @@
 """Arms of a study: what the trials of one launch must have in common, chosen for some trials at a time.
 
 Lanes of one launch share every choice that shapes the network but its hidden size; drawn for each trial,
-these would leave every lane to itself. So a ROUND, as many places of the budget as there are lanes,
-gets one ARM, a choice of them all, and TPE draws the rest of each trial. The arms share the budget by how
-well their trials did.
+these would leave every lane to itself. So a ROUND, as many places of the budget as there are lanes, gets one
+ARM, a choice of them all, and TPE draws the rest of each trial: hidden size, normalisation, dropout and
+learning rate. The arms share the budget by how well their trials did.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from data.retrain import SearchSpace
 from lstm.search import places
 from lstm.search.space import CHOICES
 
-SHARED = tuple(name for name in CHOICES if name != "hidden_size")
+SHARED = tuple(name for name in CHOICES if name not in ("hidden_size", "normalisation"))
 
 Arm = tuple[Any, ...]
 

@@ -40,9 +40,10 @@ Named = dict[str, Tensor]
 def bucket(trainer: Trainer) -> Hashable:
     """What trainings must share to be lanes of one launch: the data, and all shapes but the hidden size.
 
-    A transformer's too: padding would change the mean over units by which it normalises.
+    A transformer's too: padding would change the mean over units by which it normalises. What is taken off
+    each window has no shape.
     """
-    config, training = replace(trainer.config, dropout=0.0), trainer.training
+    config, training = replace(trainer.config, dropout=0.0, normalisation="none"), trainer.training
     if config.cell != "transformer":
         config = replace(config, hidden_size=1)
     return (
