@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import forecast, lanes, machine, precision, results, scale, search, seed, sweep
+from benchmarks import forecast, lanes, machine, precision, results, scale, search, seed, sweep, traffic
 from lstm.kernels import library
 
 BENCHMARKS = {
@@ -19,6 +19,7 @@ BENCHMARKS = {
     "precision": precision.run,
     "sweep-cuda": sweep.run_on_cuda,
     "lanes": lanes.run,
+    "lanes-traffic": traffic.run,
     "lanes-cuda": lanes.run_on_cuda,
     "search-cuda": search.run_on_cuda,
     "scale": scale.run,

@@ -20,7 +20,13 @@ from benchmarks.results import Result, raced
 TRIALS = 64
 # A GPU trains as the demo does; a CPU, which needs longer for an epoch, a little of it.
 ON_A_CPU = {"device": "cpu", "lookback": 168, "batch_size": 128, "windows": 1_024, "epochs": 1}
-ON_A_GPU = {"device": "cuda", "lookback": 336, "batch_size": 256, "windows": 6_144, "epochs": 5}
+ON_A_GPU: Mapping[str, Any] = {
+    "device": "cuda",
+    "lookback": 336,
+    "batch_size": 256,
+    "windows": 6_144,
+    "epochs": 5,
+}
 
 
 def run(threads: Sequence[int], repeats: int) -> Result:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from benchmarks import machine, picture, precision, results, scale, search, sweep
+from benchmarks import machine, picture, precision, results, scale, search, sweep, traffic
 from benchmarks.__main__ import main
 from benchmarks.arithmetic import lstm_training
 from benchmarks.contender import Contender, PeerFailed, Process
@@ -44,6 +44,41 @@ def test_arithmetic_is_that_of_the_matrix_products(
     weights = product(4 * size, 1, inputs) + product(4 * size, 1, size)
     state = product(1, 4 * size, size)
     assert lstm_training(sequences, steps, inputs, size) == sequences * steps * (forward + weights + state)
+
+
+def test_traffic_is_what_operations_read_and_write() -> None:
+    a, b, bias = torch.randn(2, 3, 5), torch.randn(2, 5, 7), torch.randn(7)
+    counted = []
+    for work in (
+        lambda: torch.bmm(a, b),
+        lambda: torch.bmm(a, b[:1].expand(2, 5, 7)),
+        lambda: torch.baddbmm(bias, a, b),
+        lambda: a.to(torch.bfloat16).view(6, 5).relu_(),
+        lambda: torch.index_select(a, 1, torch.tensor([0, 2])),
+        lambda: a.transpose(1, 2)[0].unsqueeze(0),
+    ):
+        with traffic.Traffic() as seen:
+            work()
+        counted.append((seen.moved, seen.operations))
+    read, written = 4 * (30 + 70), 4 * 42
+    assert counted == [
+        (read + written, 1),
+        (read - 4 * 35 + written, 1),
+        (read + 4 * 7 + 3 * written, 1),
+        (30 * (4 + 2) + 30 * (2 + 2), 2),
+        (2 * 4 * 20, 1),
+        (0, 0),
+    ]
+
+
+def test_what_counts_as_one_operation_is_counted_once_and_nothing_outside() -> None:
+    a = torch.randn(4)
+    with traffic.Traffic() as seen:
+        with seen.as_one(100):
+            _ = a + a
+        _ = a * 2
+    seen.add(7)
+    assert (seen.moved, seen.operations) == (100 + 2 * 16, 2)
 
 
 @given(st.lists(st.integers(), min_size=1, max_size=9, unique=True), st.integers(0, 30))

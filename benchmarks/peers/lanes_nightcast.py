@@ -44,8 +44,8 @@ def prepare(task: dict[str, Any]) -> talk.Repeat:
     )
     if is_plain:
         plain.without_graphs()
-    trials = _trials(task)
-    return _counted(_repeat(trials[::share], task, lanes, processes), share)
+    every = trials(task)
+    return _counted(_repeat(every[::share], task, lanes, processes), share)
 
 
 def _counted(repeat: Callable[[], None], share: int) -> talk.Repeat:
@@ -59,18 +59,18 @@ def _counted(repeat: Callable[[], None], share: int) -> talk.Repeat:
     return counted
 
 
-def _repeat(trials: Sequence[Trial], task: dict[str, Any], lanes: int, processes: int) -> Callable[[], None]:
+def _repeat(every: Sequence[Trial], task: dict[str, Any], lanes: int, processes: int) -> Callable[[], None]:
     if not lanes and not processes:
-        return lambda: _train_all(trials, task["device"])
+        return lambda: _train_all(every, task["device"])
     if processes:
         executor = ProcessPoolExecutor(processes, get_context("spawn"), _set_up, (task,))
-        shares = [trials[number::processes] for number in range(processes)]
+        shares = [every[number::processes] for number in range(processes)]
         return lambda: _done(executor, partial(_train_all, device=task["device"]), shares)
     threads = ThreadPoolExecutor(lanes)
 
     def repeat() -> None:
         with LanePool(lanes) as pool:
-            _done(threads, lambda trial: _train(trial, task["device"], pool.train), trials)
+            _done(threads, lambda trial: _train(trial, task["device"], pool.train), every)
 
     return repeat
 
@@ -83,20 +83,20 @@ def _done(executor: Executor, function: Callable[[Any], Any], arguments: Sequenc
 def _set_up(task: dict[str, Any]) -> None:
     """In a process of its own: what is made once."""
     set_threads(talk.threads())
-    _data(task["lookback"])
+    data(task["lookback"])
 
 
-def _train_all(trials: Sequence[Trial], device: str) -> None:
-    for trial in trials:
+def _train_all(every: Sequence[Trial], device: str) -> None:
+    for trial in every:
         _train(trial, device, fit)
 
 
 def _train(trial: Trial, device: str, method: Callable[..., Fit]) -> None:
-    method(*trial, *_data(trial[0].lookback), device=torch.device(device))
+    method(*trial, *data(trial[0].lookback), device=torch.device(device))
 
 
 @cache
-def _data(lookback: int) -> tuple[ScaledPanel, Windows, Windows]:
+def data(lookback: int) -> tuple[ScaledPanel, Windows, Windows]:
     """The panel, and the windows to train and to validate on."""
     data_set = household.data_set()
     panel = check(data_set, resolve_as_of(data_set)).panel
@@ -107,11 +107,11 @@ def _data(lookback: int) -> tuple[ScaledPanel, Windows, Windows]:
     return scaled, train, validation
 
 
-def _trials(task: dict[str, Any]) -> list[Trial]:
+def trials(task: dict[str, Any]) -> list[Trial]:
     """Configurations of one arm, drawn from the sample's search space."""
     retrain, random = household.data_set().retrain, np.random.default_rng(0)
     space = retrain.search_space
-    sizes = _data(task["lookback"])[0].sizes
+    sizes = data(task["lookback"])[0].sizes
     made = []
     for seed in range(task["trials"]):
         dropout = float(random.uniform(space.dropout.low, space.dropout.high))

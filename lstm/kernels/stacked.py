@@ -114,7 +114,7 @@ class _Steps(torch.autograd.Function):
         states, kept = [h_PBH], []
         for sums_PBF in sums_PBTF.unbind(2):
             own_PBF = _product(h_PBH, w_PFH.mT, inner_P1F)
-            h_PBH, c_PBH, step = _FORWARD[cell](sums_PBF, own_PBF, h_PBH, c_PBH)
+            h_PBH, c_PBH, step = FORWARD[cell](sums_PBF, own_PBF, h_PBH, c_PBH)
             states.append(h_PBH)
             kept.append(step)
         if any(ctx.needs_input_grad):
@@ -138,7 +138,7 @@ class _Steps(torch.autograd.Function):
             parts = [part for part in (dh_PBH, dy_PBH) if part is not None]
             dh_PBH = sum(parts[1:], parts[0]) if parts else torch.zeros_like(states[0])
             step = kept[number * each : (number + 1) * each]
-            dsums_PBF, down_PBF, dh_PBH, dc_PBH = _BACKWARD[ctx.cell](dh_PBH, dc_PBH, states[number], step)
+            dsums_PBF, down_PBF, dh_PBH, dc_PBH = BACKWARD[ctx.cell](dh_PBH, dc_PBH, states[number], step)
             sums.append(dsums_PBF)
             owns.append(down_PBF)
             if number or needs_h:
@@ -222,5 +222,5 @@ def _flat(tensor_PBF: Tensor) -> Tensor:
     return tensor_PBF.reshape(-1, tensor_PBF.shape[-1])
 
 
-_FORWARD: dict[str, Callable[..., Any]] = {"lstm": _lstm, "gru": _gru}
-_BACKWARD: dict[str, Callable[..., Gradients]] = {"lstm": _lstm_backward, "gru": _gru_backward}
+FORWARD: dict[str, Callable[..., Any]] = {"lstm": _lstm, "gru": _gru}
+BACKWARD: dict[str, Callable[..., Gradients]] = {"lstm": _lstm_backward, "gru": _gru_backward}
