@@ -17,6 +17,7 @@ from lstm.search.arms import SHARED
 from lstm.search.lanes import work_in_lanes
 from lstm.search.space import contains
 from lstm.search.storage import SearchFailed, opened
+from lstm.search.together import TogetherStorage
 from lstm.search.worker import Worker
 from lstm.training.fit import fit
 
@@ -111,6 +112,29 @@ def test_a_trial_that_another_process_ended_costs_the_others_nothing(make_task):
     work_in_lanes(task, lambda: seen, 2)
     states = {number: state for number, state, *_ in seen.of("ended")}
     assert states.pop(0) == "failed"
+    assert len(states) >= 3
+    assert set(states.values()) <= {"finished", "pruned"}
+
+
+def test_a_trial_that_another_process_ends_as_it_is_done_here_costs_the_others_nothing(
+    make_task, monkeypatch
+):
+    """Somebody here has noticed when Optuna is about to write its value."""
+    task, seen, note = make_task(trials=4), Recorder(), TogetherStorage.set_trial_user_attr
+    ended = []
+
+    def end_elsewhere(self, trial_id, key, value):
+        note(self, trial_id, key, value)
+        if key == places.END and not value["reason"] and not ended:
+            ended.append(self.get_trial(trial_id).number)
+            with opened(task.storage_url) as other:
+                other.set_trial_state_values(trial_id, TrialState.FAIL)
+            self.flush()
+
+    monkeypatch.setattr(TogetherStorage, "set_trial_user_attr", end_elsewhere)
+    work_in_lanes(task, lambda: seen, 2)
+    states = {number: state for number, state, *_ in seen.of("ended")}
+    assert states.pop(ended[0]) == "failed"
     assert len(states) >= 3
     assert set(states.values()) <= {"finished", "pruned"}
 

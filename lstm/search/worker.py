@@ -184,7 +184,7 @@ class Worker:
             trial = self._end_early(error)
             if (interrupt := _interrupt_behind(error)) is not None:
                 raise interrupt from None
-            if trial is None or not (isinstance(error, ValueError) or _is_of_an_ended_trial(error)):
+            if trial is None or not _is_of_an_ended_trial(error):
                 raise
             # It was taken for dead, failed and queued again by another worker.
             logger.warning("trial %d was ended by another process: %s", trial.number, error)
@@ -279,7 +279,8 @@ def _interrupt_behind(error: BaseException | None) -> BaseException | None:
 def _is_of_an_ended_trial(error: BaseException | None) -> bool:
     """Whether Optuna refused to end a trial that had ended, whatever it makes of that on its way out."""
     while error is not None:
-        if isinstance(error, UpdateFinishedTrialError):
+        is_refusal = isinstance(error, ValueError) and str(error).startswith("Cannot tell a ")
+        if is_refusal or isinstance(error, UpdateFinishedTrialError):
             return True
         error = error.__context__
     return False
