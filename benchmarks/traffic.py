@@ -39,8 +39,8 @@ STEPS = ON_A_GPU["windows"] // ON_A_GPU["batch_size"]
 FUSED = {"lstm": {"forward": 15, "backward": 13}, "gru": {"forward": 13, "backward": 13}}
 # These move nothing: they make a tensor of memory that is there, or of none.
 _FREE = re.compile(
-    "_?(unsafe_)?view|_?reshape(_alias)?|alias|as_strided|detach|(new_)?empty(_like|_strided)?|expand|lift_fresh"
-    "|permute|select|slice|split(_with_sizes)?|squeeze|t|transpose|unbind|unsqueeze"
+    "_?(unsafe_)?view|_?reshape(_alias)?|alias|as_strided|detach|(new_)?empty(_like|_strided)?|expand"
+    "|lift_fresh|permute|select|slice|split(_with_sizes)?|squeeze|t|transpose|unbind|unsqueeze"
 )
 
 
@@ -120,7 +120,7 @@ def run(threads: Sequence[int], repeats: int) -> Result:
         f"lanes-traffic: MB that a training step of {ON_A_GPU['batch_size']} windows moves on a GPU, counted",
         ("", *(f"{size} units" for size in SIZES), "operations"),
         tuple(rows),
-        ("With its share of a validation. Operations: of a step alone, whatever the number of lanes.",),
+        ("With its share of a validation. Operations: of an epoch of one step, for any number of lanes.",),
         {**ON_A_GPU, "steps": STEPS},
     )
 
@@ -134,14 +134,19 @@ def _lane(**model: Any) -> tuple[float, int]:
         for config, training in lanes_nightcast.trials(task)
     ]
     batches = trainers[0].batches
-    step, both = (_epoch(trainers, batches[0], second) for second in (None, batches[1]))
+    step, both = (epoch(trainers, batches[0], second) for second in (None, batches[1]))
     return step.moved + (both.moved - step.moved) / STEPS, step.operations
 
 
-def _epoch(trainers: Sequence[Trainer], train: Batches, validation: Batches | None) -> Traffic:
-    """What an epoch of one step moves, once everybody has a place."""
+def epoch(
+    trainers: Sequence[Trainer],
+    train: Batches,
+    validation: Batches | None,
+    kind: torch.dtype = torch.bfloat16,
+) -> Traffic:
+    """What an epoch of lanes moves that compute in this type, once everybody has a place."""
     traffic = Traffic()
-    with _as_on_a_gpu(traffic):
+    with _as_on_a_gpu(traffic, kind):
         lanes = Lanes(trainers, train, validation)
         lanes.train_epoch(trainers)
         with traffic:
@@ -150,10 +155,10 @@ def _epoch(trainers: Sequence[Trainer], train: Batches, validation: Batches | No
 
 
 @contextmanager
-def _as_on_a_gpu(traffic: Traffic) -> Iterator[None]:
-    """Inside the block lanes compute in bfloat16, and a cell's step counts as one operation."""
+def _as_on_a_gpu(traffic: Traffic, kind: torch.dtype) -> Iterator[None]:
+    """Inside the block lanes compute in this type, and a cell's step counts as one operation."""
     with ExitStack() as stack:
-        stack.enter_context(patch("lstm.training.lanes.network_type", lambda device: torch.bfloat16))
+        stack.enter_context(patch("lstm.training.lanes.network_type", lambda device: kind))
         for way, cells in (("forward", stacked.FORWARD), ("backward", stacked.BACKWARD)):
             own = {name: _fused(traffic, cell, FUSED[name][way]) for name, cell in cells.items()}
             stack.enter_context(patch.dict(cells, own))

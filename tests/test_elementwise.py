@@ -110,6 +110,18 @@ def test_what_does_not_go_together_is_refused_or_left_to_what_reads_it(kernel: A
         assert Normaliser("none")(x, observed[..., :1], known, 2)[0].shape == (2, 4, 4)
 
 
+@pytest.mark.parametrize("kind", ["instance", "last_value", "none"])
+def test_under_autocast_windows_are_written_in_its_type(kind: Any) -> None:
+    x, known = torch.randn(4, 6, 2), torch.randn(4, 6, 1)
+    normalise = Normaliser(kind)
+    with using("torch"):
+        whole, *taken = normalise(x, x > 0, known, 2)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded, *others = normalise(x, x > 0, known, 2)
+    assert torch.equal(rounded, whole.to(torch.bfloat16))
+    assert all(torch.equal(one, other) for one, other in zip(taken, others, strict=True))
+
+
 def test_numbers_may_stand_for_what_was_observed() -> None:
     x = torch.randn(4, 6, 2)
     observed = torch.rand(4, 6, 2) < 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import pytest
@@ -103,3 +104,30 @@ def test_under_autocast_it_computes_in_the_shorter_type(cell: str, device: str) 
     assert seen[0].dtype is torch.bfloat16
     for own, other in zip(seen, expected, strict=True):
         assert torch.linalg.vector_norm(own.float() - other) < 0.05 * torch.linalg.vector_norm(other)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_no_step_is_kept_where_nothing_asks_for_a_gradient(
+    cell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, kept, alive = stacked.FORWARD[cell], list[Any](), list[int]()
+
+    def watched(*arguments: Any) -> Any:
+        alive.append(sum(gates() is not None for gates in kept))
+        h, c, own = step(*arguments)
+        kept.append(weakref.ref(own[0]))
+        return h, c, own
+
+    monkeypatch.setitem(stacked.FORWARD, cell, watched)
+    tensors, axes = problem(cell, (2, 3, 6, 4, 5), True, False, "cpu")
+
+    def run(x: Tensor, h: Tensor, c: Tensor | None, *weights: Any) -> Tensor:
+        return stacked.layer(cell, x, h, c, Weights(*weights), sequence=False)[1]
+
+    torch.vmap(run, in_dims=tuple(axes))(*tensors)
+    assert alive == [0, 1, 1, 1, 1, 1]
+    kept.clear()
+    alive.clear()
+    leaves = [None if tensor is None else tensor.requires_grad_() for tensor in tensors]
+    torch.vmap(run, in_dims=tuple(axes))(*leaves)
+    assert alive == [0, 1, 2, 3, 4, 5]

@@ -121,7 +121,8 @@ def mixed_precision() -> Iterator[None]:
 def product_type(x: Tensor) -> torch.dtype:
     """The type in which torch multiplies numbers such as these: autocast's, where that is on."""
     device = x.device.type
-    is_on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    # Others have no autocast that could be asked for.
+    is_on = device in ("cpu", "cuda") and torch.is_autocast_enabled(device)
     return torch.get_autocast_dtype(device) if is_on else x.dtype
 
 

@@ -111,17 +111,23 @@ class _Steps(torch.autograd.Function):
         ctx: Any, cell: str, sequence: bool, sums_PBTF: Tensor, w_PFH: Tensor, inner_P1F: Tensor | None,
         h_PBH: Tensor, c_PBH: Tensor | None,
     ) -> tuple[Tensor | None, Tensor, Tensor | None]:  # fmt: skip
-        states, kept = [h_PBH], []
+        # Without a gradient each step's memory is free for the next.
+        is_kept = any(ctx.needs_input_grad)
+        before, after, kept = [], [], []
         for sums_PBF in sums_PBTF.unbind(2):
             own_PBF = _product(h_PBH, w_PFH.mT, inner_P1F)
+            if is_kept:
+                before.append(h_PBH)
             h_PBH, c_PBH, step = FORWARD[cell](sums_PBF, own_PBF, h_PBH, c_PBH)
-            states.append(h_PBH)
-            kept.append(step)
-        if any(ctx.needs_input_grad):
+            if is_kept:
+                kept.append(step)
+            if sequence:
+                after.append(h_PBH)
+        if is_kept:
             ctx.cell, ctx.steps = cell, len(kept)
-            ctx.save_for_backward(w_PFH, *states[:-1], *(tensor for step in kept for tensor in step))
+            ctx.save_for_backward(w_PFH, *before, *(tensor for step in kept for tensor in step))
         ctx.set_materialize_grads(False)
-        return torch.stack(states[1:], dim=2) if sequence else None, h_PBH, c_PBH
+        return torch.stack(after, dim=2) if sequence else None, h_PBH, c_PBH
 
     @staticmethod
     @once_differentiable

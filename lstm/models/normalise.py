@@ -30,11 +30,8 @@ class Normaliser(nn.Module):
         super().__init__()
         self.normalisation = normalisation
         # Buffers, so that networks of a stack may differ in it.
-        for name, is_taken in (
-            ("mean", normalisation == "instance"),
-            ("last", normalisation == "last_value"),
-        ):
-            self.register_buffer(f"takes_{name}", torch.tensor(is_taken), persistent=False)
+        self.register_buffer("takes_mean", torch.tensor(normalisation == "instance"), persistent=False)
+        self.register_buffer("takes_last", torch.tensor(normalisation == "last_value"), persistent=False)
 
     def forward(
         self, x_BLC: Tensor, observed_BLC: Tensor, known_BLK: Tensor | None, count: int
@@ -70,6 +67,7 @@ class Normaliser(nn.Module):
             and x_BLC.shape[-1] >= count
             and all(one.dtype is torch.float32 and not one.requires_grad for one in numbers)
             and all(one.shape[:-1] == x_BLC.shape[:-1] for one in numbers)
+            # Networks of a stack may share their windows, but not what they take off them.
             and elementwise.fits(observed_BLC, self.takes_mean, *numbers)
         )
 

@@ -1,9 +1,9 @@
 """Arms of a study: what the trials of one launch must have in common, chosen for some trials at a time.
 
-Lanes of one launch share every choice that shapes the network but its hidden size; drawn for each trial,
-these would leave every lane to itself. So a ROUND, as many places of the budget as there are lanes, gets one
-ARM, a choice of them all, and TPE draws the rest of each trial: hidden size, normalisation, dropout and
-learning rate. The arms share the budget by how well their trials did.
+Lanes of one launch share every choice that shapes the network but its hidden size, which is padded, and its
+normalisation, which has no shape; drawn for each trial, these would leave every lane to itself. So a ROUND,
+as many places of the budget as there are lanes, gets one ARM, a choice of them all, and TPE draws the rest of
+each trial. The arms share the budget by how well their trials did.
 """
 
 from __future__ import annotations

@@ -4,8 +4,9 @@ A small network leaves most of a GPU idle, and its time goes into launching kern
 an axis of the kernel: one launch computes a step of all of them. The network stays written once, in
 `lstm.models`; `torch.vmap` turns its products into batched ones, and on a GPU a step is one graph.
 
-Lanes of one bucket may differ in hidden size. The smaller networks are padded with units whose weights are
-zero, and stay zero: such a unit's output is 0 and nothing reads it, so no gradient reaches it.
+Lanes of one bucket may differ in hidden size, and in what they take off their windows. The smaller networks
+are padded with units whose weights are zero, and stay zero: such a unit's output is 0 and nothing reads it,
+so no gradient reaches it.
 
 Axes: P lanes (parallel trainings), B batch, H horizon steps, Q quantiles, S steps of an epoch,
 N parameters of the padded network, O of a lane's own.
@@ -231,8 +232,11 @@ class Lanes:
         return {name: torch.unflatten(part, 1, shape) for (name, shape), part in named}
 
     def _read(self, stack_PN: Tensor) -> Named:
-        """Parameters as the networks read them: rounded once, instead of by each operation."""
-        return self._views(stack_PN.to(self._kind))
+        """Parameters as the networks read them: rounded once, instead of by each operation.
+
+        One by one, since a view of them all together would begin where no fast product can.
+        """
+        return {name: view.to(self._kind) for name, view in self._views(stack_PN).items()}
 
     def _train_steps(self) -> None:
         """An epoch of everyone; its mean training losses in `_total_P`."""
