@@ -313,9 +313,9 @@ class Lanes:
         All lanes and parameters are one matrix, so it takes a dozen launches whatever their number.
         """
         clip_P1, kept_P1, rate_P1, epsilon_P1, average_P1 = factors
+        self._gradient_PN.masked_fill_(~is_live_P1, 0.0)
         norm_P1 = torch.linalg.vector_norm(self._gradient_PN, dim=1, keepdim=True, dtype=torch.float32)
-        scale_P1 = (clip_P1 / (norm_P1 + 1e-6)).clamp(max=1)
-        gradient_PN = torch.where(is_live_P1, self._gradient_PN * scale_P1, 0.0)
+        gradient_PN = self._gradient_PN * (clip_P1 / (norm_P1 + 1e-6)).clamp(max=1)
         self.weights_PN[:, : self._matrices].mul_(kept_P1)
         self.first_PN.lerp_(gradient_PN, 1 - BETAS[0])
         self.second_PN.lerp_(gradient_PN.square_(), 1 - BETAS[1])
