@@ -130,6 +130,27 @@ def _apart(axes: Axes, result: Mapping[str, Any]) -> None:
     axes.set_xlabel("validation loss in mixed precision over that in float32, in percent", fontsize=8)
 
 
+def _moved(axes: Axes, result: Mapping[str, Any]) -> None:
+    """What each network's step moves, a point a hidden size."""
+    names = [row[0] for row in result["rows"]]
+    counted = [row[1:-1] for row in result["rows"]]
+    for place, moved in enumerate(counted):
+        axes.plot(moved, [place] * len(moved), color=_OTHER, zorder=1)
+    shades = ("#9cc9d6", "#4f9bb3", _OURS)
+    for size, shade, moved in zip(result["columns"][1:-1], shades, zip(*counted, strict=True), strict=True):
+        axes.scatter(moved, range(len(moved)), s=36, color=shade, label=size, zorder=2)
+        for place, value in enumerate(moved):
+            axes.annotate(
+                text(value), (value, place), (0, 5), textcoords="offset points", ha="center", fontsize=7
+            )
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.8)
+    axes.set_xlim(left=0)
+    axes.tick_params(labelsize=8)
+    axes.set_xlabel("MB a lane and step", fontsize=8)
+    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
 _DRAWN: dict[str, Callable[[Axes, Mapping[str, Any]], None]] = {
     "seed": _bars,
     "seed-cuda": _bars,
@@ -140,6 +161,7 @@ _DRAWN: dict[str, Callable[[Axes, Mapping[str, Any]], None]] = {
     "precision": _apart,
     "lanes": _bars,
     "lanes-cuda": _bars,
+    "lanes-traffic": _moved,
     "search-cuda": _searches,
     "scale": _growth,
 }

@@ -31,6 +31,7 @@ from lstm.training.lanes import Lanes
 from lstm.training.trainer import Trainer
 
 SIZES = (64, 128, 192)
+NETWORKS = tuple(itertools.product(("gru", "lstm"), ("calendar", "segments"), (1, 2)))
 # Of an epoch.
 STEPS = ON_A_GPU["windows"] // ON_A_GPU["batch_size"]
 # What a fused cell reads and writes of a unit and row at a step: both parts of its gates' sums, or their
@@ -110,7 +111,7 @@ def weight(tensors: Any) -> int:
 def run(threads: Sequence[int], repeats: int) -> Result:
     """Count the sample's networks; neither argument has a say."""
     rows: list[tuple[Any, ...]] = []
-    for cell, head, layers in itertools.product(("gru", "lstm"), ("calendar", "segments"), (1, 2)):
+    for cell, head, layers in NETWORKS:
         counted = [_lane(cell=cell, head=head, num_layers=layers, hidden_size=size) for size in SIZES]
         moved = [round(bytes_ / 1e6) for bytes_, _ in counted]
         name = f"{cell.upper()}, {layers} layer{'s' if layers > 1 else ''}, {head}"

@@ -223,6 +223,20 @@ def test_a_search_is_compared_by_its_epochs_an_hour(tmp_path: Path) -> None:
     assert (tmp_path / "bench-search-cuda.png").exists()
 
 
+def test_traffic_is_counted_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(traffic, "SIZES", (8, 16, 32))
+    monkeypatch.setattr(traffic, "NETWORKS", traffic.NETWORKS[:1])
+    monkeypatch.setattr(traffic, "ON_A_GPU", {**traffic.ON_A_GPU, "batch_size": 64, "lookback": 48})
+    result = traffic.run([1], 1)
+    ((name, *moved, count),) = result.rows
+    assert name == "GRU, 1 layer, calendar"
+    assert 0 < moved[0] < moved[1] < moved[2] < 60
+    assert count > 100
+    results.keep(tmp_path / "results.json", result, machine.describe())
+    picture.main(tmp_path / "results.json", tmp_path)
+    assert (tmp_path / "bench-lanes-traffic.png").exists()
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_sweep_on_a_gpu_is_refused_where_there_is_none(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
