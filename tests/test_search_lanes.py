@@ -116,10 +116,11 @@ def test_a_trial_that_another_process_ended_costs_the_others_nothing(make_task):
     assert set(states.values()) <= {"finished", "pruned"}
 
 
+@pytest.mark.parametrize("is_written", [True, False])
 def test_a_trial_that_another_process_ends_as_it_is_done_here_costs_the_others_nothing(
-    make_task, monkeypatch
+    make_task, monkeypatch, is_written
 ):
-    """Somebody here has noticed when Optuna is about to write its value."""
+    """Before Optuna writes its value; whether or not the database has that it ended, and somebody noticed."""
     task, seen, note = make_task(trials=4), Recorder(), TogetherStorage.set_trial_user_attr
     ended = []
 
@@ -127,6 +128,8 @@ def test_a_trial_that_another_process_ends_as_it_is_done_here_costs_the_others_n
         note(self, trial_id, key, value)
         if key == places.END and not value["reason"] and not ended:
             ended.append(self.get_trial(trial_id).number)
+            if is_written:
+                self.flush()
             with opened(task.storage_url) as other:
                 other.set_trial_state_values(trial_id, TrialState.FAIL)
             self.flush()

@@ -266,7 +266,9 @@ class Worker:
 
 
 def _reason(trial: FrozenTrial) -> str:
-    return str(trial.user_attrs.get(places.END, {}).get("reason", "its process was taken for dead"))
+    """Why it ended; nothing of one that finished."""
+    reason = str(trial.user_attrs.get(places.END, {}).get("reason", ""))
+    return "its process was taken for dead" if trial.state is TrialState.FAIL and not reason else reason
 
 
 def _interrupt_behind(error: BaseException | None) -> BaseException | None:
