@@ -176,7 +176,7 @@ def test_an_epoch_of_a_lane_has_the_losses_of_its_solo_run(bucket: list[tuple[An
             assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(bucket=buckets(steps=4))
 def test_in_bfloat16_as_on_a_gpu_an_epoch_has_nearly_these_losses(bucket: list[tuple[Any, Any]]) -> None:
     whole, rounded = ([trainer(*each) for each in bucket] for _ in range(2))
