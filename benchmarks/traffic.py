@@ -1,9 +1,9 @@
 """`lanes-traffic`: memory that a lane's training step moves on a GPU, counted, not measured.
 
-What limits many lanes on a GPU is its memory: each operation reads its operands and writes its result. So
-their bytes say how long a lane takes, before there is a GPU to try it on. The steps run on the CPU, in
-bfloat16 as they would there; torch's fused cells, which only a GPU has, are counted as what they would move.
-What stays in a GPU's caches from one operation to the next is counted all the same.
+Each operation reads its operands and writes its result, and the times of lanes that were measured on a GPU
+are in proportion to these bytes (docs/performance.md). So they say what a change may gain before there is a
+GPU to try it on. The steps run on the CPU, in bfloat16 as they would there; torch's fused cells, which only a
+GPU has, are counted as what they would move. What stays in a GPU's caches is counted all the same.
 """
 
 from __future__ import annotations

@@ -139,17 +139,17 @@ class _Steps(torch.autograd.Function):
         each = len(kept) // ctx.steps
         needs_w, needs_inner, needs_h = ctx.needs_input_grad[3:6]
         sums, owns = [], []
+        dh_PBH = torch.zeros_like(states[0]) if dh_PBH is None else dh_PBH
         for number in reversed(range(ctx.steps)):
-            dy_PBH = None if dy_PBTH is None else dy_PBTH[:, :, number]
-            parts = [part for part in (dh_PBH, dy_PBH) if part is not None]
-            dh_PBH = sum(parts[1:], parts[0]) if parts else torch.zeros_like(states[0])
+            if dy_PBTH is not None:
+                dh_PBH = dh_PBH + dy_PBTH[:, :, number]
             step = kept[number * each : (number + 1) * each]
-            dsums_PBF, down_PBF, dh_PBH, dc_PBH = BACKWARD[ctx.cell](dh_PBH, dc_PBH, states[number], step)
+            dsums_PBF, down_PBF, direct_PBH, dc_PBH = BACKWARD[ctx.cell](dh_PBH, dc_PBH, states[number], step)
             sums.append(dsums_PBF)
             owns.append(down_PBF)
             if number or needs_h:
                 dh_PBH = (
-                    _product(down_PBF, w_PFH, None) if dh_PBH is None else dh_PBH.baddbmm_(down_PBF, w_PFH)
+                    torch.bmm(down_PBF, w_PFH) if direct_PBH is None else direct_PBH.baddbmm_(down_PBF, w_PFH)
                 )
         dsums_PBTF = torch.stack(sums[::-1], dim=2)
         down_PRF = (dsums_PBTF if ctx.cell == "lstm" else torch.stack(owns[::-1], dim=2)).flatten(1, 2)
