@@ -11,7 +11,6 @@ import numpy as np
 from data.catalog import DataSet
 from data.errors import DataRefused
 from data.layout import layout_of
-from data.panel import Panel
 from data.splits import Span
 from flows.night import Night, begin
 from flows.preparation import Prepared
@@ -19,7 +18,7 @@ from flows.progress import Stage
 from lstm.models.forecaster import ForecasterConfig
 from lstm.promotion.gate import Decision, Evidence, choose_weights, decide
 from lstm.promotion.identity import to_iso
-from lstm.promotion.judge import Candidate, Verdict, judge
+from lstm.promotion.judge import Candidate, Verdict, judge, unseen
 from lstm.search.study import Chosen
 from lstm.tracking.bundle import Bundle, Member, Twin
 from lstm.tracking.bundle_files import BundleError
@@ -58,7 +57,7 @@ class Reigning:
     problem: str | None = None
 
 
-def find_champion(night: Night, panel: Panel) -> Reigning:
+def find_champion(night: Night, prepared: Prepared) -> Reigning:
     """The champion that the challenger will have to beat; the alias is put right first."""
     data_set = night.data_set
     night.registry.sync(data_set.name, night.ledger)
@@ -69,7 +68,7 @@ def find_champion(night: Night, panel: Panel) -> Reigning:
         bundle = night.registry.load(data_set.name, champion.version)
     except (BundleError, NotFound) as error:
         return Reigning(champion.version, None, f"The champion cannot be loaded: {error}")
-    return Reigning(champion.version, bundle, _unfit(bundle, data_set, panel))
+    return Reigning(champion.version, bundle, _unfit(bundle, data_set, prepared))
 
 
 def train_challenger(
@@ -229,14 +228,16 @@ def _candidate(bundle: Bundle) -> Candidate:
     )
 
 
-def _unfit(bundle: Bundle, data_set: DataSet, panel: Panel) -> str | None:
+def _unfit(bundle: Bundle, data_set: DataSet, prepared: Prepared) -> str | None:
     """Why a champion cannot be judged on tonight's windows; None where it can."""
+    panel = prepared.panel
     try:
         bundle.check(data_set)
         known = [name for name in panel.series if name in bundle.judged.scaler.series]
         if not known:
             return f"The champion knows none of the series. Remedy: nightcast retire {data_set.name}."
         bundle.judged.scaler.static.encode(panel.select(known))
+        unseen(panel, prepared.splits.judge, [_candidate(bundle)], data_set.retrain.horizon)
     except DataRefused as refusal:
         return str(refusal)
     return None

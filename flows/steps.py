@@ -127,7 +127,7 @@ def begin_run(night: Night, prepared: Prepared) -> None:
 @task(task_run_name="find the champion", **_AGAIN)
 def find_champion(night: Night, prepared: Prepared) -> Reigning:
     """The champion of tonight."""
-    return contest.find_champion(night, prepared.panel)
+    return contest.find_champion(night, prepared)
 
 
 @task(cache_policy=NO_CACHE, task_run_name="search")

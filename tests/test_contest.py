@@ -8,15 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from bundles import make_bundle
 from nights import House
 
 from flows import preparation
-from flows.contest import train_challenger
+from flows.contest import find_champion, train_challenger
 from flows.night import Night, open_night
 from lstm.evaluation.conformal import Calibration
+from lstm.promotion.identity import to_iso
 from lstm.scaling import Scaler
 from lstm.search.space import at_centre
 from lstm.search.study import Chosen
+from lstm.tracking.bundle import Bundle
+from lstm.tracking.registry import Registry
 from lstm.training.recipe import Recipe
 
 
@@ -80,3 +84,22 @@ def test_an_ensemble_that_is_interrupted_goes_on_with_the_network_that_it_was_in
     for one, other in zip(resumed.judged, whole.judged, strict=True):
         assert one.state.keys() == other.state.keys()
         assert all(torch.equal(one.state[name], other.state[name]) for name in one.state)
+
+
+def test_a_champion_that_has_seen_what_it_would_be_judged_on_is_refused_before_the_search(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a back-dated night, or where the judge span has been lengthened."""
+    prepared = preparation.prepare(night)
+    panel, judged = prepared.panel, prepared.splits.judge
+    made = make_bundle(panel)
+    monkeypatch.setattr(Bundle, "check", lambda self, data_set: None)
+    monkeypatch.setattr(Registry, "sync", lambda self, data_set, ledger: ())
+    night.ledger.adopt("made", "1", None, "By hand.")
+    for last, problem in ((judged.first - 1, None), (judged.last, "0 of 72 steps are left to judge on")):
+        until = to_iso(panel.frequency.shift(panel.start, last))
+        bundle = replace(made, judged=replace(made.judged, until=until))
+        monkeypatch.setattr(Registry, "load", lambda self, data_set, version, bundle=bundle: bundle)
+        reigning = find_champion(night, prepared)
+        assert (reigning.problem is None) == (problem is None)
+        assert problem is None or problem in str(reigning.problem)

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from data.catalog import DataSet, parse_data_set
 from data.errors import DataRefused
 from data.panel import Floats, Panel
-from data.splits import Splits, split
-from lstm.evaluation.baselines import seasonal_naive
+from data.splits import Span, Splits, split
+from lstm.evaluation.baselines import fit_linear, seasonal_naive
 from lstm.promotion.judge import Candidate, Verdict, judge
 from lstm.scaling import Scaler
-from lstm.windows import Windows
+from lstm.windows import Windows, windows
 
 HORIZON, SEASON, LOOKBACK, DAY = 6, 24, 30, 24
 MakePanel = Callable[..., Panel]
@@ -110,6 +110,37 @@ def test_baselines_have_quantiles_that_rise(make_panel: MakePanel) -> None:
     for name in ("seasonal_naive", "linear"):
         assert (np.diff(verdict.forecasts[name], axis=2) >= 0).all()
         assert verdict.scores[name].coverage == pytest.approx(0.8, abs=0.12)
+
+
+def test_the_linear_model_learns_from_all_that_a_challenger_learned_from(make_panel: MakePanel) -> None:
+    panel = make_panel(steps=900)
+    verdict, splits = tried(panel)
+    learned = windows(panel, Span(splits.train.first, splits.validation.last), SEASON, HORIZON)
+    expected_WH = fit_linear(panel, learned, SEASON, HORIZON).forecast(panel, verdict.bench.windows)
+    np.testing.assert_allclose(verdict.forecasts["linear"][..., 2], expected_WH)
+
+
+def test_of_many_windows_each_says_more(make_panel: MakePanel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Baselines adapt to what happened whether all windows are judged or a few of them."""
+    monkeypatch.setattr("lstm.promotion.judge._MOST_WINDOWS", 60)
+    bench = tried(make_panel(steps=900))[0].bench
+    assert len(bench.windows) == 60
+    assert bench.share == pytest.approx(60 / (6 * DAY - HORIZON + 1))
+    narrow_HQ = np.broadcast_to([-0.02, -0.01, 0.0, 0.01, 0.02], (HORIZON, 5))
+    point_WH = np.nan_to_num(bench.y_WH) + np.random.default_rng(0).normal(0, 1, bench.y_WH.shape)
+    adapted, as_all = (one.intervals(point_WH, narrow_HQ) for one in (bench, replace(bench, share=1.0)))
+    width, width_as_all = (float((one[..., -1] - one[..., 0]).mean()) for one in (adapted, as_all))
+    assert width > 1.2 * width_as_all
+
+
+def test_no_baseline_forecasts_below_0_where_no_target_is(make_panel: MakePanel) -> None:
+    panel = make_panel(steps=900)
+    panel = replace(panel, values=np.maximum(panel.values - np.nanmean(panel.values), 0.0))
+    data_set = declared().model_copy(update={"non_negative": True})
+    free, bound = (tried(panel, data_set=one)[0].forecasts for one in (declared(), data_set))
+    for name in ("seasonal_naive", "linear"):
+        assert free[name].min() < 0
+        np.testing.assert_array_equal(bound[name], np.maximum(free[name], 0.0))
 
 
 @SHARED

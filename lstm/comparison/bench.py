@@ -6,10 +6,7 @@ Axes: W windows, H horizon steps, Q quantiles.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-
-import numpy as np
 
 from data.catalog import DataSet
 from data.errors import DataRefused
@@ -17,20 +14,13 @@ from data.panel import Floats, Panel
 from data.splits import Span, Splits
 from lstm.evaluation import metrics
 from lstm.evaluation.adaptive import adapt_in_turn
-from lstm.evaluation.baselines import (
-    fit_linear,
-    residual_quantiles,
-    seasonal_naive,
-    with_quantiles,
-)
-from lstm.promotion.judge import Bench, bench_of
+from lstm.evaluation.baselines import residual_quantiles
+from lstm.promotion.judge import Bench, Fit, bench_of, linear_fit, naive_fit
 from lstm.scaling import Scaler
-from lstm.windows import Windows, shared_windows, targets, windows
+from lstm.windows import Windows, shared_windows, targets
 
 # Forecasts of so many windows, for each contender and seed, are kept on disk.
 _MOST_WINDOWS = 5_000
-
-Point = Callable[[Windows], Floats]
 
 
 @dataclass(frozen=True)
@@ -51,8 +41,8 @@ class Ground:
         return Span(self.splits.train.first, self.splits.validation.last)
 
     def shared(self, span: Span) -> Windows:
-        """The windows of a span that every lookback can make, or some of them where they are many."""
-        return self._every(span).at_most(_MOST_WINDOWS)
+        """As `every`, or some of them where they are many."""
+        return self.every(span).at_most(_MOST_WINDOWS)
 
     def adapted(self, forecast_WHQ: Floats, y_WH: Floats, judged: Windows) -> Floats:
         """(W, H, Q) forecasts of judge windows, adapted by those before them as a version's are.
@@ -61,10 +51,11 @@ class Ground:
             forecast_WHQ: rising quantiles.
             y_WH: what happened, in the same units.
         """
-        share = len(judged) / len(self._every(self.splits.judge))
+        share = len(judged) / len(self.every(self.splits.judge))
         return adapt_in_turn(forecast_WHQ, y_WH, judged, self.data_set.retrain.quantiles, share)
 
-    def _every(self, span: Span) -> Windows:
+    def every(self, span: Span) -> Windows:
+        """The windows of a span that every lookback can make."""
         retrain = self.data_set.retrain
         return shared_windows(self.panel, span, retrain.search_space.lookback, retrain.horizon)
 
@@ -97,8 +88,8 @@ def make_bench(ground: Ground) -> Bench:
         DataRefused: there is none.
     """
     panel, data_set, splits = ground.panel, ground.data_set, ground.splits
-    chosen = ground.shared(splits.judge)
-    if not len(chosen):
+    every = ground.every(splits.judge)
+    if not len(every):
         raise DataRefused(
             f"no window of {data_set.retrain.horizon} steps can be judged at every lookback.",
             data_set=panel.data_set,
@@ -106,7 +97,7 @@ def make_bench(ground: Ground) -> Bench:
             time=panel.frequency.format(panel.frequency.shift(panel.start, splits.judge.first)),
             remedy="compare shorter lookbacks, or lengthen retrain.judge in the catalog.",
         )
-    return bench_of(panel, splits, data_set, chosen, scaler_of(ground))
+    return bench_of(panel, splits, data_set, every, _MOST_WINDOWS, scaler_of(ground))
 
 
 def scaler_of(ground: Ground) -> Scaler:
@@ -116,32 +107,15 @@ def scaler_of(ground: Ground) -> Scaler:
 
 def baselines(ground: Ground, bench: Bench) -> list[Baseline]:
     """Seasonal naive, and a linear model for each lookback, with quantiles from residuals on validation."""
-    horizon, season = ground.data_set.retrain.horizon, ground.data_set.seasons[0]
-    made = [_baseline(ground, bench, ("seasonal_naive", season), _naive(ground, season), 0)]
+    panel, horizon, season = ground.panel, ground.data_set.retrain.horizon, ground.data_set.seasons[0]
+    made = [_baseline(ground, bench, ("seasonal_naive", season), naive_fit(panel, horizon, season), 0)]
     for lookback in ground.data_set.retrain.search_space.lookback:
-        fit, weights = _linear(ground, lookback), (lookback + 1) * horizon
+        fit, weights = linear_fit(panel, horizon, lookback), (lookback + 1) * horizon
         made.append(_baseline(ground, bench, ("linear", lookback), fit, weights))
     return made
 
 
-def _naive(ground: Ground, season: int) -> Callable[[Span], Point]:
-    horizon = ground.data_set.retrain.horizon
-    return lambda _: lambda some: seasonal_naive(ground.panel, some, horizon, season)
-
-
-def _linear(ground: Ground, lookback: int) -> Callable[[Span], Point]:
-    panel, horizon = ground.panel, ground.data_set.retrain.horizon
-
-    def fit(span: Span) -> Point:
-        fitted = fit_linear(panel, windows(panel, span, lookback, horizon), lookback, horizon)
-        return lambda some: fitted.forecast(panel, some)
-
-    return fit
-
-
-def _baseline(
-    ground: Ground, bench: Bench, who: tuple[str, int], fit: Callable[[Span], Point], parameters: int
-) -> Baseline:
+def _baseline(ground: Ground, bench: Bench, who: tuple[str, int], fit: Fit, parameters: int) -> Baseline:
     """Fitted twice, as the networks are: on train for what validation shows, then on both for the judge."""
     scaler = scaler_of(ground)
     validation = ground.shared(ground.splits.validation)
@@ -154,9 +128,5 @@ def _baseline(
     point = fit(ground.learned)
     seconds = time.process_time() - began
     residuals_HQ = residual_quantiles(z_WH, point_WH, bench.levels)
-    forecast_WHQ = ground.adapted(
-        with_quantiles(point(bench.windows), residuals_HQ, bench.scale_W), bench.y_WH, bench.windows
-    )
-    if ground.data_set.non_negative:
-        forecast_WHQ = np.maximum(forecast_WHQ, 0.0)
+    forecast_WHQ = bench.intervals(point(bench.windows), residuals_HQ)
     return Baseline(*who, forecast_WHQ, metrics.mae(z_WH, point_WH), seconds, parameters)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -31,6 +32,9 @@ _MOST_WINDOWS = 50_000
 
 Forecast = Callable[[Panel, Windows], Floats]
 """From a panel and windows to y_WHQ in the target's own units."""
+
+Fit = Callable[[Span], Callable[[Windows], Floats]]
+"""From a span to learn from to point forecasts: from windows to y_WH in the target's own units."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ class Bench:
         loc_W: location of each window's series; scores are on standardised targets.
         scale_W: its scale.
         naive_scale_W: the denominator of MASE, in the target's own units.
+        share: of all windows that could be judged, so many are here.
+        non_negative: the target is never below 0.
     """
 
     panel: Panel
@@ -71,6 +77,16 @@ class Bench:
     loc_W: Floats
     scale_W: Floats
     naive_scale_W: Floats
+    share: float
+    non_negative: bool
+
+    def intervals(self, point_WH: Floats, residuals_HQ: Floats) -> Floats:
+        """(W, H, Q) a baseline's point forecasts with `residual_quantiles` around them, as a version's are:
+        adapted by those before, and not below 0 where no target is.
+        """
+        made_WHQ = with_quantiles(point_WH, residuals_HQ, self.scale_W)
+        adapted_WHQ = adapt_in_turn(made_WHQ, self.y_WH, self.windows, self.levels, self.share)
+        return np.maximum(adapted_WHQ, 0.0) if self.non_negative else adapted_WHQ
 
     def score(self, forecast_WHQ: Floats) -> Scores:
         """The scores of a forecast on these windows."""
@@ -120,10 +136,10 @@ def judge(
     horizon = data_set.retrain.horizon
     rivals = [challenger] if champion is None else [challenger, champion]
     lookback = max(_linear_lookback(data_set), *(rival.lookback for rival in rivals))
-    span, panel = _unseen(panel, splits.judge, rivals, horizon), _shared(panel, rivals)
+    span, panel = unseen(panel, splits.judge, rivals, horizon), _shared(panel, rivals)
     scaler = scaler.select(panel)
-    chosen = windows(panel, span, lookback, horizon).at_most(_MOST_WINDOWS)
-    if not len(chosen):
+    every = windows(panel, span, lookback, horizon)
+    if not len(every):
         raise DataRefused(
             f"no window of {horizon} steps can be judged: none has an observed target after enough history.",
             data_set=panel.data_set,
@@ -131,16 +147,19 @@ def judge(
             time=panel.frequency.format(panel.frequency.shift(panel.start, splits.judge.first)),
             remedy="wait until newer data has come, or shorten retrain.search_space.lookback in the catalog.",
         )
-    bench = bench_of(panel, splits, data_set, chosen, scaler)
-    forecasts = {"challenger": challenger.forecast(panel, chosen)}
+    bench = bench_of(panel, splits, data_set, every, _MOST_WINDOWS, scaler)
+    forecasts = {"challenger": challenger.forecast(panel, bench.windows)}
     if champion is not None:
-        forecasts["champion"] = champion.forecast(panel, chosen)
-    forecasts |= _baselines(panel, splits, data_set, scaler, chosen)
+        forecasts["champion"] = champion.forecast(panel, bench.windows)
+    forecasts |= _baselines(bench, splits, data_set, scaler)
     return Verdict(bench, forecasts, {name: bench.score(made) for name, made in forecasts.items()})
 
 
-def bench_of(panel: Panel, splits: Splits, data_set: DataSet, chosen: Windows, scaler: Scaler) -> Bench:
-    """The bench of these judge windows, in a scaler's units."""
+def bench_of(
+    panel: Panel, splits: Splits, data_set: DataSet, every: Windows, most: int, scaler: Scaler
+) -> Bench:
+    """The bench of these judge windows, or of so many of them, in a scaler's units."""
+    chosen = every.at_most(most)
     loc_W, scale_W = scaler.target(chosen.series)
     return Bench(
         panel=panel,
@@ -150,10 +169,27 @@ def bench_of(panel: Panel, splits: Splits, data_set: DataSet, chosen: Windows, s
         loc_W=loc_W,
         scale_W=scale_W,
         naive_scale_W=naive_scale(panel, data_set.seasons[0], splits.validation.last)[chosen.series],
+        share=len(chosen) / len(every),
+        non_negative=data_set.non_negative,
     )
 
 
-def _unseen(panel: Panel, span: Span, rivals: Sequence[Candidate], horizon: int) -> Span:
+def naive_fit(panel: Panel, horizon: int, season: int) -> Fit:
+    """The seasonal naive, which has nothing to learn."""
+    return lambda _: lambda some: seasonal_naive(panel, some, horizon, season)
+
+
+def linear_fit(panel: Panel, horizon: int, lookback: int) -> Fit:
+    """The linear model of windows with so many steps."""
+
+    def fit(span: Span) -> Callable[[Windows], Floats]:
+        train = windows(panel, span, lookback, horizon)
+        return partial(fit_linear(panel, train, lookback, horizon).forecast, panel)
+
+    return fit
+
+
+def unseen(panel: Panel, span: Span, rivals: Sequence[Candidate], horizon: int) -> Span:
     """The part of the judge span after everything that any rival's training saw.
 
     Raises:
@@ -195,24 +231,23 @@ def _linear_lookback(data_set: DataSet) -> int:
     return min(max(data_set.seasons), max(data_set.retrain.search_space.lookback))
 
 
-def _baselines(
-    panel: Panel, splits: Splits, data_set: DataSet, scaler: Scaler, chosen: Windows
-) -> dict[str, Floats]:
-    """Seasonal naive and linear forecasts, with quantiles from their residuals on the validation span that
-    adapt as a version's do."""
-    horizon, levels = data_set.retrain.horizon, data_set.retrain.quantiles
+def _baselines(bench: Bench, splits: Splits, data_set: DataSet, scaler: Scaler) -> dict[str, Floats]:
+    """Seasonal naive and linear forecasts, with quantiles from their residuals on the validation span.
+
+    Fitted twice, as a challenger is: on train for what validation shows, then on both for the judge.
+    """
+    panel, horizon = bench.panel, data_set.retrain.horizon
     season, lookback = data_set.seasons[0], _linear_lookback(data_set)
-    validation = windows(panel, splits.validation, lookback, horizon).at_most(_MOST_WINDOWS)
-    linear = fit_linear(panel, windows(panel, splits.train, lookback, horizon), lookback, horizon)
-    points: dict[str, Callable[[Windows], Floats]] = {
-        "seasonal_naive": lambda some: seasonal_naive(panel, some, horizon, season),
-        "linear": lambda some: linear.forecast(panel, some),
+    fits = {
+        "seasonal_naive": naive_fit(panel, horizon, season),
+        "linear": linear_fit(panel, horizon, lookback),
     }
+    validation = windows(panel, splits.validation, lookback, horizon).at_most(_MOST_WINDOWS)
+    learned = Span(splits.train.first, splits.validation.last)
     seen_WH = scaler.scale_target(targets(panel, validation, horizon), validation.series)
     forecasts = {}
-    for name, point in points.items():
-        missed_WH = scaler.scale_target(point(validation), validation.series)
-        residuals_HQ = residual_quantiles(seen_WH, missed_WH, levels)
-        made_WHQ = with_quantiles(point(chosen), residuals_HQ, scaler.target(chosen.series)[1])
-        forecasts[name] = adapt_in_turn(made_WHQ, targets(panel, chosen, horizon), chosen, levels)
+    for name, fit in fits.items():
+        missed_WH = scaler.scale_target(fit(splits.train)(validation), validation.series)
+        residuals_HQ = residual_quantiles(seen_WH, missed_WH, bench.levels)
+        forecasts[name] = bench.intervals(fit(learned)(bench.windows), residuals_HQ)
     return forecasts
