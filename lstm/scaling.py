@@ -18,10 +18,7 @@ from data.errors import DataRefused
 from data.panel import Booleans, Floats, Integers, Panel
 from lstm.clock import Calendar, calendar
 from lstm.features import cycles_seen
-from lstm.static import StaticEncoder, embedding_size
-
-# A column varies when its spread is more than rounding noise of its level.
-_ROUNDING = 1e-12
+from lstm.static import StaticEncoder, embedding_size, unit
 
 # Rows that are scaled at once: float64 in between costs memory for so many only.
 _PIECE = 65_536
@@ -113,7 +110,7 @@ class Scaler:
             for column in range(len(panel.columns)):
                 mean, spread = _mean_and_deviation(values[:, column])
                 loc[number, column] = mean
-                scale[number, column] = spread if spread > _ROUNDING * abs(mean) else 1.0
+                scale[number, column] = unit(mean, spread)
         cycles = cycles_seen(panel.frequency, min(last_step, panel.n_steps - 1) + 1 - first_step)
         static = StaticEncoder.fit(panel)
         return cls(panel.series, panel.columns, np.arange(count), static, cycles, loc, scale)

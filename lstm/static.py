@@ -17,6 +17,9 @@ from data.panel import Panel
 
 _LARGEST_EMBEDDING = 16
 
+# Numbers vary when their spread is more than rounding noise of their level.
+_ROUNDING = 1e-12
+
 
 @dataclass(frozen=True)
 class StaticEncoder:
@@ -84,6 +87,11 @@ class StaticEncoder:
         return cls({name: tuple(known) for name, known in raw.items()})
 
 
+def unit(mean: float, spread: float) -> float:
+    """What numbers with this mean and standard deviation are divided by: 1 where they do not vary."""
+    return spread if spread > _ROUNDING * abs(mean) else 1.0
+
+
 def embedding_size(series: int) -> int:
     """How many numbers stand for a series: one more than the bits that tell so many apart, at most 16.
 
@@ -97,7 +105,8 @@ def _fitted(values: tuple[float | str, ...]) -> tuple[float, float] | tuple[str,
     if categories:
         return categories
     numbers = np.array(values, dtype=np.float64)
-    return float(numbers.mean()), float(numbers.std()) or 1.0
+    mean, spread = float(numbers.mean()), float(numbers.std())
+    return mean, unit(mean, spread)
 
 
 def _refuse(panel: Panel, name: str, number: int, wanted: str) -> NoReturn:

@@ -8,13 +8,24 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from data.calendar import Frequency
 from data.errors import DataRefused
 from data.panel import Panel
 from lstm.static import StaticEncoder, embedding_size
 
 MakePanel = Callable[..., Panel]
 FEATURES = {"area": (10.0, 30.0, 20.0), "kind": ("shop", "hall", "shop"), "same": (5.0, 5.0, 5.0)}
+
+
+def sites(value: float, count: int) -> Panel:
+    """So many series of one step, all with the same area."""
+    names, start = tuple(map(str, range(count))), np.datetime64("2024-01-01", "us")
+    first, offsets, values = np.zeros(count, dtype=np.int64), np.arange(count + 1), np.ones((count, 1))
+    static = {"area": (value,) * count}
+    return Panel("made", Frequency("h"), "load", (), names, start, first, offsets, values, static=static)
 
 
 @pytest.fixture
@@ -31,6 +42,12 @@ def test_numbers_are_standardised_and_categories_one_hot(panel: Panel) -> None:
     again = StaticEncoder.from_dict(json.loads(json.dumps(encoder.to_dict())))
     assert again == encoder
     np.testing.assert_array_equal(again.encode(panel.select(["c", "a"])), encoder.encode(panel)[[2, 0]])
+
+
+@given(st.floats(1e-6, 1e6), st.integers(1, 40))
+def test_a_number_that_is_the_same_for_all_is_no_more_than_a_difference(value: float, count: int) -> None:
+    """The deviation of equal numbers may be rounding noise: dividing by it, a change would be a huge one."""
+    assert StaticEncoder.fit(sites(value, count)).features["area"][1] == 1.0
 
 
 def test_no_features_are_no_numbers(make_panel: MakePanel) -> None:
