@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 
 from data.catalog import load_catalog
-from data.contract import check, resolve_as_of
+from data.contract import check
 from data.errors import NightcastError
 from data.retrain import Budget, Encoder
 from data.snapshot import save as save_snapshot
 from data.splits import split
 from flows import leash
 from flows.contender import Job
-from flows.night import grid_step
+from flows.night import last_step
 from flows.progress import Stage, Stages
 from lstm.comparison.bench import Ground, baselines, make_bench, scaler_of
 from lstm.comparison.contenders import Contender, compared, contenders, lookbacks_of, only
@@ -108,7 +108,7 @@ def open_comparison(settings: Settings, name: str, as_of: datetime | None, wish:
         WrongComparison: the search space does not allow these networks or lookbacks.
     """
     declared = load_catalog(settings.catalog).get(name)
-    moment = resolve_as_of(declared) if as_of is None else grid_step(declared, as_of)
+    moment = last_step(declared, as_of)
     checked = check(declared, moment, None)
     lookbacks = wish.lookbacks or lookbacks_of(declared)
     chosen = compared(declared, wish.networks, lookbacks)

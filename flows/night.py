@@ -126,8 +126,7 @@ def open_night(
 
     Args:
         name: of the data set.
-        as_of: the moment at which the past ends, floored to the grid; naive means the data set's zone.
-            Unset takes the newest complete step.
+        as_of: as of `last_step`.
         budget: overrides the catalog's.
 
     Raises:
@@ -135,7 +134,7 @@ def open_night(
         LedgerError: the ledger cannot be used.
     """
     data_set = load_catalog(settings.catalog).get(name).with_budget(budget)
-    moment = _newest_step(data_set) if as_of is None else grid_step(data_set, as_of)
+    moment = _last_step(data_set, as_of)
     settings.root.mkdir(parents=True, exist_ok=True)
     return Night(
         settings=settings,
@@ -157,11 +156,14 @@ def end(night: Night, ending: Ending, reason: str, details: Mapping[str, Any] | 
     """Give the night its ending, in the ledger and on its MLflow run.
 
     A night that has promoted stays promoted, whatever happens to it afterwards; its reason then says both.
+    One that another process has taken over is left to that, its run too.
     """
     seconds = dict(night.stages.seconds)
     full = {**(details or {}), "seconds": seconds, "run_id": _run_of(night, ending)}
     stands = night.ledger.end_night(night.identity, ending, reason, full)
-    if stands.ending is not None and stands.ending != ending:
+    if stands.ending is None:
+        return outcome_of(night, ending, reason, full)
+    if stands.ending != ending:
         ending, reason = stands.ending, f"{stands.reason} Afterwards: {reason}"
         full = {**stands.details, **full}
     if night.run_id is not None:
@@ -240,10 +242,27 @@ def grid_step(data_set: DataSet, as_of: datetime) -> np.datetime64:
     return step
 
 
-def _newest_step(data_set: DataSet) -> np.datetime64:
-    """The newest complete step. Data that cannot be read gets a night of now, which the contract refuses."""
+def last_step(data_set: DataSet, as_of: datetime | None) -> np.datetime64:
+    """The last grid step of the past.
+
+    Args:
+        as_of: the moment at which the past ends, floored to the grid; naive means the data set's zone. Unset
+            takes the newest complete step. So does a later moment where rows are aggregated: of a step that
+            is not over the aggregate would be that of a part.
+
+    Raises:
+        DataRefused: the newest step is asked for, and the data cannot be read.
+    """
+    if as_of is not None and data_set.aggregate is None:
+        return grid_step(data_set, as_of)
+    newest = resolve_as_of(data_set)
+    return newest if as_of is None else min(newest, grid_step(data_set, as_of))
+
+
+def _last_step(data_set: DataSet, as_of: datetime | None) -> np.datetime64:
+    """As `last_step`. Data that cannot be read gets a night all the same, which the contract refuses."""
     try:
-        return resolve_as_of(data_set)
+        return last_step(data_set, as_of)
     except DataRefused as refusal:
         logger.warning("the newest step is not known: %s", refusal)
-        return grid_step(data_set, datetime.now(UTC))
+        return grid_step(data_set, as_of or datetime.now(UTC))

@@ -74,7 +74,8 @@ class Workers(ABC):
 
     def replace_killed(self) -> int:
         """Start another worker for each that was killed, up to a limit; returns how many were started."""
-        count = min(self._count_killed(), self._spare) - self._replaced
+        # A run that crashed may be found to have ended well after all.
+        count = max(min(self._count_killed(), self._spare) - self._replaced, 0)
         for _ in range(count):
             self._start()
             self._replaced += 1

@@ -176,6 +176,29 @@ def test_processes_that_open_a_fresh_database_at_once(url: str) -> None:
     assert race(url, body) == ["None"] * 4
 
 
+def test_a_night_that_another_process_has_taken_over_is_ended_by_that_one_alone(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that slept, or was cut off, has lost its lease and only wakes to say that it failed."""
+    ledger = Ledger(url)
+    with monkeypatch.context() as patch:
+        patch.setattr("lstm.promotion.ledger.this_process", lambda: "another:1:2.0")
+        ledger.begin_night(NIGHT)
+    taken = ledger.begin_night(NIGHT)
+    with monkeypatch.context() as patch:
+        patch.setattr("lstm.promotion.ledger.this_process", lambda: "another:1:2.0")
+        assert ledger.end_night(NIGHT, "failed", "The lease is lost.") == taken
+    assert ledger.night(NIGHT) == taken
+    assert ledger.decisions("power") == ()
+    assert ledger.end_night(NIGHT, "kept", "Not better.").ending == "kept"
+
+
+def test_a_driver_that_gives_up_is_a_sentence(tmp_path: Path) -> None:
+    database = Ledger(f"sqlite:///{tmp_path}/ledger.db").database
+    with pytest.raises(LedgerUnreachable, match="connection already closed"), database.begin():
+        raise sa.exc.InterfaceError("SELECT 1", {}, Exception("connection already closed"))
+
+
 def test_unreachable_is_not_the_same_as_no_champion(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     ledger = Ledger(f"sqlite:///{path}")

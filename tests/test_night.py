@@ -16,7 +16,7 @@ from prefect.exceptions import ParameterTypeError
 
 from data.processes import this_process
 from data.snapshot import load
-from flows.night import end, open_night
+from flows.night import begin, end, open_night
 from flows.retrain import retrain
 from flows.sweep import KEPT_LOGS
 from flows.worker import JOB_FILE, Job
@@ -317,6 +317,21 @@ def test_a_result_stands_where_mlflow_goes_away(tmp_path, monkeypatch):
     assert (outcome.ending, outcome.is_good, outcome.run_link) == ("kept", True, None)
     assert outcome.reason.startswith("It is not better. Afterwards: MLflow at http://127.0.0.1:9 does not")
     assert night.ledger.night(night.identity).ending == "kept"
+
+
+def test_a_night_that_another_process_has_taken_over_is_left_to_it(tmp_path, monkeypatch):
+    house = House(tmp_path)
+    house.declare("made")
+    house.write("made", HOURS)
+    night = open_night(house.settings, "made")
+    run = begin(night)
+    with monkeypatch.context() as patch:
+        patch.setattr("lstm.promotion.ledger.this_process", lambda: "another:1:2.0")
+        night.ledger.begin_night(night.identity)
+    outcome = end(night, "failed", "The lease is lost.")
+    assert (outcome.ending, outcome.reason) == ("failed", "The lease is lost.")
+    assert night.ledger.night(night.identity).ending is None
+    assert night.tracker.run(run).info.status == "RUNNING"
 
 
 def test_less_than_one_worker_is_no_parameter():

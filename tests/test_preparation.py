@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import yaml
 from nights import START, House, walk
 
@@ -22,6 +23,18 @@ def write(house: House, until: int, wind: float) -> None:
         for hour, value in enumerate(walk(HOURS + 12))
     ]
     (house.folder / "made.csv").write_text("\n".join(["time,load,wind", *lines]) + "\n")
+
+
+def test_of_aggregated_rows_no_step_is_taken_before_it_is_over(tmp_path: Path) -> None:
+    """Whatever moment is asked for: the sum of a part of a step is no step's."""
+    house = House(tmp_path)
+    house.declare("made")
+    house.entries["made"] |= {"frequency": "2h", "aggregate": "sum"}
+    house.catalog.write_text(yaml.safe_dump(house.entries))
+    house.write("made", HOURS + 1)
+    for asked, taken in ((500, -2), (0, -2), (-1, -2), (-2, -2), (-3, -4)):
+        night = open_night(house.settings, "made", START + timedelta(hours=HOURS + asked))
+        assert night.as_of == np.datetime64("2024-01-21", "us") + np.timedelta64(taken, "h")
 
 
 def test_newer_future_covariates_alone_are_no_night_and_it_says_what_takes_them_in(tmp_path: Path) -> None:

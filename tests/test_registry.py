@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 
 from data.panel import Panel
 from lstm.promotion.identity import Identity
-from lstm.promotion.ledger import Ledger
+from lstm.promotion.ledger import Champion, Ledger
 from lstm.tracking.bundle import Bundle
 from lstm.tracking.bundle_files import BundleError
 from lstm.tracking.forecast import rows_of
@@ -214,6 +214,30 @@ def test_a_promotion_while_another_process_syncs_was_not_made_by_hand(
     registry.sync("made", ledger)
     assert champion(ledger) == second
     assert [entry.kind for entry in ledger.decisions("made")] == ["promoted"] * 2
+
+
+def test_a_sync_that_read_too_soon_notes_nothing(
+    registry: Registry, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else an alias that a person moves back afterwards would seem to lag behind."""
+    first, second = versions(registry, 2)
+    promote(ledger, first, None)
+    registry.sync("made", ledger)
+    read = ledger.champion
+
+    def read_and_wait(data_set: str) -> Champion | None:
+        found = read(data_set)
+        monkeypatch.setattr(ledger, "champion", read)
+        promote(ledger, second, first)
+        Registry(registry.uri).sync("made", ledger)
+        return found
+
+    monkeypatch.setattr(ledger, "champion", read_and_wait)
+    registry.sync("made", ledger)
+    registry.set_alias("made", "champion", first)
+    registry.sync("made", ledger)
+    assert champion(ledger) == first
+    assert [entry.kind for entry in ledger.decisions("made")] == ["adopted", "promoted", "promoted"]
 
 
 def test_an_alias_set_by_hand_before_the_first_champion(registry: Registry, ledger: Ledger) -> None:

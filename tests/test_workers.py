@@ -52,6 +52,14 @@ def test_a_killed_worker_is_noticed_at_once_and_replaced_a_few_times(tmp_path):
     assert children() == []
 
 
+def test_a_run_that_crashed_and_ended_well_after_all_replaces_none(tmp_path, monkeypatch):
+    killed = iter([1, 0, 0])
+    monkeypatch.setattr(LocalWorkers, "_count_killed", lambda self: next(killed))
+    monkeypatch.setattr(LocalWorkers, "_start", lambda self: None)
+    with local_workers("no-such-run", 1, tmp_path) as workers:
+        assert [workers.replace_killed() for _ in range(3)] == [1, 0, 0]
+
+
 def test_a_worker_that_ends_in_an_error_is_not_replaced(tmp_path, monkeypatch):
     monkeypatch.setenv("NIGHTCAST_DEVICE", "abacus")
     monkeypatch.setattr(leash, "start", nursery.start)

@@ -134,7 +134,7 @@ class Database:
                 yield connection
         except sa.exc.IntegrityError:
             raise
-        except sa.exc.DatabaseError as error:
+        except sa.exc.DBAPIError as error:
             raise LedgerUnreachable(
                 f"{self}: {str(error.orig).strip()}. Remedy: check that the database runs and can be reached."
             ) from error

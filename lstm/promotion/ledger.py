@@ -75,7 +75,8 @@ class Ledger:
 
         A final ending is not changed by another one: a night that has promoted stays promoted, whatever
         happens to the process afterwards. The same ending again replaces reason and details. A night
-        that has its result and is run again is a *skipped* row of the decisions, and stays as it was.
+        that has its result and is run again is a *skipped* row of the decisions, and stays as it was. One
+        that another process has begun since has no ending by this one.
 
         Args:
             details: anything worth keeping that JSON can hold; merged into what is there.
@@ -90,6 +91,8 @@ class Ledger:
             if night.is_final and night.ending != ending:
                 if ending == "skipped":
                     _write(connection, identity.data_set, "skipped", reason, night=identity.key)
+                return night
+            if not night.is_final and night.process != str(this_process()):
                 return night
             if night.ending != ending:
                 _write(connection, identity.data_set, ending, reason, night=identity.key)

@@ -165,7 +165,9 @@ class Registry:
             if found.get(alias) != version:
                 self.set_alias(data_set, alias, version)
                 done.append(f"The alias `{alias}` was set to {version or 'none'}, as the ledger says.")
-        ledger.save_alias(data_set, targets[CHAMPION])
+        # Where all agreed nothing is noted: a night may have promoted since, and noted its own.
+        if not targets[CHAMPION] == noted == found.get(CHAMPION):
+            ledger.save_alias(data_set, targets[CHAMPION])
         return tuple(done)
 
     def _versions(self, identity: Identity) -> list[ModelVersion]:
