@@ -200,8 +200,8 @@ def _fits(module: nn.RNNBase, x: Tensor) -> bool:
 
 
 def _gains_by_mixing(module: nn.RNNBase, x: Tensor) -> bool:
-    """Its code walks with 32 rows at a time: with 16, the smallest layers lose but in short inference, and
-    the widest LSTMs in short training beside several threads.
+    """Its code walks with 32 rows at a time: with 16, the smallest layers lose but in inference (GRUs in long
+    inference, too), and the widest LSTMs in short training beside several threads.
 
     Threads share out such blocks, and half of them may have none: more were not measured. Relu has no code.
     """
@@ -214,8 +214,8 @@ def _gains_by_mixing(module: nn.RNNBase, x: Tensor) -> bool:
         return True
     is_training, is_lstm = torch.is_grad_enabled(), module.mode == "LSTM"
     if module.hidden_size <= _SMALL:
-        # A GRU's mixed code loses its lead sooner, as the steps add up.
-        return not is_training and batch * steps < (_MEDIUM if is_lstm else _SHORT)
+        # A GRU's mixed code loses its lead as the steps add up.
+        return not is_training and (is_lstm or batch * steps < _SHORT)
     is_short = batch * steps < _SHORT
     return module.hidden_size <= _WIDE or threads == 1 or not (is_lstm and is_training and is_short)
 
