@@ -14,6 +14,7 @@ BENCHMARKS = {
     "seed": seed.run,
     "seed-cuda": seed.run_on_cuda,
     "forecast": forecast.run,
+    "beside": forecast.run_beside,
     "sweep": sweep.run,
     "sweep-mixed": sweep.run_mixed,
     "precision": precision.run,

@@ -155,6 +155,7 @@ _DRAWN: dict[str, Callable[[Axes, Mapping[str, Any]], None]] = {
     "seed": _bars,
     "seed-cuda": _bars,
     "forecast": _bars,
+    "beside": _bars,
     "sweep": _gains,
     "sweep-mixed": _gains,
     "sweep-cuda": _gains,

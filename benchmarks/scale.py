@@ -12,6 +12,7 @@ from statistics import median
 
 from benchmarks.contender import Contender, Process
 from benchmarks.results import Result
+from lstm.settings import BRIEF_WAIT
 
 SERIES = (1, 10, 100, 1_000, 10_000)
 POINTS = (100_000, 1_000_000, 10_000_000)
@@ -124,7 +125,7 @@ def _holds(failing: Sequence[Case]) -> str:
 
 
 def _measure(series: int, points: int, threads: int, repeats: int) -> Case:
-    contender = Contender(f"{series} series, {points} points", "scale_case")
+    contender = Contender(f"{series} series, {points} points", "scale_case", environment=BRIEF_WAIT)
     with Process(contender, {"series": series, "points": points}, threads) as process:
         answers = [process.repeat() for _ in range(repeats)]
     last = answers[-1]

@@ -17,11 +17,12 @@ from benchmarks.arithmetic import lstm_training
 from benchmarks.contender import Contender
 from benchmarks.race import race
 from benchmarks.results import Result, raced
+from lstm.settings import BRIEF_WAIT
 
 SEQUENCES, STEPS, HIDDEN_SIZE, BATCH_SIZE = 1_000, 1_000, 50, 64
 
 CONTENDERS = (
-    Contender("Nightcast", "seed_nightcast"),
+    Contender("Nightcast", "seed_nightcast", environment=BRIEF_WAIT),
     Contender("torch.nn.LSTM", "seed_torch"),
     Contender(
         "Keras on TensorFlow",
@@ -40,7 +41,7 @@ CONTENDERS = (
     Contender("sgemm of the same arithmetic", "sgemm"),
 )
 ON_A_GPU = (
-    Contender("Nightcast", "seed_nightcast"),
+    Contender("Nightcast", "seed_nightcast", environment=BRIEF_WAIT),
     Contender("torch.nn.LSTM (cuDNN)", "seed_torch"),
     Contender(
         "Keras on JAX",

@@ -19,7 +19,7 @@ from data.retrain import Encoder
 from flows.imports import importing
 from flows.interrupts import insist
 from lstm.comparison.contenders import NETWORKS
-from lstm.settings import load_settings, silence_telemetry
+from lstm.settings import load_settings, prepare_environment
 
 MINUTES = 5.0
 SEEDS = 3
@@ -48,7 +48,7 @@ def compare(
         seeds: the most trainings of each chosen recipe.
         workers: trainings at a time; empty for one a core of this machine.
     """
-    silence_telemetry()
+    prepare_environment()
     insist()
     with importing():
         from data.catalog import load_catalog

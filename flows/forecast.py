@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import State
 
 from flows.imports import importing
 from flows.interrupts import insist
-from lstm.settings import load_settings, silence_telemetry
+from lstm.settings import load_settings, prepare_environment
 
 
 @flow(name="forecast", flow_run_name="{data_set}", timeout_seconds=3600)
@@ -22,7 +22,7 @@ def forecast(data_set: str = "household_power") -> State[Any]:
     Args:
         data_set: its name in the catalog.
     """
-    silence_telemetry()
+    prepare_environment()
     insist()
     with importing():
         from flows import forecast_steps

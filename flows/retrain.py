@@ -15,7 +15,7 @@ from pydantic import PositiveInt
 from data.retrain import Budget
 from flows.imports import importing
 from flows.interrupts import insist
-from lstm.settings import silence_telemetry
+from lstm.settings import prepare_environment
 
 DAY = 24 * 3600
 
@@ -37,7 +37,7 @@ def retrain(
         workers: how many search workers; empty for one a core of this machine.
         pool: a Prefect work pool to search in; empty for processes of this machine.
     """
-    silence_telemetry()
+    prepare_environment()
     insist()
     with importing():
         from flows import steps

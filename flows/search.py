@@ -11,7 +11,7 @@ from prefect.states import Completed
 
 from flows.imports import importing
 from flows.interrupts import insist
-from lstm.settings import load_settings, silence_telemetry
+from lstm.settings import load_settings, prepare_environment
 
 
 @flow(name="search", timeout_seconds=24 * 3600)
@@ -21,7 +21,7 @@ def search(night_run: str) -> State[int]:
     Args:
         night_run: the id of the night's MLflow run, which holds the data and the study's name.
     """
-    silence_telemetry()
+    prepare_environment()
     insist()
     with importing():
         from flows.worker import require_reach, run_worker

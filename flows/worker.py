@@ -26,7 +26,7 @@ from lstm.search.objective import SearchTask
 from lstm.search.storage import SearchFailed
 from lstm.search.study import progress
 from lstm.search.worker import work
-from lstm.settings import Settings, load_settings, silence_telemetry
+from lstm.settings import Settings, load_settings, prepare_environment
 from lstm.tracking.runs import PROCESS_TAG, Tracker, TrialRecorder
 from lstm.tracking.server import NotFound
 
@@ -117,7 +117,7 @@ def snapshot(tracker: Tracker, night_run: str, digest: str, folder: Path) -> Pan
 
 def main(night_run: str) -> None:
     """A local worker process. Asked to end, it does so after the epoch."""
-    silence_telemetry()
+    prepare_environment()
     asked = asked_to_end()
     run_worker(night_run, load_settings(), asked.is_set)
     if asked.is_set():

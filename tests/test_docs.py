@@ -28,7 +28,7 @@ from data.retrain import Budget, Interval, Margins, Retrain, SearchSpace, defaul
 from flows.cli import app
 from lstm.kernels import reference
 from lstm.promotion.records import Ending
-from lstm.settings import TELEMETRY_OFF, Settings
+from lstm.settings import BRIEF_WAIT, TELEMETRY_OFF, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "data" / "samples" / "README.md"])
@@ -180,7 +180,7 @@ def test_defaults_by_frequency_are_as_written(frequency: str) -> None:
 def test_every_setting_is_explained_and_no_other_one_named() -> None:
     known = {f"NIGHTCAST_{name.upper()}" for name in Settings.model_fields}
     operations = (ROOT / "docs" / "operations.md").read_text()
-    assert {name for name in (*known, *TELEMETRY_OFF) if f"`{name}`" not in operations} == set()
+    assert {name for name in (*known, *TELEMETRY_OFF, *BRIEF_WAIT) if f"`{name}`" not in operations} == set()
     named = {name for page in PAGES for name in re.findall(r"NIGHTCAST_\w+", page.read_text())}
     assert named <= known
 

@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 
 from data.catalog import SHIPPED
 from data.errors import SettingsError
-from lstm.settings import TELEMETRY_OFF, Settings, hide_password, load_settings, silence_telemetry
+from lstm.settings import (
+    BRIEF_WAIT,
+    TELEMETRY_OFF,
+    Settings,
+    hide_password,
+    load_settings,
+    prepare_environment,
+)
 
 SECRET = "s3cret-pa55"
 
@@ -147,7 +154,7 @@ def test_an_unknown_variable_suggests_the_nearest() -> None:
 @pytest.fixture
 def _restored() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for name in TELEMETRY_OFF:
+        for name in (*TELEMETRY_OFF, *BRIEF_WAIT, "OMP_WAIT_POLICY"):
             patch.delenv(name, raising=False)
         yield
 
@@ -158,10 +165,26 @@ def test_telemetry_is_off_unless_somebody_turned_it_on(monkeypatch: pytest.Monke
     for name in ("MLFLOW_DISABLE_TELEMETRY", "PREFECT_SERVER_ANALYTICS_ENABLED"):
         monkeypatch.setenv(name, "taken back at the end")
         monkeypatch.delenv(name)
-    silence_telemetry()
+    prepare_environment()
     assert os.environ["DO_NOT_TRACK"] == "false"
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
     assert os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+
+
+@pytest.mark.usefixtures("_restored")
+def test_threads_wait_briefly_unless_somebody_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    [(name, value)] = BRIEF_WAIT.items()
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    prepare_environment()
+    assert name not in os.environ
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    monkeypatch.setenv(name, "taken back at the end")
+    monkeypatch.delenv(name)
+    prepare_environment()
+    assert os.environ[name] == value
+    monkeypatch.setenv(name, "7")
+    prepare_environment()
+    assert os.environ[name] == "7"
 
 
 def test_nothing_happens_on_import() -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from recurrent_twins import torch_threads
 
 from data.panel import Panel
 from data.splits import Span
@@ -21,7 +22,7 @@ from lstm.kernels import native
 from lstm.models.forecaster import ForecasterConfig, build
 from lstm.scaling import Scaler
 from lstm.training.batches import Batches
-from lstm.training.device import DeviceMissing, choose_device, set_threads
+from lstm.training.device import DeviceMissing, choose_device, set_threads, threads_for
 from lstm.training.initial import seeded
 from lstm.training.loss import forecast_loss
 from lstm.training.predict import network
@@ -133,6 +134,18 @@ def test_threads(monkeypatch: pytest.MonkeyPatch, are_shared: bool) -> None:
     finally:
         torch.set_num_threads(before)
         kernels.set_threads(None)
+
+
+def test_one_thread_works_on_a_few_numbers() -> None:
+    with torch_threads(3):
+        with pytest.raises(KeyError), threads_for(1_000):
+            assert torch.get_num_threads() == 1
+            raise KeyError
+        assert torch.get_num_threads() == 3
+        with threads_for(10**6):
+            assert torch.get_num_threads() == 3
+    with torch_threads(1), threads_for(1_000):
+        assert torch.get_num_threads() == 1
 
 
 def test_batches_hold_the_window_and_what_follows(make_panel: MakePanel) -> None:

@@ -80,11 +80,11 @@ def prepare() -> Settings:
         SettingsError: a variable of the environment has a wrong value.
     """
     from flows.loopback import leave_out_proxies
-    from lstm.settings import load_settings, silence_telemetry
+    from lstm.settings import load_settings, prepare_environment
 
     leave_out_proxies()
     _leave_project_run()
-    silence_telemetry()
+    prepare_environment()
     settings = load_settings()
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")

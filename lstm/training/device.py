@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +15,9 @@ from data.errors import NightcastError
 from lstm import kernels
 
 Wanted = Literal["auto", "cpu", "cuda"]
+
+# Numbers that one thread has worked on before the others are awake.
+_FEW = 200_000
 
 
 class DeviceMissing(NightcastError):
@@ -42,6 +46,23 @@ def set_threads(count: int = 1) -> None:
     """
     torch.set_num_threads(count if kernels.shares_threads() else 1)
     kernels.set_threads(count)
+
+
+@contextmanager
+def threads_for(numbers: int) -> Iterator[None]:
+    """Inside it torch works on one CPU thread where it is about a few numbers, tensor by tensor.
+
+    Torch shares out what is small as well, and each time waits for the others twice.
+    """
+    count = torch.get_num_threads()
+    if count == 1 or numbers > _FEW:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(count)
 
 
 def mixed_precision(device: torch.device) -> AbstractContextManager[object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lstm.training.device import threads_for
 from lstm.training.recipe import TrainingConfig
 
 BETAS = (0.9, 0.999)
@@ -44,5 +45,7 @@ def descend(optimizer: torch.optim.AdamW, loss: Tensor, rate: Tensor, clip: floa
             group["lr"] = rate.item()
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip)
-    optimizer.step()
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    with threads_for(sum(parameter.numel() for parameter in parameters)):
+        nn.utils.clip_grad_norm_(parameters, clip)
+        optimizer.step()

@@ -24,7 +24,7 @@ from lstm.models.forecaster import Forecaster, ForecasterConfig, build
 from lstm.scaling import ScaledPanel
 from lstm.training.batches import Batches
 from lstm.training.checkpoint import EpochLoss, Progress, load_checkpoint, save_checkpoint
-from lstm.training.device import mixed_precision, send
+from lstm.training.device import mixed_precision, send, threads_for
 from lstm.training.graphs import Repeated
 from lstm.training.initial import seeded
 from lstm.training.loss import forecast_loss
@@ -300,9 +300,11 @@ class Trainer:
         self._sums[1].add_(observed)
 
     def _loss(self, model: nn.Module, batches: Batches, chosen_B: Tensor) -> Tensor:
+        with threads_for(len(chosen_B) * self.config.lookback):
+            inputs, (target_BH, observed_BH) = batches.inputs(chosen_B), batches.targets(chosen_B)
         with mixed_precision(self.device):
-            y_BHQ = model(*batches.inputs(chosen_B))
-        return forecast_loss(self.training.loss, y_BHQ.float(), *batches.targets(chosen_B), self._levels)
+            y_BHQ = model(*inputs)
+        return forecast_loss(self.training.loss, y_BHQ.float(), target_BH, observed_BH, self._levels)
 
 
 def _are_finite(train_loss: float, loss: float | None) -> bool:
