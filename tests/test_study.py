@@ -187,6 +187,23 @@ def test_importance_tells_what_mattered(lite):
     assert sum(found.values()) == pytest.approx(1)
 
 
+def test_what_was_not_varied_has_no_importance(lite):
+    study.create(lite, NAME, Budget(trials=20), 0)
+
+    def objective(trial):
+        return trial.suggest_float("x", 0, 1) + trial.suggest_categorical("fixed", (1,))
+
+    run(lite, 6, objective)
+    assert study.importance(lite, NAME) == {"x": 1}
+
+
+def test_of_one_configuration_nothing_mattered(lite):
+    study.create(lite, NAME, Budget(trials=20), 0)
+    losses = iter(range(20))
+    run(lite, 6, lambda trial: next(losses) + trial.suggest_float("fixed", 1, 1))
+    assert study.importance(lite, NAME) == {}
+
+
 def test_importance_of_equal_losses_is_empty(lite):
     study.create(lite, NAME, Budget(trials=9), 0)
     run(lite, 5, lambda trial: 0 * trial.suggest_float("x", 0, 1))

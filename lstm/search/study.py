@@ -201,9 +201,10 @@ def trials(storage_url: str, name: str) -> list[TrialRow]:
 
 
 def importance(storage_url: str, name: str) -> dict[str, float]:
-    """How much each parameter mattered for the loss (functional ANOVA), the largest first; sums to 1.
+    """How much each parameter that was varied mattered for the loss (functional ANOVA), the largest first;
+    sums to 1.
 
-    Empty where too few trials finished, or all with the same loss.
+    Empty where too few trials finished, all with the same loss, or all of one configuration.
 
     Raises:
         SearchFailed: there is no such study.
@@ -212,8 +213,11 @@ def importance(storage_url: str, name: str) -> dict[str, float]:
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if len(complete) < _FEWEST_FOR_IMPORTANCE or len({trial.value for trial in complete}) == 1:
             return {}
+        varied = [name for name in complete[0].params if len({trial.params[name] for trial in complete}) > 1]
+        if not varied:
+            return {}
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-        return optuna.importance.get_param_importances(study, evaluator=evaluator)
+        return optuna.importance.get_param_importances(study, evaluator=evaluator, params=varied)
 
 
 def clean(storage_url: str, name: str) -> int:
