@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 
 import polars as pl
 
@@ -15,13 +16,19 @@ __all__ = ["RESERVED", "UTC", "Layout", "kind", "layout_of", "local_text", "norm
 RESERVED = ("series", "time")
 
 
-def normalise(frame: pl.LazyFrame, layout: Layout, findings: list[Finding] | None = None) -> pl.LazyFrame:
+def normalise(
+    frame: pl.LazyFrame,
+    layout: Layout,
+    findings: list[Finding] | None = None,
+    keep: Sequence[str] = (),
+) -> pl.LazyFrame:
     """Rename and retype the declared columns, in file order; others are dropped.
 
     Args:
         frame: the source's rows.
         layout: which column plays which role.
         findings: what was fixed is appended here.
+        keep: further columns that stay as they are.
 
     Returns:
         Columns `series` (String, "" where the layout has none), `time` (Datetime, microseconds, UTC),
@@ -43,7 +50,7 @@ def normalise(frame: pl.LazyFrame, layout: Layout, findings: list[Finding] | Non
             )
     series = pl.col(layout.series).cast(pl.String) if layout.series else pl.lit("")
     frame = frame.select(
-        series.alias("series"), pl.col(layout.time).alias("time"), *layout.values, *layout.static
+        series.alias("series"), pl.col(layout.time).alias("time"), *layout.values, *layout.static, *keep
     )
     if layout.series:
         _refuse_nameless(frame, layout)

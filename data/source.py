@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from data.changes import STATIC
 from data.findings import Finding
 from data.frame import kind, layout_of, normalise
 from data.layout import Layout
+from data.overlap import FILE, once
 from data.static import static_values
 
 _GLOB = "*?["
@@ -53,6 +54,7 @@ class _Opened:
     frame: pl.LazyFrame
     findings: list[Finding]
     columns: dict[str, str]
+    exports: int = 1  # how many files may hold the same rows
 
 
 def read(data_set: DataSet, until: np.datetime64 | None = None) -> Reading:
@@ -69,7 +71,8 @@ def read(data_set: DataSet, until: np.datetime64 | None = None) -> Reading:
     """
     layout = layout_of(data_set)
     with _opened(data_set, layout) as opened:
-        frame = normalise(opened.frame, layout, opened.findings)
+        keep = (FILE,) if data_set.aggregate and opened.exports > 1 else ()
+        frame = normalise(opened.frame, layout, opened.findings, keep)
         past = frame
         if until is not None:
             is_past = pl.col("time") < _utc(_after(data_set, until))
@@ -77,6 +80,8 @@ def read(data_set: DataSet, until: np.datetime64 | None = None) -> Reading:
             frame = _with_future(frame, data_set, until, is_past) if layout.future else past
         static = static_values(past, layout)
         frame = frame.drop(layout.static)
+        if keep:
+            frame = once(frame, layout, opened.findings)
         if data_set.aggregate:
             frame = _aggregate(frame, layout, data_set.grid, data_set.aggregate)
         rows = frame.collect(engine="streaming")
@@ -186,7 +191,7 @@ def _opened(data_set: DataSet, layout: Layout) -> Iterator[_Opened]:
             if layout.series in opened.columns and data_set.exclude:
                 series = pl.col(layout.series).cast(pl.String)
                 kept = opened.frame.filter(series.is_in(data_set.exclude).not_() | series.is_null())
-                opened = _Opened(kept, opened.findings, opened.columns)
+                opened = replace(opened, frame=kept)
             yield opened
     except PolarsError as error:
         reason = str(error).splitlines()[0]
@@ -202,18 +207,18 @@ def _open(data_set: DataSet, layout: Layout, folder: Path) -> _Opened:
         return _open_parquet(database.fetch(source, layout, folder), layout)
     paths = _paths(data_set.folder, source.path, layout)
     if source.kind == "parquet":
-        return _open_parquet(paths, layout)
+        return replace(_open_parquet(paths, layout), exports=len(paths))
     files = [delimited.scan(path, layout, folder) for path in paths]
     frame = _concat([file.frame for file in files], paths, layout)
     findings = [finding for file in files for finding in file.findings]
-    frame = frame.filter(pl.any_horizontal(pl.all().is_not_null()))  # an empty line is no row
+    frame = frame.filter(pl.any_horizontal(pl.exclude(FILE).is_not_null()))  # an empty line is no row
     names = frame.collect_schema().names()
     if layout.series in names:
         text = pl.col(layout.series).str.strip_chars()
         frame = frame.with_columns(pl.when(text != "").then(text).alias(layout.series))
     present = [column for column in (*layout.values, *layout.static) if column in names]
     frame = delimited.numbers(frame, present, layout, findings)
-    return _Opened(frame, findings, _columns([file.kinds for file in files], layout))
+    return _Opened(frame, findings, _columns([file.kinds for file in files], layout), len(paths))
 
 
 def _open_parquet(paths: list[Path], layout: Layout) -> _Opened:
@@ -232,7 +237,7 @@ def _columns(files: list[dict[str, str]], layout: Layout) -> dict[str, str]:
 
 
 def _concat(frames: list[pl.LazyFrame], paths: list[Path], layout: Layout) -> pl.LazyFrame:
-    """Rows of all files, in the order of their names, in the declared columns."""
+    """Rows of all files, in the order of their names, in the declared columns and `FILE`."""
     schemas = [frame.collect_schema() for frame in frames]
     declared = [column for column in layout.columns if any(column in schema for schema in schemas)]
     if len(declared) < len(layout.columns):
@@ -248,7 +253,8 @@ def _concat(frames: list[pl.LazyFrame], paths: list[Path], layout: Layout) -> pl
         if len(kinds) > 1:
             found = " but ".join(f"{held} in {path}" for held, path in kinds.items())
             layout.refuse(f"The column holds {found}.", column=column, remedy="export it as one type.")
-    return pl.concat([frame.select(declared) for frame in frames], how="vertical_relaxed")
+    numbered = [frame.select(*declared, pl.lit(n).alias(FILE)) for n, frame in enumerate(frames)]
+    return pl.concat(numbered, how="vertical_relaxed")
 
 
 def _paths(folder: Path, pattern: str, layout: Layout) -> list[Path]:
