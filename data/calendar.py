@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 Times = NDArray[np.datetime64]
 Integers = NDArray[np.int64]
 
+STANDARD_YEAR = 2025
+"""Whose standard time grids of several hours follow in all years: several zones have another than in 2000."""
 WEEKDAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
 _SHORT = {"min": 60, "h": 3600}
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -133,7 +135,7 @@ class Frequency:
     @cached_property
     def _anchor(self) -> int:
         """Microseconds by which short steps are shifted, so that they start on the local standard hour."""
-        offsets = (datetime(2000, month, 1, tzinfo=self._zone).utcoffset() for month in (1, 7))
+        offsets = (datetime(STANDARD_YEAR, month, 1, tzinfo=self._zone).utcoffset() for month in (1, 7))
         standard = min(int(offset.total_seconds()) for offset in offsets if offset is not None)
         return -standard % self.seconds * 1_000_000
 

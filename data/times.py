@@ -230,11 +230,25 @@ def _finish(frame: pl.LazyFrame, time: pl.Expr) -> pl.LazyFrame:
 
 
 def _second(doubled: pl.DataFrame, frame: pl.LazyFrame) -> pl.Series:
-    """Rows in the second, winter half: from where a series' clock turns back, or repeats itself."""
+    """Rows in the second, winter half: from where a series' clock turns back, or repeats itself.
+
+    Where it never turns back that day and more than one time comes again, the rows are sorted by local time:
+    then the second row of a time is winter's.
+    """
     ends = frame.group_by("series").agg(newest_first=pl.col("time").first() > pl.col("time").last())
     known = doubled.join(ends.collect(engine="streaming"), on="series")
-    row = pl.col(_ROW).cast(pl.Int64)
-    ordered = known.sort(pl.when("newest_first").then(-row).otherwise(row))
-    turns = (pl.col("time").diff() <= pl.duration()).fill_null(False).cum_sum()
+    row, time = pl.col(_ROW).cast(pl.Int64), pl.col("time")
+    ordered = known.sort(pl.when("newest_first").then(-row).otherwise(row)).with_columns(
+        earlier=pl.int_range(pl.len()).over("series", "time")
+    )
+    turns = (time.diff() < pl.duration()).fill_null(False)
+    repeats = (time.diff() == pl.duration()).fill_null(False)
+    half = (
+        pl.when(turns.any())
+        .then(turns.cum_sum())
+        .when(time.filter(repeats).n_unique() > 1)
+        .then("earlier")
+        .otherwise(repeats.cum_sum())
+    )
     # An odd number of turns is winter; a copy of the same day further down starts again with summer.
-    return ordered.filter(turns.over("series", pl.col("time").dt.date()) % 2 == 1)[_ROW]
+    return ordered.filter(half.over("series", time.dt.date()) % 2 == 1)[_ROW]

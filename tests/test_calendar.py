@@ -131,6 +131,24 @@ def test_several_hours_count_from_the_local_standard_midnight() -> None:
         assert sorted(hours.tolist()) == [0, 6, 12, 18], zone
 
 
+@pytest.mark.parametrize(
+    "zone", ["Europe/Istanbul", "Europe/Minsk", "Asia/Almaty", "Asia/Amman", "Africa/Casablanca"]
+)
+def test_several_hours_count_from_todays_midnight_where_standard_time_has_changed(zone: str) -> None:
+    grid = Frequency("6h", zone)
+    steps = grid.times(grid.floor(several("2025-01-10T12:00"))[0], 4)
+    assert sorted(grid.format(step)[11:16] for step in steps) == ["00:00", "06:00", "12:00", "18:00"]
+
+
+@given(zone=st.sampled_from(ZONES))
+def test_a_zone_that_keeps_its_standard_time_keeps_its_grid(zone: str) -> None:
+    """The grid of a zone is that of its standard time at the beginning of the century, too."""
+    offsets = [datetime(2000, month, 1, tzinfo=ZoneInfo(zone)).utcoffset() for month in (1, 7)]
+    standard = min(offset for offset in offsets if offset is not None)
+    step = Frequency("6h", zone).floor(several("2000-03-10T12:00"))[0].item()
+    assert (step + standard - datetime(2000, 3, 10)) % timedelta(hours=6) == timedelta(0)  # noqa: DTZ001
+
+
 def test_hours_step_along_utc_through_the_change() -> None:
     grid = Frequency("h", "Europe/Paris")
     times = grid.times(at("2024-10-26T23:00"), 4)

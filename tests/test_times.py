@@ -171,6 +171,32 @@ def test_a_day_copied_further_down_starts_with_summer_again() -> None:
     assert [time.hour for time in convert(times, "Europe/Paris")[:8]] == [0, 0, 1, 1] * 2
 
 
+@given(minutes=st.sampled_from([10, 15, 20, 30]), newest_first=st.booleans(), series=st.booleans())
+def test_rows_sorted_by_local_time_alternate(minutes: int, newest_first: bool, series: bool) -> None:
+    start = datetime(2024, 10, 26, 23, tzinfo=Z)
+    utc = [start + timedelta(minutes=step) for step in range(0, 240, minutes)]
+    paris = ZoneInfo("Europe/Paris")
+    utc = sorted(utc, key=lambda time: time.astimezone(paris).replace(tzinfo=None))
+    utc = utc[::-1] if newest_first else utc
+    local: list[object] = [time.astimezone(paris).replace(tzinfo=None) for time in utc]
+    if series:
+        doubled = [time for time in local for _ in "ab"]
+        assert convert(doubled, "Europe/Paris", ["a", "b"] * len(utc)) == [t for t in utc for _ in "ab"]
+    assert convert(local, "Europe/Paris") == utc
+
+
+def test_a_step_that_is_missing_leaves_the_others_in_their_half() -> None:
+    """02:30 of summer is: were the rows sorted by local time, it might as well be that of winter."""
+    times = ["2024-10-27 02:00", "2024-10-27 02:00", "2024-10-27 02:30"]
+    assert [time.hour for time in convert(times, "Europe/Paris")] == [0, 1, 1]
+
+
+def test_a_row_that_comes_twice_turns_no_clock_that_falls_elsewhere() -> None:
+    minutes = ["00", "15", "15", "30", "45"]
+    times = [f"2024-10-27 02:{minute}" for minute in (*minutes, *minutes)]
+    assert [time.hour for time in convert(times, "Europe/Paris")] == [0] * 5 + [1] * 5
+
+
 def test_two_autumns_are_independent() -> None:
     times = ["2023-10-29 02:00", "2023-10-29 02:00", "2024-10-27 02:00", "2024-10-27 02:00"]
     assert [time.hour for time in convert(times, "Europe/Paris")] == [0, 1, 0, 1]
