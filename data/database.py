@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -41,7 +42,7 @@ def fetch(source: Query, layout: Layout, folder: Path) -> list[Path]:
     failure = ""
     try:
         with engine.connect().execution_options(stream_results=True) as connection:
-            paths = _store(connection, source.query, folder)
+            paths = _store(connection, source.query, folder, layout.series)
     except SQLAlchemyError as error:
         # Refused outside this block, so that the driver's own error, which may quote the URL, is not chained.
         failure = redact(str(getattr(error, "orig", None) or error), secrets)
@@ -55,27 +56,43 @@ def fetch(source: Query, layout: Layout, folder: Path) -> list[Path]:
     return paths
 
 
-def _store(connection: sqlalchemy.Connection, query: str, folder: Path) -> list[Path]:
+def _store(connection: sqlalchemy.Connection, query: str, folder: Path, series: str | None) -> list[Path]:
     """Each batch as one file; at least one, so that an empty result still has columns."""
     result = connection.execute(sqlalchemy.text(query))
     names = list(result.keys())
     paths: list[Path] = []
     while (rows := result.fetchmany(BATCH_ROWS)) or not paths:
         paths.append(folder / f"{len(paths):06d}.parquet")
-        _frame(names, rows).write_parquet(paths[-1])
+        _frame(names, rows, series).write_parquet(paths[-1])
     return paths
 
 
-def _frame(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> pl.DataFrame:
-    """Rows as columns; values that only Python knows, such as `uuid.UUID`, as their text."""
+def _frame(names: Sequence[str], rows: Sequence[Sequence[Any]], series: str | None = None) -> pl.DataFrame:
+    """Rows as columns; values that only Python knows, such as `uuid.UUID`, as their text.
+
+    Decimals become floats, as every number does later; those of the column `series` are ids.
+    """
     columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in names]
-    series = []
-    for name, column in zip(names, columns, strict=True):
-        values = pl.Series(name, column, strict=False)
-        if values.dtype == pl.Object:
-            values = pl.Series(name, [None if value is None else str(value) for value in column], pl.String)
-        series.append(values)
-    return pl.DataFrame(series)
+    return pl.DataFrame(
+        [
+            _column(name, [_plain(value, is_id=name == series) for value in column])
+            for name, column in zip(names, columns, strict=True)
+        ]
+    )
+
+
+def _column(name: str, column: list[Any]) -> pl.Series:
+    values = pl.Series(name, column, strict=False)
+    if values.dtype == pl.Object:
+        return pl.Series(name, [None if value is None else str(value) for value in column], pl.String)
+    return values
+
+
+def _plain(value: Any, *, is_id: bool) -> Any:
+    """The value; a decimal, of which Polars knows 38 digits and no NaN, as a float or an id's digits."""
+    if not isinstance(value, Decimal):
+        return value
+    return f"{value:f}" if is_id else float(value)
 
 
 def expand(url: str, layout: Layout) -> tuple[sqlalchemy.URL, tuple[str, ...]]:

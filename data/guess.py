@@ -99,13 +99,14 @@ def add(catalog: Path, path: Path, name: str | None = None) -> DataSet:
         CatalogError: the name is taken, or the catalog cannot be extended as it is.
         DataRefused: as `guess`.
     """
+    catalog = catalog.resolve()  # a link stays one, and paths start from the folder that it leads to
     text = catalog.read_text(encoding="utf-8") if catalog.exists() else ""
     name, entry = guess(path, name)
     if name in _parse(text, catalog):
         raise CatalogError(f"{catalog}: {name}: the name is taken. Remedy: give another one with --name")
-    folder = catalog.absolute().parent
-    if path.absolute().is_relative_to(folder):
-        entry["source"]["path"] = str(path.absolute().relative_to(folder))
+    place = path.parent.resolve() / path.name
+    if place.is_relative_to(catalog.parent):
+        entry["source"]["path"] = str(place.relative_to(catalog.parent))
     data_set = parse_data_set(catalog, name, entry)
     block = yaml.safe_dump({name: entry}, sort_keys=False, allow_unicode=True, default_flow_style=False)
     comment = "# Guessed by `nightcast data add`: check time_zone, frequency, target and columns.\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import traceback
 import uuid
+from decimal import Decimal
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,10 +13,11 @@ import polars as pl
 import pytest
 
 from data import database
-from data.catalog import Query
+from data.catalog import Query, parse_data_set
 from data.database import expand, fetch, redact
 from data.errors import DataRefused
 from data.layout import Layout
+from data.source import read
 
 LAYOUT = Layout("made", "when", None, "load", (), "UTC")
 SECRET = "p@ss:w/rd%1"
@@ -66,6 +68,41 @@ def test_what_only_python_knows_is_kept_as_text(tmp_path: Path) -> None:
     assert frame["id"].to_list() == [str(one) for one in ids]
     assert frame["load"].to_list() == [1.5, None]
     assert frame["blob"].null_count() == 1
+
+
+def test_exact_numbers_are_numbers_however_they_are_written(tmp_path: Path) -> None:
+    """NaN and infinity among them, and more digits than Polars has room for."""
+    texts = ["1.5", "NaN", "Infinity", "1e40", f"0.{30 * '3'}", "1000000000000"]
+    numbers = [Decimal(text) for text in texts]
+    frame = database._frame(["load"], [*((number,) for number in numbers), (None,)])
+    assert frame.schema["load"] == pl.Float64
+    assert frame["load"].is_nan().to_list() == [False, True, *[False] * 4, None]
+    kept = [float(number) for number in numbers if not number.is_nan()]
+    assert frame["load"].drop_nulls().drop_nans().to_list() == kept
+
+
+def test_exact_numbers_that_tell_series_apart_keep_every_digit() -> None:
+    ids = [Decimal("12345678901234567890"), Decimal("1E+3"), Decimal(7)]
+    frame = database._frame(["id", "load"], [(one, Decimal("0.5")) for one in ids], "id")
+    assert frame["id"].to_list() == ["12345678901234567890", "1000", "7"]
+    assert frame["load"].to_list() == [0.5] * 3
+
+
+@pytest.mark.postgres
+def test_numeric_columns_of_postgresql(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    server = request.getfixturevalue("_postgres")
+    rows = "values (timestamp '2024-01-01', 7::numeric, 1.5::numeric), ('2024-01-02', 7, 'NaN')"
+    query = f"select * from ({rows}) as rows (time, id, load)"
+    entry = {
+        "source": {"kind": "sql", "url": server, "query": query},
+        "time": "time",
+        "series": "id",
+        "target": "load",
+        "frequency": "D",
+    }
+    frame = read(parse_data_set(tmp_path / "catalog.yaml", "made", entry)).frame
+    assert frame["series"].to_list() == ["7", "7"]
+    assert frame["load"].to_list() == [1.5, None]
 
 
 def test_the_password_comes_from_the_environment_whatever_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -205,6 +205,24 @@ def test_a_taken_name_and_a_catalog_in_braces_change_nothing(tmp_path: Path) -> 
         assert catalog.read_text() == text
 
 
+def test_a_catalog_behind_a_link_is_extended_where_it_lies(tmp_path: Path) -> None:
+    """Paths in it start from its own folder, whichever name it was called by."""
+    (tmp_path / "shared").mkdir()
+    catalog = tmp_path / "shared" / "catalog.yaml"
+    catalog.write_text("# ours\n")
+    link = tmp_path / "catalog.yaml"
+    link.symlink_to("shared/catalog.yaml")
+    frame = table(timedelta(hours=1))
+    for path in (tmp_path / "beside_link.csv", tmp_path / "shared" / "beside_catalog.csv"):
+        assert read(add(link, write(frame, path))).frame.height == 60
+    assert link.is_symlink()
+    assert catalog.read_text().startswith("# ours\n")
+    for name in (link, catalog):
+        data_sets = load_catalog(name).data_sets
+        assert [read(data_sets[key]).frame.height for key in ("beside_link", "beside_catalog")] == [60, 60]
+    assert "path: beside_catalog.csv" in catalog.read_text()
+
+
 def test_a_name_that_the_catalog_cannot_hold_is_refused(tmp_path: Path) -> None:
     path = write(table(timedelta(hours=1)), tmp_path / "load.csv")
     with pytest.raises(CatalogError, match="name"):
