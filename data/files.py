@@ -11,7 +11,7 @@ from pathlib import Path
 
 from data.processes import Process, is_dead, this_process
 
-_TEMPORARY = re.compile(r"^\.(?P<process>.+:\d+:\d+\.\d+)\.[0-9a-f]{8}\..+\.tmp$")
+_TEMPORARY = re.compile(r"^\.(?P<process>.+:\d+:(?:[0-9a-f]{8}-)?\d+\.\d+)\.[0-9a-f]{8}\..+\.tmp$")
 
 
 @contextmanager

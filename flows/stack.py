@@ -18,11 +18,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from data.errors import NightcastError
 from data.files import write_atomically
-from data.processes import Process, is_dead, this_process
+from data.processes import Process, is_dead, process_of, this_process
 from flows.loopback import HOST, answers
 from flows.shutdown import MARK, WORKER, end_all, undisturbed
 from lstm.settings import TELEMETRY_OFF, Settings
@@ -118,7 +116,7 @@ class Stack:
             self._record.unlink(missing_ok=True)
 
     def _write_record(self) -> None:
-        children = {name: str(_process(child.pid)) for name, child in self._children.items()}
+        children = {name: str(process_of(child.pid)) for name, child in self._children.items()}
         write_atomically(self._record, json.dumps({"parent": self._mark, "children": children}).encode())
 
     def _tail(self, name: str) -> str:
@@ -230,7 +228,3 @@ def _clean_up(record: Path) -> None:
     alive = {name: child.pid for name, child in children.items() if not is_dead(child)}
     end_all(alive, content["parent"])
     record.unlink()
-
-
-def _process(pid: int) -> Process:
-    return Process(socket.gethostname(), pid, round(psutil.Process(pid).create_time(), 2))

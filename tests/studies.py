@@ -8,10 +8,9 @@ import time
 from dataclasses import replace
 
 import numpy as np
-import psutil
 import pytest
 
-from data.processes import Process, this_process
+from data.processes import process_of
 from data.retrain import Budget
 from lstm.evaluation.conformal import Calibration
 from lstm.models.forecaster import ForecasterConfig
@@ -28,7 +27,7 @@ RECIPE = Recipe(ForecasterConfig("lstm", 4, 1, 0.0, 1, 8, 2, (0.5,), 1, 2), Trai
 def dead_process():
     """A process of this host that has just ended."""
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    process = Process(this_process().host, child.pid, round(psutil.Process(child.pid).create_time(), 2))
+    process = process_of(child.pid)
     child.communicate(b"\n")
     return process
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -56,6 +59,20 @@ def test_the_file_has_the_usual_permissions(tmp_path: Path) -> None:
     (tmp_path / "usual").write_text("")
     write_atomically(tmp_path / "ours", b"")
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_leftovers_of_the_dead_go_however_they_were_named(tmp_path: Path) -> None:
+    """A process writes its name into the file's; older versions had another form of it."""
+    program = "import sys; from data.files import replacing; import os, pathlib\n"
+    program += "with replacing(pathlib.Path(sys.argv[1])) as path: path.touch(); os._exit(0)"
+    subprocess.run([sys.executable, "-c", program, tmp_path / "new.json"], check=True)
+    host = socket.gethostname()
+    (tmp_path / f".{host}:{2**22 + 1}:1795779927.35.{8 * '0'}.old.json.tmp").touch()
+    with replacing(tmp_path / "ours.json") as ours:
+        ours.touch()
+        (tmp_path / ".hidden.tmp").touch()
+        assert len(remove_leftovers(tmp_path)) == 2
+        assert {path.name for path in tmp_path.iterdir()} == {ours.name, ".hidden.tmp"}
 
 
 def test_leftovers_are_looked_for_while_other_folders_come_and_go(tmp_path: Path) -> None:

@@ -138,8 +138,10 @@ def test_threads(monkeypatch: pytest.MonkeyPatch, are_shared: bool) -> None:
 
 def test_one_thread_works_on_a_few_numbers() -> None:
     with torch_threads(3):
-        with pytest.raises(KeyError), threads_for(1_000):
+        with threads_for(1_000):
             assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 3
+        with pytest.raises(KeyError), threads_for(1_000):
             raise KeyError
         assert torch.get_num_threads() == 3
         with threads_for(10**6):
