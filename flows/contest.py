@@ -100,7 +100,7 @@ def judge_challenger(
         has_champion=reigning.version is not None,
         champion=verdict.scores.get("champion"),
     )
-    return verdict, decide(evidence, night.data_set.retrain.margins)
+    return verdict, _beside_linear(decide(evidence, night.data_set.retrain.margins), verdict)
 
 
 def make_bundle(
@@ -226,6 +226,15 @@ def _candidate(bundle: Bundle) -> Candidate:
         seen_until=np.datetime64(bundle.judged.until.removesuffix("Z"), "us"),
         series=bundle.judged.scaler.series,
     )
+
+
+def _beside_linear(decision: Decision, verdict: Verdict) -> Decision:
+    """A decision to promote that says where a linear model does better: it is no rival of the gate's."""
+    own, linear = verdict.scores["challenger"].mae, verdict.scores["linear"].mae
+    if decision.ending != "promoted" or not linear < own:
+        return decision
+    said = f"A linear model does better, though: MAE {linear:.4f}."
+    return replace(decision, reasons=(*decision.reasons, said))
 
 
 def _unfit(bundle: Bundle, data_set: DataSet, prepared: Prepared) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ from prefect.automations import Automation
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.settings import get_current_settings
+from pydantic import ValidationError
 
 from data.catalog import Catalog, DataSet
 from data.errors import NightcastError
@@ -92,7 +94,7 @@ def answering_server() -> str | None:
     if problem is not None:
         raise DeployFailed(
             f"the Prefect server at {shown} does not answer: {hide_password(url, str(problem))}. "
-            "Remedy: check that it runs, and PREFECT_API_URL"
+            "Remedy: check that it runs, and PREFECT_API_URL; unset that, and nights run without a server"
         )
     return shown
 
@@ -100,8 +102,11 @@ def answering_server() -> str | None:
 def scheduled(project: Mapping[str, Any], catalog: Catalog, search_pool: str | None = None) -> dict[str, Any]:
     """The content of `prefect.yaml` with the catalog's schedules, one a data set that has one.
 
+    A deployment that is started without a data set takes the first one of the catalog, where that does not
+    have the one that the file names.
+
     Raises:
-        DeployFailed: the search pool is that of the nights.
+        DeployFailed: the search pool is that of the nights, or a schedule is none.
     """
     if search_pool in {
         entry["work_pool"]["name"] for entry in project["deployments"] if _has_schedules(entry)
@@ -111,8 +116,11 @@ def scheduled(project: Mapping[str, Any], catalog: Catalog, search_pool: str | N
             "take their places. Remedy: name another pool; it is made where it is missing"
         )
     asking = [data_set for data_set in catalog.data_sets.values() if data_set.retrain.schedule]
-    deployments = []
+    _check_schedules(asking, catalog.path)
+    deployments, first = [], next(iter(catalog.data_sets), None)
     for entry in project["deployments"]:
+        if first and entry.get("parameters", {}).get("data_set") not in (None, *catalog.data_sets):
+            entry = {**entry, "parameters": {"data_set": first}}
         if _has_schedules(entry):
             entry = {**entry, "schedules": [_schedule(entry["name"], data_set) for data_set in asking]}
         deployments.append(entry)
@@ -120,6 +128,19 @@ def scheduled(project: Mapping[str, Any], catalog: Catalog, search_pool: str | N
             pool = {**entry["work_pool"], "name": search_pool}
             deployments.append({**entry, "name": f"worker-{search_pool}", "work_pool": pool})
     return {"name": project["name"], "deployments": deployments}
+
+
+def _check_schedules(asking: Sequence[DataSet], catalog: Path) -> None:
+    """Else `prefect deploy` would refuse them all, without a name."""
+    for data_set in asking:
+        cron = data_set.retrain.schedule
+        try:
+            CronSchedule(cron=cron, timezone=data_set.time_zone)
+        except ValidationError as error:
+            raise DeployFailed(
+                f"{catalog}: {data_set.name}: retrain.schedule: {cron!r} is no cron. "
+                'Remedy: minute, hour, day, month and weekday, such as "0 4 * * *" for four in the morning'
+            ) from error
 
 
 def _has_schedules(entry: Mapping[str, Any]) -> bool:

@@ -9,6 +9,8 @@ from flows.sweep import mend_run
 from flows.worker import snapshot
 from lstm.promotion.records import Night as Past
 
+_ANEW = "Should the source have been corrected since: with other --trials or --minutes it is another night."
+
 
 def rerun(night: Night, past: Past) -> Outcome:
     """Skipped, with what came of the night then.
@@ -19,7 +21,7 @@ def rerun(night: Night, past: Past) -> Outcome:
     night.registry.sync(night.data_set.name, night.ledger)
     _store_missing_forecast(night, past)
     mend_run(night, past)
-    reason = f"This night has been run before: {past.ending}. {past.reason}"
+    reason = f"This night has been run before: {past.ending}. {past.reason} {_ANEW}"
     night.ledger.end_night(night.identity, "skipped", reason)
     return outcome_of(night, "skipped", reason, past.details)
 

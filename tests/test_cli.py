@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 
+import pandas as pd
 import pytest
 import typer
+from rich.console import Console
 from typer.core import TyperGroup
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.cli.models import _rows
 from flows.cli.output import AsJson, Commands
 
 HEAVY = (
@@ -174,3 +178,25 @@ app(["say"])
     finally:
         os.close(writes)
     assert (ended.returncode, ended.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("width", [66, 80, 200])
+@pytest.mark.parametrize("names", [("",), ("Bahnhof", "Schiefe Brücke")])
+@pytest.mark.parametrize("frequency", ["h", "D"])
+def test_a_forecast_has_a_line_a_step(width: int, names: tuple[str, ...], frequency: str) -> None:
+    """The bar makes room first: a time never wraps."""
+    times = [time.isoformat() for time in pd.date_range("2026-03-01", periods=4, freq=frequency, tz="UTC")]
+    records = [
+        {"series": name, "time": time, "q0.1": -1.234e7, "q0.5": 2.0 * number, "q0.9": 65535.0}
+        for name in names
+        for number, time in enumerate(times)
+    ]
+    console = Console(width=width, file=io.StringIO())
+    console.print(_rows(pd.DataFrame(records), console.width))
+    assert isinstance(console.file, io.StringIO)
+    _, *lines = console.file.getvalue().splitlines()
+    assert len(lines) == len(records)
+    for line, record in zip(lines, records, strict=True):
+        assert record["time"][: 10 if frequency == "D" else 16].replace("T", " ") in line
+        assert ("00:00" in line) == (frequency == "h" and record["time"][11:16] == "00:00")
+    assert "█" in lines[-1] or width == 66

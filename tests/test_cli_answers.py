@@ -101,6 +101,15 @@ def test_doctor_shows_no_password_and_an_error_as_it_is(shell: Shell) -> None:
     assert told.stdout.count("***") >= 3
 
 
+def test_a_prefect_server_that_is_away_is_a_sentence(shell: Shell) -> None:
+    environment = {"PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_CLIENT_MAX_RETRIES": "0"}
+    told = shell("retrain", "household_power", **environment)
+    assert told.returncode == 1
+    assert "Traceback" not in told.stderr
+    assert "the Prefect server at http://127.0.0.1:9/api does not answer" in told.stderr
+    assert "PREFECT_API_URL" in told.stderr
+
+
 def test_doctor_asks_a_tracking_server_that_hangs_up_once_more_and_no_oftener(shell: Shell) -> None:
     """A night asks it for minutes; a person who asks wants to know now."""
     calls = []

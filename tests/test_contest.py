@@ -12,10 +12,13 @@ from bundles import make_bundle
 from nights import House
 
 from flows import preparation
-from flows.contest import find_champion, train_challenger
+from flows.contest import _beside_linear, find_champion, train_challenger
 from flows.night import Night, open_night
 from lstm.evaluation.conformal import Calibration
+from lstm.evaluation.scores import Scores
+from lstm.promotion.gate import Decision
 from lstm.promotion.identity import to_iso
+from lstm.promotion.judge import Verdict
 from lstm.scaling import Scaler
 from lstm.search.space import at_centre
 from lstm.search.study import Chosen
@@ -103,3 +106,18 @@ def test_a_champion_that_has_seen_what_it_would_be_judged_on_is_refused_before_t
         reigning = find_champion(night, prepared)
         assert (reigning.problem is None) == (problem is None)
         assert problem is None or problem in str(reigning.problem)
+
+
+def test_a_promotion_beside_a_better_linear_model_says_so() -> None:
+    decision = Decision("promoted", ("MAE 0.1220 beats the seasonal naive's 0.3049.",))
+    own = Scores(0.122, *[0.1] * 7, 100, True, (0.122,), (0.8,))
+    for linear, said in (
+        (0.063, ("A linear model does better, though: MAE 0.0630.",)),
+        (0.122, ()),
+        (0.2, ()),
+    ):
+        scores = {"challenger": own, "linear": replace(own, mae=linear)}
+        verdict = Verdict(None, {}, scores)  # type: ignore[arg-type]
+        assert _beside_linear(decision, verdict) == replace(decision, reasons=(*decision.reasons, *said))
+        kept = replace(decision, ending="kept")
+        assert _beside_linear(kept, verdict) == kept

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
 from servers import Up
 
-from data.catalog import SHIPPED, load_catalog
+from data.catalog import SHIPPED, Catalog, load_catalog, parse_data_set
 from flows.deploy import LOST, PROJECT, DeployFailed, scheduled
 
 NIGHTLY, HOURLY = "/deployments/name/retrain/nightly", "/deployments/name/forecast/hourly"
@@ -34,6 +35,28 @@ def test_a_further_search_pool_gets_a_deployment(project) -> None:
 def test_workers_take_no_places_of_nights(project) -> None:
     with pytest.raises(DeployFailed, match=r"nightcast is the work pool of the nights.* Remedy: "):
         scheduled(project, load_catalog(SHIPPED), "nightcast")
+
+
+def catalog(**schedules: str | None) -> Catalog:
+    """Data sets with these schedules."""
+    entry = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))["household_power"]
+    retrain = entry.get("retrain", {})
+    entries = {name: {**entry, "retrain": {**retrain, "schedule": cron}} for name, cron in schedules.items()}
+    path = Path("/somewhere/catalog.yaml")
+    return Catalog(path, {name: parse_data_set(path, name, one) for name, one in entries.items()})
+
+
+def test_a_schedule_that_is_none_is_refused_by_name(project) -> None:
+    for cron in ("99 4 * * *", "every night"):
+        with pytest.raises(DeployFailed) as refused:
+            scheduled(project, catalog(good="0 4 * * *", bad=cron, none=None))
+        assert f"/somewhere/catalog.yaml: bad: retrain.schedule: '{cron}' is no cron" in str(refused.value)
+
+
+def test_a_deployment_takes_a_data_set_of_the_catalog_by_itself(project) -> None:
+    made = scheduled(project, catalog(first=None, second="0 4 * * *"))["deployments"]
+    assert [entry.get("parameters") for entry in made] == [{"data_set": "first"}] * 3 + [None]
+    assert scheduled(project, catalog())["deployments"][0]["parameters"] == {"data_set": "household_power"}
 
 
 def schedules(up, deployment):

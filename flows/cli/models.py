@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from lstm.promotion.ledger import Ledger
     from lstm.settings import Settings
     from lstm.tracking.registry import Registry
+
+_LONGEST_BAR = 16
+"""Characters."""
 
 
 def forecast(
@@ -52,7 +56,7 @@ def forecast(
         highlight=False,
         soft_wrap=True,
     )
-    console.print(_rows(made.forecast.to_frame()))
+    console.print(_rows(made.forecast.to_frame(), console.width))
     console.print(f"[dim]Picture: {escape(str(path))}[/]", highlight=False, soft_wrap=True)
 
 
@@ -117,15 +121,26 @@ def _stores(settings: Settings) -> tuple[Ledger, Registry]:
     return Ledger(settings.ledger_url), Registry(settings.mlflow_uri)
 
 
-def _rows(frame: pd.DataFrame) -> Table:
-    """A row a step, with a bar for the median."""
+def _rows(frame: pd.DataFrame, width: int) -> Table:
+    """A row a step, with a bar for the median where the terminal is wide enough."""
     levels = [column for column in frame.columns if column.startswith("q")]
-    several = bool((frame["series"] != "").any())
-    rows = table(*(["series"] if several else []), "time", "", *levels, numbers=len(levels))
-    largest = max(float(frame["q0.5"].abs().max()), 1e-12)
-    for record in frame.to_dict(orient="records"):
-        bar = "█" * round(16 * abs(record["q0.5"]) / largest)
-        numbers = [f"{record[level]:.4g}" for level in levels]
-        when = str(record["time"])[:16].replace("T", " ")
-        rows.add_row(*([escape(str(record["series"]))] if several else []), when, f"[cyan]{bar}[/]", *numbers)
+    words = {"time": _times(frame["time"].astype(str).tolist())}
+    if (frame["series"] != "").any():
+        words = {"series": [escape(name) for name in frame["series"].astype(str)], **words}
+    numbers = {level: [f"{value:.4g}" for value in frame[level]] for level in levels}
+    columns = {**words, **numbers}
+    taken = sum(2 + max(map(len, [name, *cells])) for name, cells in columns.items())
+    room = min(max(width - taken - 2, 0), _LONGEST_BAR)
+    medians = frame["q0.5"].abs()
+    parts = (medians / max(float(medians.max()), 1e-12) * room).round().astype(int)
+    rows = table(*words, "", *levels, numbers=len(levels), fixed=tuple(words))
+    for *told, part in zip(*columns.values(), parts, strict=True):
+        rows.add_row(*told[: len(words)], f"[cyan]{'█' * part}[/]", *told[len(words) :])
     return rows
+
+
+def _times(texts: Sequence[str]) -> list[str]:
+    """To the minute; to the day where all are its first minute."""
+    minutes = [text[:16].replace("T", " ") for text in texts]
+    is_daily = all(minute.endswith(" 00:00") for minute in minutes)
+    return [minute[:10] for minute in minutes] if is_daily else minutes
