@@ -110,6 +110,18 @@ def test_a_prefect_server_that_is_away_is_a_sentence(shell: Shell) -> None:
     assert "PREFECT_API_URL" in told.stderr
 
 
+def test_doctor_says_what_else_it_found_where_the_home_is_none(shell: Shell) -> None:
+    path = shell.folder / "file"
+    path.touch()
+    told = shell("doctor", NIGHTCAST_HOME=str(path), COLUMNS="400")
+    assert told.returncode == 1
+    assert "Traceback" not in told.stderr
+    [line] = [line for line in told.stdout.splitlines() if line.split()[1:2] == ["home"]]
+    assert line.split(None, 2)[0] == "✗"
+    assert f"{path}: Not a directory. Remedy: check NIGHTCAST_HOME" in line
+    assert "1 data set, " in told.stdout
+
+
 def test_doctor_asks_a_tracking_server_that_hangs_up_once_more_and_no_oftener(shell: Shell) -> None:
     """A night asks it for minutes; a person who asks wants to know now."""
     calls = []

@@ -33,7 +33,9 @@ REASON = 240
 
 Trials = Annotated[str, typer.Option(help="Trials of the search: a number, or the catalog's.", metavar="N")]
 Minutes = Annotated[str, typer.Option(help="Minutes of searching: a number, or the catalog's.", metavar="N")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Search workers; one a core when not given.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Search workers; one a core, at most four, when not given.")
+]
 
 
 def demo(workers: Workers = None, as_json: AsJson = False) -> None:
@@ -216,7 +218,8 @@ def _print(settings: Settings, outcome: Outcome) -> None:
         )
     if settings.tracking_uri is None:
         where.append(("browser", "nightcast up"))
-    where.append(("MLflow run", outcome.run_link or f"{outcome.run_id} in {outcome.tracking_uri}"))
+    if outcome.run_id is not None:
+        where.append(("MLflow run", outcome.run_link or f"{outcome.run_id} in {outcome.tracking_uri}"))
     for label, what in where:
         console.print(f"{label:<10}  {escape(what)}", highlight=False, soft_wrap=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import shlex
@@ -94,7 +95,7 @@ def doctor(as_json: AsJson = False) -> None:
     checks = {
         "python": platform.python_version,
         "catalog": lambda: _catalog(settings.catalog),
-        "home": lambda: f"{settings.root}, {_free_gigabytes(settings.root):.0f} GB free",
+        "home": lambda: _home(settings.root),
         "device": lambda: _device(settings.device),
         "kernel": _kernel,
         "ledger": lambda: _ledger(settings.ledger_url),
@@ -120,17 +121,24 @@ def _attempt(check: Callable[[], str]) -> tuple[bool, str]:
         return True, check()
     except NightcastError as error:
         return False, str(error)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return False, f"{error.filename}: {error.strerror}. Remedy: check NIGHTCAST_HOME"
 
 
 def _catalog(path: Path) -> str:
     from data.catalog import load_catalog
 
-    return f"{len(load_catalog(path).data_sets)} data sets, {path}"
+    count = len(load_catalog(path).data_sets)
+    return f"{count} data set{'' if count == 1 else 's'}, {path}"
 
 
-def _free_gigabytes(folder: Path) -> float:
+def _home(folder: Path) -> str:
     there = next(path for path in (folder, *folder.parents) if path.exists())
-    return shutil.disk_usage(there).free / 1e9
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
+    return f"{folder}, {shutil.disk_usage(there).free / 1e9:.0f} GB free"
 
 
 def _device(wanted: Literal["auto", "cpu", "cuda"]) -> str:
