@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +23,7 @@ from data.retrain import Budget, Duration, Retrain, Settings, default_seasons, d
 
 SHIPPED = Path(__file__).with_name("catalog.yaml")
 NAME = r"^[a-z][a-z0-9_]{0,62}$"
+MERGE = "tag:yaml.org,2002:merge"
 
 _PLACEHOLDER = re.compile(r"\$\{\w+\}")
 _SECRET_KEYS = re.compile(r"[?&][^=&]*(?:passw|pwd|secret|token)[^=&]*=[^&]", re.IGNORECASE)
@@ -133,6 +135,8 @@ class DataSet(Settings):
             raise ValueError(
                 f"column {self.static[0]!r} is static, which tells series apart; name their column as series:"
             )
+        if self.exclude and not self.series:
+            raise ValueError("exclude leaves series out; name the column that tells them apart as series:")
         step = timedelta(seconds=self.grid.seconds)
         for name in ("train", "validation", "judge"):
             span = getattr(self.retrain, name)
@@ -191,6 +195,12 @@ class DataSet(Settings):
     def _with_role(self, wanted: Role) -> tuple[str, ...]:
         return tuple(column for column, role in self.columns.items() if role == wanted)
 
+    def excluding(self, series: Iterable[str]) -> str:
+        """``exclude: [...]`` as it is to be pasted into the catalog to leave out these series as well."""
+        ids = [*self.exclude, *series]
+        text = yaml.safe_dump(ids, default_flow_style=True, allow_unicode=True, width=math.inf)
+        return f"exclude: {text.strip()}"
+
     def with_budget(self, budget: Budget | None) -> DataSet:
         """The same data set with another search budget."""
         if budget is None:
@@ -231,6 +241,23 @@ class Catalog:
         raise UnknownDataSet(f"{self.path}: no data set {name!r}; {hint}")
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that a mapping holds twice, of which YAML silently takes the last."""
+
+    def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
+        """The mapping as it is written: what a merge (``<<``) brings along is not yet in it."""
+        node = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == MERGE:
+                continue
+            if key.value in lines:
+                problem = f"the key {key.value!r} stands in line {lines[key.value]} already"
+                raise yaml.composer.ComposerError(None, None, problem, key.start_mark)
+            lines[key.value] = key.start_mark.line + 1
+        return node
+
+
 def load_catalog(path: Path = SHIPPED) -> Catalog:
     """Read and validate a catalog file; opens no data.
 
@@ -261,10 +288,11 @@ def parse_yaml(path: Path, text: str) -> object:
     """A catalog's plain values.
 
     Raises:
-        CatalogError: not YAML; names file, line and column, and quotes nothing: a line may hold a secret.
+        CatalogError: not YAML, or a key stands twice; names file, line and column, and quotes no value: it
+            may be a secret.
     """
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""

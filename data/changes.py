@@ -83,7 +83,7 @@ def _series(data_set: DataSet, previous: Seen, seen: Seen) -> list[Finding]:
             data_set=data_set.name,
             series=vanished[0],
             column=data_set.series,
-            remedy=f"bring it back in the source, or set `exclude: [{', '.join(vanished)}]` in the catalog.",
+            remedy=f"bring it back in the source, or set `{data_set.excluding(vanished)}` in the catalog.",
         )
     return [
         Finding("new series since last night", series=name) for name in _new(previous.series, seen.series)

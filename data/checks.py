@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import NoReturn
 
 import numpy as np
 
@@ -10,8 +12,12 @@ from data.calendar import duration
 from data.catalog import DataSet
 from data.errors import DataRefused
 from data.findings import Finding
+from data.outliers import outliers
 from data.panel import Booleans, Integers, Panel
 from data.splits import Span, Splits
+
+NAMED = 5
+"""How many further series a refusal lists in words."""
 
 
 def check_panel(panel: Panel, data_set: DataSet, splits: Splits) -> tuple[Finding, ...]:
@@ -25,8 +31,9 @@ def check_panel(panel: Panel, data_set: DataSet, splits: Splits) -> tuple[Findin
     return (
         *_missing(panel),
         *_gaps(panel, data_set, splits),
-        *_constant(panel, splits),
+        *_constant(panel, data_set, splits),
         *_negative(panel, data_set),
+        *outliers(panel),
     )
 
 
@@ -75,6 +82,15 @@ def _not_stale(panel: Panel, data_set: DataSet) -> None:
     age = (panel.n_steps - 1 - newest) * timedelta(seconds=panel.frequency.seconds)
     if age <= duration(data_set.staleness):
         return
+    if panel.as_of > np.datetime64(datetime.now(UTC).replace(tzinfo=None), "us"):
+        raise DataRefused(
+            f"The as-of {panel.frequency.format(panel.as_of)} lies in the future, {_readable(age)} after the "
+            "newest value.",
+            data_set=panel.data_set,
+            column=panel.target,
+            time=_time(panel, newest),
+            remedy=f"give an as-of that is not after {_time(panel, newest)}, or none.",
+        )
     raise DataRefused(
         f"Stale: the newest value is {_readable(age)} older than the last complete step, "
         f"{panel.frequency.format(panel.as_of)}; at most {data_set.staleness} is allowed.",
@@ -88,8 +104,8 @@ def _not_stale(panel: Panel, data_set: DataSet) -> None:
 
 
 def _missing(panel: Panel) -> list[Finding]:
-    """What is missing, from when, and the longest gap; columns that miss the same steps are one finding."""
-    missing, steps = ~panel.observed, _steps(panel)
+    """What is missing, and the longest gap; columns that miss the same steps are one finding."""
+    missing = ~panel.observed
     alike: dict[tuple[str, bytes], list[int]] = {}
     for column, name in enumerate(panel.columns):
         how = "filled from the step before" if name in panel.future else "masked"
@@ -98,20 +114,32 @@ def _missing(panel: Panel) -> list[Finding]:
     for (how, _), columns in alike.items():
         rows = np.flatnonzero(missing[:, columns[0]])
         if rows.size:
-            runs = [gaps(missing[panel.rows(number), columns[0]]) for number in range(len(panel.series))]
-            longest = max(int((lasts - firsts + 1).max(initial=0)) for firsts, lasts in runs)
+            longest, series, step = _longest_gap(panel, missing[:, columns[0]])
             single = len(columns) == 1
             where = "" if single else f" in {_list(panel, columns)}"
             findings.append(
                 Finding(
                     f"steps without a value{where}, {how}; the longest gap is {longest}",
-                    series=_owner(panel, int(rows[0])),
+                    series=panel.series[series] or None,
                     column=panel.columns[columns[0]] if single else None,
-                    time=_time(panel, int(steps[rows[0]])),
+                    time=_time(panel, step),
                     count=rows.size,
                 )
             )
     return findings
+
+
+def _longest_gap(panel: Panel, missing: Booleans) -> tuple[int, int, int]:
+    """Steps of the longest gap, the number of its series, and its first step; the first one of several."""
+    longest = (0, 0, 0)
+    for number in range(len(panel.series)):
+        firsts, lasts = gaps(missing[panel.rows(number)])
+        if firsts.size:
+            place = int((lasts - firsts).argmax())
+            length = int(lasts[place] - firsts[place]) + 1
+            if length > longest[0]:
+                longest = (length, number, int(panel.first_steps[number] + firsts[place]))
+    return longest
 
 
 def _list(panel: Panel, columns: list[int]) -> str:
@@ -139,7 +167,7 @@ def _gaps(panel: Panel, data_set: DataSet, splits: Splits) -> list[Finding]:
                     column=panel.target,
                     time=_time(panel, max(first, newest.first)),
                     remedy="fill it in the source, or allow it with `gaps: {longest: ...}`"
-                    + (f", or leave the series out with `exclude: [{series}]`" if series else "")
+                    + (f", or leave the series out with `{data_set.excluding([series])}`" if series else "")
                     + " in the catalog.",
                 )
             if last - first + 1 > limit:
@@ -154,9 +182,9 @@ def _gaps(panel: Panel, data_set: DataSet, splits: Splits) -> list[Finding]:
     return findings
 
 
-def _constant(panel: Panel, splits: Splits) -> list[Finding]:
+def _constant(panel: Panel, data_set: DataSet, splits: Splits) -> list[Finding]:
     """Columns with a single value over the training span: a target is refused, a covariate reported."""
-    findings = []
+    findings, targets = [], {}
     for number, series in enumerate(panel.series):
         rows = panel.rows(number)
         steps = np.arange(int(panel.first_steps[number]), panel.n_steps)
@@ -168,18 +196,30 @@ def _constant(panel: Panel, splits: Splits) -> list[Finding]:
             what = f"constant at {known[0]:g}" if known.size else "never observed"
             if column:
                 findings.append(Finding(f"{what} over the training data", series=series or None, column=name))
-                continue
-            raise DataRefused(
-                f"The target is {what} over the training data: there is nothing to learn.",
-                data_set=panel.data_set,
-                series=series,
-                column=name,
-                time=_time(panel, int(max(steps[0], splits.train.first))),
-                remedy=f"leave the series out with `exclude: [{series}]` in the catalog, or repair it."
-                if series
-                else "name another target in the catalog, or repair the source.",
-            )
+            else:
+                targets[number] = what
+    if targets:
+        _refuse_constant(panel, data_set, splits, targets)
     return findings
+
+
+def _refuse_constant(panel: Panel, data_set: DataSet, splits: Splits, targets: Mapping[int, str]) -> NoReturn:
+    """Refuse all series at once, by number, whose target is as `targets` says."""
+    first, *others = targets
+    series = [panel.series[number] for number in targets]
+    listed = [f"{panel.series[number]} ({targets[number]})" for number in others[:NAMED]]
+    more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+    also = f" Likewise {', '.join(listed)}{more}." if others else ""
+    repair = "name another target in the catalog, or repair the source."
+    exclude = f"leave the series out with `{data_set.excluding(series)}` in the catalog, or repair "
+    raise DataRefused(
+        f"The target is {targets[first]} over the training data: there is nothing to learn.{also}",
+        data_set=panel.data_set,
+        series=series[0],
+        column=panel.target,
+        time=_time(panel, max(int(panel.first_steps[first]), splits.train.first)),
+        remedy=repair if len(series) == len(panel.series) else f"{exclude}{'them' if others else 'it'}.",
+    )
 
 
 def _negative(panel: Panel, data_set: DataSet) -> list[Finding]:
@@ -214,4 +254,7 @@ def _time(panel: Panel, step: int) -> str:
 def _readable(age: timedelta) -> str:
     """``3 days`` or ``5 hours``, whichever a person would say."""
     hours = age.total_seconds() / 3600
-    return f"{hours / 24:.3g} days" if hours >= 48 else f"{hours:.3g} hours"
+    if hours < 48:
+        return f"{hours:.3g} hours"
+    days = hours / 24
+    return f"{days:.3g} days" if days < 100 else f"{days:,.0f} days"

@@ -25,6 +25,7 @@ from data.layout import layout_of
 from data.panel import Panel
 from data.rows import tidy
 from data.source import newest_time, read
+from data.spacing import check_spacing
 from data.splits import Splits, split
 
 __all__ = ["Checked", "Seen", "build_panel", "check", "resolve_as_of"]
@@ -89,6 +90,8 @@ def check(data_set: DataSet, as_of: np.datetime64, previous: Seen | None = None)
     layout, grid = layout_of(data_set), data_set.grid
     reading = read(data_set, until=as_of)
     frame, fixed = tidy(reading.frame, layout, grid)
+    if data_set.aggregate is None:  # Events, which are aggregated, come when they do.
+        check_spacing(frame, layout, grid)
     series = tuple(frame["series"].unique().sort())
     seen = Seen(dict(reading.columns), series, data_set.series)
     changed = compare(data_set, previous, seen) if previous else ()

@@ -27,10 +27,11 @@ def fetch(source: Query, layout: Layout, folder: Path) -> list[Path]:
     """Run the query; its rows become Parquet files in `folder`, in order, so that memory stays bounded.
 
     Raises:
-        DataRefused: a variable is not set, a password stands in the catalog, the driver is missing, the
-            database does not answer or the query fails.
+        DataRefused: a variable is not set, a password stands in the catalog, the driver or a SQLite file is
+            missing, the database does not answer or the query fails.
     """
     url, secrets = expand(source.url, layout)
+    _refuse_absent(url, secrets, layout)
     try:
         engine = sqlalchemy.create_engine(url, hide_parameters=True)
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
@@ -54,6 +55,17 @@ def fetch(source: Query, layout: Layout, folder: Path) -> list[Path]:
             remedy="check that the database runs, the URL, the user's rights and the query.",
         )
     return paths
+
+
+def _refuse_absent(url: sqlalchemy.URL, secrets: tuple[str, ...], layout: Layout) -> None:
+    """Refuse a SQLite file that does not exist, before connecting would make an empty one."""
+    path = url.database or ":memory:"
+    if url.get_backend_name() != "sqlite" or path.startswith((":memory:", "file:")) or Path(path).is_file():
+        return
+    layout.refuse(
+        f"There is no file {redact(str(Path(path).absolute()), secrets)}.",
+        remedy="correct source.url; a relative path in it starts from the folder that the command runs in.",
+    )
 
 
 def _store(connection: sqlalchemy.Connection, query: str, folder: Path, series: str | None) -> list[Path]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
+from polars.exceptions import ComputeError
 
 from data.findings import Finding
 from data.frame import kind
@@ -227,13 +228,20 @@ def _refuse_uneven(path: Path, layout: Layout, separator: str, columns: int) -> 
     quotes = text.str.count_matches('"', literal=True)
     fields = text.str.count_matches(separator, literal=True) + 1
     uneven = (quotes == 0) & (fields != columns) & (text.str.strip_chars() != "")
-    facts, found = pl.collect_all(
-        [
-            lines.select((quotes % 2 == 1).any(), pl.col("number").max()),
-            lines.filter(uneven).bottom_k(1, by="number").select("number", "text", fields.alias("fields")),
-        ],
-        engine="streaming",
-    )
+    try:
+        facts, found = pl.collect_all(
+            [
+                lines.select((quotes % 2 == 1).any(), pl.col("number").max()),
+                lines.filter(uneven)
+                .bottom_k(1, by="number")
+                .select("number", "text", fields.alias("fields")),
+            ],
+            engine="streaming",
+        )
+    except ComputeError as error:
+        if "utf-8" not in str(error):
+            raise
+        layout.refuse(f"{path} is not UTF-8 text, but perhaps Latin-1.", remedy="save it as UTF-8.")
     spans, last = facts.row(0)
     if spans or found.is_empty():
         return

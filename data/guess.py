@@ -17,32 +17,38 @@ import yaml
 from polars.exceptions import PolarsError
 
 from data import delimited
-from data.calendar import WEEKDAYS, Frequency
+from data.calendar import Frequency
 from data.catalog import DataSet, Role, parse_data_set, parse_yaml
 from data.errors import CatalogError
 from data.files import write_atomically
 from data.layout import Layout
 from data.retrain import defaults
+from data.spacing import fits, usual_frequency
 from data.times import is_time_text, to_utc
 
 ROWS = 1_000_000
 HEAD = 1_000
+MOST_ODD = 0.05
+"""Share of a column of numbers that may be text by mistake; a column with more is one of text."""
 
 _TIMES = ("time", "timestamp", "datetime", "ts", "ds", "date")
 _TARGETS = ("target", "y", "value", "load", "demand", "sales", "consumption", "power", "count", "volume")
 _IDS = ("series", "id", "unique_id", "item", "store", "sensor", "meter", "region", "site", "station")
 _INDEXES = ("", "index", "unnamed: 0", "row")
-_STEPS = (60, 300, 600, 900, 1800, 3600, 7200, 10_800, 14_400, 21_600, 43_200)
 
 
 @dataclass(frozen=True)
 class _Table:
-    """A file's first rows: `time` in UTC beside the other columns, and which of those are numbers."""
+    """A file's first rows: `time` in UTC beside the other columns, and which of those are numbers.
+
+    `spoilt` are the texts that would be numbers but for a few cells, and the rows of those.
+    """
 
     rows: pl.DataFrame
     time: str
     numbers: tuple[str, ...]
     texts: tuple[str, ...]
+    spoilt: dict[str, list[int]]
 
 
 def guess(path: Path, name: str | None = None, target: str | None = None) -> tuple[str, dict[str, Any]]:
@@ -73,8 +79,8 @@ def guess(path: Path, name: str | None = None, target: str | None = None) -> tup
     target = _target(table, series, layout, target)
     newest = table.rows.filter(pl.col(target).is_not_null())["time"].max()
     assert isinstance(newest, datetime)
-    frequency, aggregate = _frequency(table.rows, series)
-    columns = _columns(table, series, target, _known_ahead(table, series, newest, Frequency(frequency)))
+    grid = usual_frequency(table.rows, series) or Frequency("D")
+    columns = _columns(table, series, target, _known_ahead(table, series, newest, grid))
     is_parquet = path.suffix.lower() in (".parquet", ".pq")
     entry: dict[str, Any] = {
         "source": {"kind": "parquet" if is_parquet else "csv", "path": str(path.absolute())},
@@ -82,11 +88,11 @@ def guess(path: Path, name: str | None = None, target: str | None = None) -> tup
         **({"series": series} if series else {}),
         "target": target,
         **({"columns": columns} if columns else {}),
-        "frequency": frequency,
+        "frequency": grid.text,
         "time_zone": "UTC",
-        **({"aggregate": "mean"} if aggregate else {}),
+        **({} if fits(grid, table.rows["time"]) else {"aggregate": "mean"}),
     }
-    if newest < datetime.now(UTC) - timedelta(days=3) - timedelta(seconds=Frequency(frequency).seconds):
+    if newest < datetime.now(UTC) - timedelta(days=3) - timedelta(seconds=grid.seconds):
         entry["clock"] = "data"
     entry["non_negative"] = bool((table.rows[target].drop_nulls() >= 0).all())
     return name, entry
@@ -164,7 +170,8 @@ def _look(path: Path, layout: Layout, folder: Path) -> _Table:
     labels = [c for c in others if rows.schema[c] == pl.String]
     if clock.is_empty():
         layout.refuse(f"{path} holds no rows.", remedy="give a file with rows.")
-    return _Table(rows.with_columns(clock), time, tuple(numbers), tuple(labels))
+    spoilt = {column: odd for column in labels if (odd := _no_numbers(rows[column]))}
+    return _Table(rows.with_columns(clock), time, tuple(numbers), tuple(labels), spoilt)
 
 
 def _time(head: pl.DataFrame, layout: Layout) -> str:
@@ -197,7 +204,8 @@ def _series(table: _Table, layout: Layout) -> str | None:
     if rows["time"].n_unique() > 0.8 * rows.height:
         return None
     named = [column for column in table.numbers if _rank(column, _IDS)[0] < 2]
-    candidates = [*sorted(table.texts, key=lambda column: _rank(column, _IDS)), *named]
+    texts = [column for column in table.texts if column not in table.spoilt]
+    candidates = [*sorted(texts, key=lambda column: _rank(column, _IDS)), *named, *table.spoilt]
     unique = (
         column
         for column in candidates
@@ -222,6 +230,7 @@ def _numbers(table: _Table, series: str | None) -> list[str]:
 def _target(table: _Table, series: str | None, layout: Layout, wanted: str | None) -> str:
     """The number to forecast."""
     numbers = _numbers(table, series)
+    _refuse_spoilt(table, series, layout, wanted)
     if not numbers:
         layout.refuse("No column holds numbers.", remedy="give a file with a number to forecast.")
     if wanted in numbers:
@@ -234,6 +243,34 @@ def _target(table: _Table, series: str | None, layout: Layout, wanted: str | Non
             remedy=f"{f'did you mean {near[0]!r}? ' if near else ''}Name one of them as the target.",
         )
     return min(numbers, key=lambda column: _rank(column, _TARGETS))
+
+
+def _refuse_spoilt(table: _Table, series: str | None, layout: Layout, wanted: str | None) -> None:
+    """Refuse a column that would be the target, were it not for a few cells that are no numbers."""
+    numbers = _numbers(table, series)
+    # In the order of the file, so that of columns with equally telling names the first one wins.
+    candidates = [
+        column
+        for column in table.rows.columns
+        if column in numbers or (column in table.spoilt and column != series)
+    ]
+    best = wanted or min(candidates, key=lambda column: _rank(column, _TARGETS), default="")
+    rows = table.spoilt.get(best, [])
+    if best in candidates and rows:
+        more = f", and so are {len(rows) - 1} more" if len(rows) > 1 else ""
+        layout.refuse(
+            f"The column would be the target, but {table.rows[best][rows[0]]!r} in row {rows[0] + 1} below "
+            f"the header is no number{more}.",
+            column=best,
+            remedy="correct that cell or leave it empty, or write the catalog entry by hand.",
+        )
+
+
+def _no_numbers(texts: pl.Series) -> list[int]:
+    """The few rows in which a column of numbers holds something else; none of a column of text."""
+    numbers = texts.str.replace(",", ".").cast(pl.Float64, strict=False)
+    odd = (texts.is_not_null() & numbers.is_null()).arg_true().to_list()
+    return odd if len(odd) <= MOST_ODD * (texts.len() - texts.null_count()) else []
 
 
 def _known_ahead(table: _Table, series: str | None, newest: datetime, grid: Frequency) -> tuple[str, ...]:
@@ -279,32 +316,3 @@ def _columns(table: _Table, series: str | None, target: str, known: Sequence[str
 def _is_static(rows: pl.DataFrame, series: str, column: str) -> bool:
     """True where no series has two values."""
     return bool(rows.group_by(series).agg(pl.col(column).drop_nulls().n_unique())[column].max() <= 1)  # type: ignore[operator]
-
-
-def _frequency(rows: pl.DataFrame, series: str | None) -> tuple[str, bool]:
-    """The commonest distance of neighbours as a frequency, and whether rows must be aggregated to it."""
-    keys = [series] if series else []
-    ordered = rows.sort(*keys, "time")
-    gap = pl.col("time").diff().over(series) if series else pl.col("time").diff()
-    seconds = ordered.select(gap.dt.total_seconds().alias("gap")).filter(pl.col("gap") > 0).to_series()
-    if seconds.is_empty():
-        return "D", False
-    usual = int(seconds.mode().min())  # type: ignore[arg-type]
-    text = _frequency_text(usual, ordered["time"])
-    times = ordered["time"].to_numpy().astype("datetime64[us]")
-    return text, bool(np.any(Frequency(text).floor(times) != times))
-
-
-def _frequency_text(seconds: int, times: pl.Series) -> str:
-    """The grid at that distance, or the next coarser one that divides a day."""
-    if seconds >= 28 * 86_400:
-        return "MS"
-    if seconds >= 7 * 86_400:
-        return f"W-{WEEKDAYS[int(times.dt.weekday().mode().min()) - 1]}"  # type: ignore[arg-type]
-    step = next((s for s in _STEPS if s >= seconds), 86_400)
-    exact = seconds % 60 == 0 and 86_400 % seconds == 0
-    step = seconds if exact else step
-    if step >= 86_400:
-        return "D"
-    hours = step // 3600
-    return f"{step // 60}min" if step % 3600 else "h" if hours == 1 else f"{hours}h"

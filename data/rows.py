@@ -14,6 +14,10 @@ from data.findings import Finding
 from data.layout import Layout
 
 _INSTANT = pl.Datetime("us", "UTC")
+_LOCAL = (
+    "; but if these are local times, of which autumn repeats an hour, keep both and set `time_zone:` "
+    "in the catalog, as in Europe/Berlin."
+)
 
 
 def tidy(frame: pl.DataFrame, layout: Layout, grid: Frequency) -> tuple[pl.DataFrame, tuple[Finding, ...]]:
@@ -85,7 +89,9 @@ def _without_duplicates(
             column=column,
             time=_format(first["time"], grid),
             remedy="keep one of them in the source"
-            + ("." if layout.series else ", or name the column that tells the series apart as `series:`."),
+            + ("" if layout.series else ", or name the column that tells the series apart as `series:`")
+            # Local times are often taken for UTC, and keeping one row would then lose an hour of autumn.
+            + (_LOCAL if grid.time_zone == "UTC" else "."),
         )
     repeated = frame.filter(frame.is_duplicated())
     count = frame.height - distinct.height

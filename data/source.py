@@ -6,6 +6,7 @@ may be larger than memory. Nothing later than asked for is returned.
 
 from __future__ import annotations
 
+import difflib
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,8 +72,9 @@ def read(data_set: DataSet, until: np.datetime64 | None = None) -> Reading:
     """
     layout = layout_of(data_set)
     with _opened(data_set, layout) as opened:
+        opened.findings.extend(_excluded_in_vain(opened, data_set, layout))
         keep = (FILE,) if data_set.aggregate and opened.exports > 1 else ()
-        frame = normalise(opened.frame, layout, opened.findings, keep)
+        frame = normalise(_kept(opened, data_set, layout), layout, opened.findings, keep)
         past = frame
         if until is not None:
             is_past = pl.col("time") < _utc(_after(data_set, until))
@@ -109,7 +111,7 @@ def newest_time(data_set: DataSet, before: np.datetime64 | None = None) -> np.da
     """
     layout = layout_of(data_set)
     with _opened(data_set, layout) as opened:
-        frame = normalise(opened.frame, layout)
+        frame = normalise(_kept(opened, data_set, layout), layout)
         if layout.future:
             frame = frame.filter(pl.col(layout.target).is_not_null())
         if before is not None:
@@ -184,21 +186,39 @@ def _step(grid: Frequency) -> pl.Expr:
 
 @contextmanager
 def _opened(data_set: DataSet, layout: Layout) -> Iterator[_Opened]:
-    """The source's rows without excluded series; temporary copies live as long as the block."""
+    """The source's rows; temporary copies live as long as the block."""
     try:
         with tempfile.TemporaryDirectory(prefix="nightcast-") as folder:
-            opened = _open(data_set, layout, Path(folder))
-            if layout.series in opened.columns and data_set.exclude:
-                series = pl.col(layout.series).cast(pl.String)
-                kept = opened.frame.filter(series.is_in(data_set.exclude).not_() | series.is_null())
-                opened = replace(opened, frame=kept)
-            yield opened
+            yield _open(data_set, layout, Path(folder))
     except PolarsError as error:
         reason = str(error).splitlines()[0]
         layout.refuse(
             f"The source cannot be read: {reason}.",
             remedy="check that every file is whole: Parquet, or UTF-8 text with one header and equal rows.",
         )
+
+
+def _kept(opened: _Opened, data_set: DataSet, layout: Layout) -> pl.LazyFrame:
+    """The rows without those of excluded series."""
+    if layout.series not in opened.columns or not data_set.exclude:
+        return opened.frame
+    series = pl.col(layout.series).cast(pl.String)
+    return opened.frame.filter(series.is_in(data_set.exclude).not_() | series.is_null())
+
+
+def _excluded_in_vain(opened: _Opened, data_set: DataSet, layout: Layout) -> list[Finding]:
+    """Excluded series that are not there: misspelled, or vanished from the source, which may well be."""
+    if layout.series not in opened.columns or not data_set.exclude:
+        return []
+    ids = opened.frame.select(pl.col(layout.series).cast(pl.String).unique()).collect(engine="streaming")
+    known = set(ids.to_series().drop_nulls())
+    findings = []
+    for name in data_set.exclude:
+        if name not in known:
+            near = difflib.get_close_matches(name, known - set(data_set.exclude), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            findings.append(Finding(f"`exclude:` names a series that the source does not hold{hint}", name))
+    return findings
 
 
 def _open(data_set: DataSet, layout: Layout, folder: Path) -> _Opened:

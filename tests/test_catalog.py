@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.calendar import Frequency
-from data.catalog import SHIPPED, DataSet, Query, load_catalog, parse_data_set
+from data.catalog import SHIPPED, DataSet, Query, load_catalog, parse_data_set, parse_yaml
 from data.errors import CatalogError, UnknownDataSet
 from data.retrain import Retrain
 
@@ -68,6 +68,7 @@ def test_roles_of_columns() -> None:
         ({"seasons": [1]}, "made.seasons.0"),
         ({"staleness": "often"}, "'often' is not a duration"),
         ({"aggregate": "median"}, "made.aggregate"),
+        ({"exclude": ["north"]}, "exclude leaves series out; name the column that tells them apart as"),
         (
             {"columns": {"heat": "futur"}},
             "made.columns.heat: Input should be 'past', 'future', 'static' or 'ignore' (found 'futur')",
@@ -177,6 +178,62 @@ def test_broken_yaml_names_the_place_and_quotes_nothing(tmp_path: Path) -> None:
     assert "hunter2" not in "".join(traceback.format_exception(error.value))
 
 
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        (
+            "a: {frequency: h, time: t, frequency: D}",
+            "line 1, column 28: the key 'frequency' stands in line 1",
+        ),
+        ("a:\n  time: t\n  target: y\n  'time': s\n", "line 4, column 3: the key 'time' stands in line 2"),
+        ("a: {}\nb: {}\n\na: {}\n", "line 4, column 1: the key 'a' stands in line 1"),
+        ("a: {retrain: {seed: 1, seed: 2}}", "line 1, column 24: the key 'seed' stands in line 1"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path, text: str, place: str) -> None:
+    path = tmp_path / "catalog.yaml"
+    path.write_text(text)
+    with pytest.raises(CatalogError, match="cannot be read as YAML") as error:
+        load_catalog(path)
+    assert place in str(error.value)
+    assert str(path) in str(error.value)
+
+
+def test_what_a_merge_brings_along_may_be_given_again(tmp_path: Path) -> None:
+    """In an anchor that lies deeper than the mapping that merges it, too."""
+    text = (
+        "base: &base {x: 1, y: 2}\n"
+        "deep: {inner: &inner {<<: *base, x: 3}}\n"
+        "both: {<<: [*inner, *base], y: 4}\n"
+        "twice: {<<: *base, <<: *inner}\n"
+    )
+    raw = parse_yaml(tmp_path, text)
+    assert raw == yaml.safe_load(text)
+    assert raw["both"] == {"x": 3, "y": 4}  # type: ignore[index]
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(value=VALUES)
+def test_whatever_yaml_writes_is_read_back(value: object) -> None:
+    assert parse_yaml(Path("c.yaml"), yaml.safe_dump(value, allow_unicode=True)) == value
+
+
+IDS = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), max_size=9)
+
+
+@given(ids=st.lists(IDS, min_size=1, max_size=5), more=st.lists(IDS, max_size=3))
+def test_what_to_exclude_can_be_pasted(ids: list[str], more: list[str]) -> None:
+    pasted = parse(series="place", exclude=ids).excluding(more)
+    assert "\n" not in pasted
+    assert yaml.safe_load(pasted) == {"exclude": [*ids, *more]}
+
+
 def test_a_missing_key_and_all_mistakes_at_once() -> None:
     with pytest.raises(CatalogError) as error:
         parse_data_set(Path("c.yaml"), "made", {"source": ENTRY["source"], "frequency": "h", "tim": 1})
@@ -239,7 +296,7 @@ CHANGES: list[dict[str, Any]] = [
     {"holidays": "DE-BY"},
     {"columns": {"heat": "ignore"}},
     {"columns": {"heat": "past", "wind": "past"}},
-    {"exclude": ["north"]},
+    {"series": "place", "exclude": ["north"]},
     {"frequency": "2h"},
     {"seasons": [24]},
     {"seasons": [168, 24]},

@@ -67,7 +67,10 @@ def test_a_vanished_series_is_refused_until_it_is_excluded(declare: Declare) -> 
         remedy="`exclude: [b, c]`",
         previous=seen,
     )
-    assert check(declare(rows(series=("a",)), series="site", exclude=["b", "c"]), AS_OF, seen).findings == ()
+    # Since the ids may be misspelled just as well, that they are not there is said.
+    assert problems(check(declare(rows(series=("a",)), series="site", exclude=["b", "c"]), AS_OF, seen)) == [
+        f"`exclude:` names a series that the source does not hold (series {name})" for name in "bc"
+    ]
 
 
 def test_another_series_column_is_a_new_start(declare: Declare) -> None:
@@ -80,6 +83,14 @@ def test_another_series_column_is_a_new_start(declare: Declare) -> None:
 def test_excluded_series_are_not_there(declare: Declare) -> None:
     checked = check(declare(rows(series=("a", "b")), series="site", exclude=["b"]), AS_OF)
     assert checked.panel.series == checked.seen.series == ("a",)
+    assert checked.findings == ()
+
+
+def test_a_misspelled_exclusion_is_reported_with_the_likely_series(declare: Declare) -> None:
+    frame = rows(series=("harbour", "station"))
+    assert problems(check(declare(frame, series="site", exclude=["harbuor"]), AS_OF)) == [
+        "`exclude:` names a series that the source does not hold; did you mean 'harbour'? (series harbuor)"
+    ]
 
 
 @given(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -10,6 +11,7 @@ from pathlib import Path
 import meter
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from meter import AS_OF, HOURS, assert_refused, edit, problems, rows, without
@@ -17,6 +19,7 @@ from meter import AS_OF, HOURS, assert_refused, edit, problems, rows, without
 from data.catalog import DataSet
 from data.checks import _missing, gaps
 from data.contract import check
+from data.errors import DataRefused
 from data.panel import Panel
 
 Declare = Callable[..., DataSet]
@@ -48,13 +51,18 @@ def test_missing_steps_and_values_are_masked(declare: Declare) -> None:
     assert np.flatnonzero(~checked.panel.observed[:, 1]).tolist() == [30, 31, 32, 63]
 
 
-def test_missing_values_name_the_first_series_and_the_longest_gap(declare: Declare) -> None:
+def test_missing_values_name_the_longest_gap_its_series_and_time(declare: Declare) -> None:
     frame = edit(rows(series=("a", "b")), slice(HOURS + 30, HOURS + 32), load=None)
     frame = edit(frame, slice(HOURS + 40, HOURS + 43), load=None)
     assert problems(check(declare(edit(frame, HOURS + 50, load=None), series="site"), AS_OF)) == [
         "steps without a value, masked; the longest gap is 3 "
-        "(series b, column load, first at 2024-01-02 06:00+00:00, 6 times)"
+        "(series b, column load, first at 2024-01-02 16:00+00:00, 6 times)"
     ]
+    frame = edit(frame, 20, load=None)
+    assert (
+        "(series b, column load, first at 2024-01-02 16:00+00:00, 7 times)"
+        in problems(check(declare(edit(frame, HOURS + 50, load=None), series="site"), AS_OF))[0]
+    )
 
 
 def test_columns_that_miss_the_same_steps_are_one_finding(declare: Declare) -> None:
@@ -160,6 +168,34 @@ def test_a_constant_target_is_refused(declare: Declare) -> None:
     )
 
 
+def test_constant_targets_are_refused_together_with_a_remedy_to_paste(declare: Declare) -> None:
+    names = ("a", "b", "no", "d", "e", "f", "g", "1", "x, y")
+    frame = rows(series=names)
+    for number in range(1, len(names)):
+        frame = edit(frame, slice(number * HOURS, number * HOURS + 72), load=3.0)
+    with pytest.raises(DataRefused) as refused:
+        check(declare(frame, series="site", exclude=["g"]), AS_OF)
+    assert "Likewise b (constant at 3), d (constant at 3), e (constant at 3), f (constant at 3), " in str(
+        refused.value
+    )
+    assert "no (constant at 3) and 1 more." in refused.value.problem
+    pasted = re.search(r"`(.*)` in the catalog, or repair them", refused.value.remedy)
+    assert pasted is not None
+    assert pasted[1] == "exclude: [g, '1', b, d, e, f, 'no', 'x, y']"
+    keys = yaml.safe_load(pasted[1])
+    assert check(declare(frame, series="site", **keys), AS_OF).panel.series == ("a",)
+
+
+def test_where_all_series_are_constant_another_target_is_the_remedy(declare: Declare) -> None:
+    assert_refused(
+        declare(edit(rows(series=("a", "b")), slice(None), load=3.0), series="site"),
+        "constant at 3 over the training data: there is nothing to learn. Likewise b (constant at 3).",
+        series="a",
+        time="2024-01-01 00:00+00:00",
+        remedy="name another target",
+    )
+
+
 def test_a_target_without_a_value_in_the_training_span_is_refused(declare: Declare) -> None:
     frame = edit(rows(), slice(1, 72), load=None)
     assert_refused(
@@ -222,7 +258,17 @@ def test_stale_data_is_refused(declare: Declare) -> None:
     )
 
 
-@pytest.mark.parametrize(("hours", "words"), [(47, "47 hours"), (48, "2 days")])
+def test_an_as_of_in_the_future_is_told_from_a_source_that_stopped(declare: Declare) -> None:
+    assert_refused(
+        declare(rows(), gaps={"longest": "999w"}),
+        "The as-of 2998-01-01 00:00+00:00 lies in the future, 355,742 days after the newest value",
+        time="2024-01-05 23:00+00:00",
+        remedy="give an as-of that is not after 2024-01-05 23:00+00:00",
+        as_of=np.datetime64("2998-01-01T00", "us"),
+    )
+
+
+@pytest.mark.parametrize(("hours", "words"), [(47, "47 hours"), (48, "2 days"), (24 * 244, "244 days")])
 def test_ages_as_a_person_says_them(declare: Declare, hours: int, words: str) -> None:
     assert_refused(
         declare(rows(), clock="wall", staleness="1h"),

@@ -110,6 +110,18 @@ def test_a_truncated_file_is_refused(declare: Declare) -> None:
         check(declare(rows().write_csv()[:-8]), AS_OF)
 
 
+def test_a_frequency_that_leaves_most_steps_empty_is_refused_but_of_events(declare: Declare) -> None:
+    assert_refused(
+        declare(rows(), frequency="15min"),
+        "The rows are 4 steps of 15min apart",
+        column="at",
+        time="2024-01-01 00:00+00:00",
+        remedy="did you mean `frequency: h`?",
+    )
+    events = check(declare(rows(), frequency="15min", aggregate="sum"), AS_OF)
+    assert events.panel.n_steps == 4 * (HOURS - 1) + 1
+
+
 def test_mixed_zones_are_refused_where_some_rows_have_no_offset(declare: Declare) -> None:
     with pytest.raises(DataRefused, match="offset"):
         check(declare(edit(rows(), 5, at="2024-01-01 05:00:00+00:00")), AS_OF)

@@ -159,6 +159,14 @@ def test_no_failure_shows_the_password(url: str, tmp_path: Path, monkeypatch: py
     assert refused.value.remedy
 
 
+def test_a_sqlite_file_that_is_missing_is_refused_and_not_made(tmp_path: Path) -> None:
+    with pytest.raises(DataRefused, match=r"There is no file .*absent.db. Remedy: correct source.url"):
+        run(f"sqlite:///{tmp_path / 'absent.db'}", "select 1", tmp_path / "out")
+    assert not (tmp_path / "absent.db").exists()
+    for url in ("sqlite://", "sqlite:///:memory:"):
+        assert len(run(url, "select 1 as load", tmp_path / "out")) == 1
+
+
 def test_a_wrong_query_is_refused_with_the_databases_reason(base: str, tmp_path: Path) -> None:
     with pytest.raises(DataRefused, match="query failed: no such table: absent"):
         run(base, "select * from absent", tmp_path / "out")

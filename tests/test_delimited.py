@@ -22,6 +22,7 @@ from data.layout import Layout
 
 LAYOUT = Layout("made", "when", None, "load", ("heat",), "UTC")
 TEXT = "when,load,heat,note\n2024-01-01,1.5,3,x\n2024-01-02,2.5,4,y\n"
+ROW = "2024-01-03,1.5,3,x\n"
 ROWS = [["2024-01-01", "1.5", "3", "x"], ["2024-01-02", "2.5", "4", "y"]]
 
 
@@ -53,6 +54,15 @@ def test_commas_within_another_separators_header_do_not_mislead(tmp_path: Path) 
     path = tmp_path / "rows.csv"
     path.write_text("when;load;heat;a,b,c,d,e\n2024-01-01;1;2;x\n")
     assert scan(path, LAYOUT, tmp_path).frame.collect_schema().names()[:3] == ["when", "load", "heat"]
+
+
+def test_a_file_that_is_not_utf8_is_to_be_saved_as_such(tmp_path: Path) -> None:
+    """Wherever in it the letter stands, in a column that nobody uses, too."""
+    path = tmp_path / "rows.csv"
+    for text in (TEXT.replace("y", "ü"), TEXT.replace("note", "Straße"), TEXT + ROW * 100_000 + "a,1,2,ü\n"):
+        path.write_bytes(text.encode("latin-1"))
+        with pytest.raises(DataRefused, match=r"is not UTF-8 text, but perhaps Latin-1. .* save it as UTF-8"):
+            scan(path, LAYOUT, tmp_path)
 
 
 def test_blanks_around_column_names_are_ignored(tmp_path: Path) -> None:

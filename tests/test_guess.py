@@ -127,6 +127,39 @@ def test_telling_names_win(tmp_path: Path) -> None:
     assert (entry["time"], entry["target"], entry["columns"]) == ("ts", "active_power", {"heat": "past"})
 
 
+def spoil(column: pl.Series, value: str, *places: int) -> pl.Series:
+    texts = column.cast(pl.String).to_list()
+    return pl.Series(column.name, [value if row in places else text for row, text in enumerate(texts)])
+
+
+@pytest.mark.parametrize(("places", "more"), [((41,), "."), ((41, 50), ", and so are 1 more.")])
+def test_a_target_with_a_cell_that_is_no_number_is_refused_by_name(
+    tmp_path: Path, places: tuple[int, ...], more: str
+) -> None:
+    """Its series and other numbers stand beside it, and neither is taken for it."""
+    parts = [table(timedelta(hours=1), heat=list(range(60))).with_columns(store=pl.lit(s)) for s in "ab"]
+    frame = pl.concat(parts).select("time", "load", "store", "heat")
+    path = write(frame.with_columns(spoil(frame["load"], "defekt", *places)), tmp_path / "a.csv")
+    with pytest.raises(DataRefused) as refused:
+        guess(path)
+    assert refused.value.column == "load"
+    assert refused.value.problem == (
+        f"The column would be the target, but 'defekt' in row 42 below the header is no number{more}"
+    )
+    assert guess(path, target="heat")[1]["target"] == "heat"
+    with pytest.raises(DataRefused, match="'defekt' in row 42"):
+        guess(path, target="load")
+
+
+def test_text_that_now_and_then_is_a_number_and_ids_are_no_target(tmp_path: Path) -> None:
+    frame = table(timedelta(hours=1)).with_columns(sales=pl.Series(["12", "12a", "7b"] * 20))
+    assert guess(write(frame, tmp_path / "a.csv"))[1]["target"] == "load"
+    ids = [str(store) for store in range(1, 25)] + ["B1"]
+    stores = pl.concat(table(timedelta(hours=1)).with_columns(sales=pl.lit(store)) for store in ids)
+    _, entry = guess(write(stores, tmp_path / "b.csv"))
+    assert (entry["series"], entry["target"]) == ("sales", "load")
+
+
 def test_parquet_and_packed_semicolon_files(tmp_path: Path) -> None:
     frame = table(timedelta(days=1))
     frame.write_parquet(tmp_path / "2024.parquet")

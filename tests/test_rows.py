@@ -73,6 +73,17 @@ def test_conflicting_duplicates_are_refused(declare: Declare, spoilt: str) -> No
     )
 
 
+def test_an_hour_that_autumn_repeats_is_not_to_be_thrown_away(declare: Declare) -> None:
+    """Rows of local times that are declared as UTC look like contradictions."""
+    frame = rows()
+    twice = pl.concat([frame, edit(frame[9:10], 0, load=7.5)])
+    for zone, said in (("UTC", True), ("Europe/Paris", False)):
+        with pytest.raises(DataRefused, match="contradict") as refused:
+            check(declare(twice, time_zone=zone), AS_OF)
+        hint = "if these are local times, of which autumn repeats an hour, keep both and set `time_zone:`"
+        assert (hint in refused.value.remedy) == said
+
+
 def test_a_value_and_its_absence_at_one_time_conflict(declare: Declare) -> None:
     frame = rows(series=("a", "b"))
     assert_refused(
@@ -80,7 +91,7 @@ def test_a_value_and_its_absence_at_one_time_conflict(declare: Declare) -> None:
         "contradict each other",
         series="b",
         time="2024-01-05 21:00+00:00",
-        remedy="keep one of them in the source.",
+        remedy="keep one of them in the source; but if these are local times",
     )
 
 

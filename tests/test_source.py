@@ -144,7 +144,7 @@ def test_files_that_disagree_are_refused(tmp_path: Path, declare: Declare) -> No
         (CSV.encode() + b"2024-01-02,1,x,4,5\n", "has 5 fields, not 3"),
         (CSV.replace("load", "lod").encode(), "did it become 'lod'"),
         (CSV.replace("2.5", "n/k").encode(), "not numbers: 'n/k'"),
-        (CSV.replace("2024-01-01 02:00", "\xe9").encode("latin-1"), "cannot be read"),
+        (CSV.replace("2024-01-01 02:00", "\xe9").encode("latin-1"), "is not UTF-8 .* save it as UTF-8"),
     ],
 )
 def test_broken_csv_is_refused_by_both_ways_of_reading(
