@@ -4,7 +4,7 @@ LSTM(50), a lookback of a week (168 hours), a horizon of a day (24 hours), batch
 repeat. Ours is the real training loop; the others do what their docstrings in `benchmarks/peers` say.
 Everybody may multiply in bfloat16: ours does on processors with AMX, the others try both.
 
-`beside` has another program keep a core busy meanwhile, by repeats of 24 batches, and gives everybody all
+`beside` has another program keep a core busy meanwhile, by repeats of 8 batches, and gives everybody all
 the threads that it would have taken by itself.
 """
 
@@ -13,9 +13,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from benchmarks.results import Result, raced
 from lstm.settings import BRIEF_WAIT
 
 # So many batches that the first ones, slow since others had the caches meanwhile, hardly count.
-HIDDEN_SIZE, LOOKBACK, HORIZON, BATCH_SIZE, BATCHES, BATCHES_BESIDE = 50, 168, 24, 256, 96, 24
+HIDDEN_SIZE, LOOKBACK, HORIZON, BATCH_SIZE, BATCHES, BATCHES_BESIDE = 50, 168, 24, 256, 96, 8
 PRECISIONS = ({"precision": "float32"}, {"precision": "bfloat16"})
 
 
@@ -35,26 +36,29 @@ def _ours(what: str = "", **environment: str) -> Contender:
     return Contender(name, "forecast_nightcast", environment={**BRIEF_WAIT, **environment})
 
 
-OTHERS = (
-    Contender("plain torch loop", "forecast_torch", options=PRECISIONS),
-    Contender("NeuralForecast", "forecast_neuralforecast", venv="neuralforecast", options=PRECISIONS),
-    Contender(
-        "Darts",
-        "forecast_darts",
-        venv="darts",
-        options=tuple(
-            {**precision, "num_workers": workers} for precision in PRECISIONS for workers in (0, 1)
-        ),
-    ),
-)
+def _others(precisions: Sequence[Mapping[str, Any]], workers: Sequence[int]) -> tuple[Contender, ...]:
+    loaders = tuple({**precision, "num_workers": number} for precision in precisions for number in workers)
+    each = tuple(precisions)
+    return (
+        Contender("plain torch loop", "forecast_torch", options=each),
+        Contender("NeuralForecast", "forecast_neuralforecast", venv="neuralforecast", options=each),
+        Contender("Darts", "forecast_darts", venv="darts", options=loaders),
+    )
+
+
 CONTENDERS = (
     _ours(),
     _ours("in float32", NIGHTCAST_PRECISION="float32"),
     _ours("on torch's kernel", NIGHTCAST_KERNEL="torch"),
-    *OTHERS,
+    *_others(PRECISIONS, (0, 1)),
 )
-# The second one as OpenMP has it by itself.
-BESIDE = (_ours(), _ours("whose threads wait as torch's do", GOMP_SPINCOUNT="300000"), *OTHERS)
+BESIDE = (
+    _ours(),
+    # As OpenMP has it by itself.
+    _ours("whose threads wait as torch's do", GOMP_SPINCOUNT="300000"),
+    # What takes longest here, as it was fastest there.
+    *_others(PRECISIONS[1:], (0,)),
+)
 
 
 def run(threads: Sequence[int], repeats: int) -> Result:

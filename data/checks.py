@@ -105,7 +105,7 @@ def _not_stale(panel: Panel, data_set: DataSet) -> None:
 
 def _missing(panel: Panel) -> list[Finding]:
     """What is missing, and the longest gap; columns that miss the same steps are one finding."""
-    missing = ~panel.observed
+    missing, steps = ~panel.observed, _steps(panel)
     alike: dict[tuple[str, bytes], list[int]] = {}
     for column, name in enumerate(panel.columns):
         how = "filled from the step before" if name in panel.future else "masked"
@@ -114,32 +114,38 @@ def _missing(panel: Panel) -> list[Finding]:
     for (how, _), columns in alike.items():
         rows = np.flatnonzero(missing[:, columns[0]])
         if rows.size:
-            longest, series, step = _longest_gap(panel, missing[:, columns[0]])
+            first = int(rows[0])
             single = len(columns) == 1
             where = "" if single else f" in {_list(panel, columns)}"
+            longest = _longest_gap(panel, missing[:, columns[0]], first)
             findings.append(
                 Finding(
                     f"steps without a value{where}, {how}; the longest gap is {longest}",
-                    series=panel.series[series] or None,
+                    series=_owner(panel, first),
                     column=panel.columns[columns[0]] if single else None,
-                    time=_time(panel, step),
+                    time=_time(panel, int(steps[first])),
                     count=rows.size,
                 )
             )
     return findings
 
 
-def _longest_gap(panel: Panel, missing: Booleans) -> tuple[int, int, int]:
-    """Steps of the longest gap, the number of its series, and its first step; the first one of several."""
-    longest = (0, 0, 0)
+def _longest_gap(panel: Panel, missing: Booleans, first: int) -> str:
+    """Steps of the longest gap; and where it begins, unless that is the first row that is missing."""
+    longest, begins = 0, first
     for number in range(len(panel.series)):
         firsts, lasts = gaps(missing[panel.rows(number)])
         if firsts.size:
             place = int((lasts - firsts).argmax())
             length = int(lasts[place] - firsts[place]) + 1
-            if length > longest[0]:
-                longest = (length, number, int(panel.first_steps[number] + firsts[place]))
-    return longest
+            if length > longest:
+                longest, begins = length, int(panel.offsets[number] + firsts[place])
+    if begins == first:
+        return str(longest)
+    owner = _owner(panel, begins)
+    return (
+        f"{longest}, from {_time(panel, int(_steps(panel)[begins]))}{f' of series {owner}' if owner else ''}"
+    )
 
 
 def _list(panel: Panel, columns: list[int]) -> str:

@@ -48,7 +48,7 @@ class Process:
 
 def this_process() -> Process:
     """The process that asks."""
-    return Process(socket.gethostname(), os.getpid(), _own_start(os.getpid()), _boot())
+    return Process(_host(), os.getpid(), _own_start(os.getpid()), _boot())
 
 
 def process_of(pid: int) -> Process:
@@ -57,12 +57,12 @@ def process_of(pid: int) -> Process:
     Raises:
         psutil.NoSuchProcess: there is none with that id.
     """
-    return Process(socket.gethostname(), pid, _start(pid), _boot())
+    return Process(_host(), pid, _start(pid), _boot())
 
 
 def is_dead(process: Process) -> bool:
     """True only where it is certain: same host, and no live process with that id and start time."""
-    if process.host != socket.gethostname() or process == this_process():
+    if process.host != _host() or process == this_process():
         return False
     if process.boot not in ("", _boot()):
         return True
@@ -99,6 +99,12 @@ def _stat(pid: int) -> tuple[str, float]:
         raise psutil.NoSuchProcess(pid) from error
     fields = text.rpartition(b")")[2].split()  # the name before it may hold brackets and blanks
     return fields[0].decode(), round(int(fields[19]) / os.sysconf("SC_CLK_TCK"), 2)
+
+
+@cache
+def _host() -> str:
+    """As it was first asked: a laptop takes another name with another network, and is the same host."""
+    return socket.gethostname()
 
 
 @cache

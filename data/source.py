@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +28,8 @@ from data.overlap import FILE, once
 from data.static import static_values
 
 _GLOB = "*?["
+_NAMED = 5
+"""Series that one finding names."""
 
 
 @dataclass(frozen=True)
@@ -212,13 +214,18 @@ def _excluded_in_vain(opened: _Opened, data_set: DataSet, layout: Layout) -> lis
         return []
     ids = opened.frame.select(pl.col(layout.series).cast(pl.String).unique()).collect(engine="streaming")
     known = set(ids.to_series().drop_nulls())
-    findings = []
-    for name in data_set.exclude:
-        if name not in known:
-            near = difflib.get_close_matches(name, known - set(data_set.exclude), n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            findings.append(Finding(f"`exclude:` names a series that the source does not hold{hint}", name))
-    return findings
+    absent = [name for name in data_set.exclude if name not in known]
+    if not absent:
+        return []
+    others = known.difference(data_set.exclude)
+    named = [_with_the_nearest(name, others) for name in absent[:_NAMED]]
+    more = f" and {len(absent) - _NAMED} more" if len(absent) > _NAMED else ""
+    return [Finding(f"`exclude:` names series that the source does not hold: {', '.join(named)}{more}")]
+
+
+def _with_the_nearest(name: str, others: Collection[str]) -> str:
+    near = difflib.get_close_matches(name, others, n=1)
+    return f"{name} (did you mean {near[0]!r}?)" if near else name
 
 
 def _open(data_set: DataSet, layout: Layout, folder: Path) -> _Opened:

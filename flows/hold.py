@@ -56,6 +56,6 @@ def _where(comparing: Comparing) -> str:
     process = holder.read_text(encoding="utf-8") if holder.exists() else "that is just beginning"
     return (
         f"{comparing.identity.data_set}: the same comparison is running, in process {process} "
-        f"(host:pid:started), in {comparing.folder}. Remedy: wait for it to end, or stop that process; run "
+        f"(host:pid:start), in {comparing.folder}. Remedy: wait for it to end, or stop that process; run "
         "again, what it has done is kept."
     )

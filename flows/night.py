@@ -158,12 +158,12 @@ def end(night: Night, ending: Ending, reason: str, details: Mapping[str, Any] | 
     A night that has promoted stays promoted, whatever happens to it afterwards; its reason then says both.
     One that another process has taken over is left to that, its run too.
     """
+    if night.ledger.is_taken_over(night.identity):
+        return outcome_of(night, ending, reason, {**(details or {}), "run_id": night.run_id})
     seconds = dict(night.stages.seconds)
     full = {**(details or {}), "seconds": seconds, "run_id": _run_of(night, ending)}
     stands = night.ledger.end_night(night.identity, ending, reason, full)
-    if stands.ending is None:
-        return outcome_of(night, ending, reason, full)
-    if stands.ending != ending:
+    if stands.ending is not None and stands.ending != ending:
         ending, reason = stands.ending, f"{stands.reason} Afterwards: {reason}"
         full = {**stands.details, **full}
     if night.run_id is not None:
@@ -247,16 +247,18 @@ def last_step(data_set: DataSet, as_of: datetime | None) -> np.datetime64:
 
     Args:
         as_of: the moment at which the past ends, floored to the grid; naive means the data set's zone. Unset
-            takes the newest complete step. So does a later moment where rows are aggregated: of a step that
-            is not over the aggregate would be that of a part.
+            takes the newest complete step. Where rows are aggregated, a step that is not over by the clock
+            is not taken: its aggregate would be that of a part.
 
     Raises:
         DataRefused: the newest step is asked for, and the data cannot be read.
     """
-    if as_of is not None and data_set.aggregate is None:
-        return grid_step(data_set, as_of)
-    newest = resolve_as_of(data_set)
-    return newest if as_of is None else min(newest, grid_step(data_set, as_of))
+    if as_of is None:
+        return resolve_as_of(data_set)
+    step = grid_step(data_set, as_of)
+    if data_set.aggregate is None:
+        return step
+    return min(step, data_set.grid.shift(grid_step(data_set, datetime.now(UTC)), -1))
 
 
 def _last_step(data_set: DataSet, as_of: datetime | None) -> np.datetime64:

@@ -111,7 +111,8 @@ def prepare(night: Night) -> Prepared:
     """Data, held against its contract, as a snapshot."""
     with night.stages.stage("check") as stage:
         prepared = preparation.prepare(night)
-        stage.note = f"{len(prepared.panel.values):,} rows, {len(prepared.findings)} findings"
+        findings = len(prepared.findings)
+        stage.note = f"{len(prepared.panel.values):,} rows, {findings} finding{'' if findings == 1 else 's'}"
     for finding in prepared.findings:
         get_run_logger().info("Found: %s", finding)
     return prepared

@@ -328,10 +328,13 @@ def test_a_night_that_another_process_has_taken_over_is_left_to_it(tmp_path, mon
     with monkeypatch.context() as patch:
         patch.setattr("lstm.promotion.ledger.this_process", lambda: "another:1:2.0")
         night.ledger.begin_night(night.identity)
-    outcome = end(night, "failed", "The lease is lost.")
-    assert (outcome.ending, outcome.reason) == ("failed", "The lease is lost.")
-    assert night.ledger.night(night.identity).ending is None
-    assert night.tracker.run(run).info.status == "RUNNING"
+    tags = night.tracker.run(run).data.tags
+    for night.run_id in (run, None):
+        outcome = end(night, "failed", "The lease is lost.")
+        assert (outcome.ending, outcome.reason) == ("failed", "The lease is lost.")
+        assert night.ledger.night(night.identity).ending is None
+        assert night.tracker.run(run).info.status == "RUNNING"
+        assert night.tracker.run(run).data.tags == tags
 
 
 def test_less_than_one_worker_is_no_parameter():

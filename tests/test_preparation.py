@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +29,22 @@ def test_of_aggregated_rows_no_step_is_taken_before_it_is_over(tmp_path: Path) -
     """Whatever moment is asked for: the sum of a part of a step is no step's."""
     house = House(tmp_path)
     house.declare("made")
-    house.entries["made"] |= {"frequency": "2h", "aggregate": "sum"}
-    house.catalog.write_text(yaml.safe_dump(house.entries))
     house.write("made", HOURS + 1)
-    for asked, taken in ((500, -2), (0, -2), (-1, -2), (-2, -2), (-3, -4)):
-        night = open_night(house.settings, "made", START + timedelta(hours=HOURS + asked))
-        assert night.as_of == np.datetime64("2024-01-21", "us") + np.timedelta64(taken, "h")
+    for frequency, aggregate in (("2h", "sum"), ("h", None)):
+        house.entries["made"] |= {"frequency": frequency, "aggregate": aggregate}
+        house.catalog.write_text(yaml.safe_dump(house.entries))
+        before = datetime.now(UTC)
+        for ahead in (0, 1, 500):
+            night = open_night(house.settings, "made", before + timedelta(hours=ahead))
+            end = night.data_set.grid.shift(night.as_of, 1)
+            if aggregate:
+                moments = [np.datetime64(m.replace(tzinfo=None)) for m in (before, datetime.now(UTC))]
+                assert end in [night.data_set.grid.floor(np.array([m]))[0] for m in moments]
+            else:
+                assert end > np.datetime64((before + timedelta(hours=ahead)).replace(tzinfo=None))
+        night = open_night(house.settings, "made", START + timedelta(hours=HOURS - 1))
+        step = HOURS - (2 if aggregate else 1)
+        assert night.as_of == np.datetime64(START.replace(tzinfo=None), "us") + np.timedelta64(step, "h")
 
 
 def test_newer_future_covariates_alone_are_no_night_and_it_says_what_takes_them_in(tmp_path: Path) -> None:

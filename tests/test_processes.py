@@ -77,6 +77,15 @@ def test_another_hosts_process_is_never_certainly_dead() -> None:
     assert is_dead(Process(socket.gethostname(), 2**22 + 1, 0.0))
 
 
+def test_a_host_that_takes_another_name_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a laptop does on another network, in the middle of a night."""
+    me = this_process()
+    monkeypatch.setattr(socket, "gethostname", lambda: "another")
+    assert this_process() == me
+    assert not is_dead(me)
+    assert is_dead(replace(me, pid=2**22 + 1, started=0.0))
+
+
 @on_linux
 def test_a_process_of_another_boot_is_dead() -> None:
     assert is_dead(replace(this_process(), boot="another"))

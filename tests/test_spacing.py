@@ -79,3 +79,11 @@ def test_rows_of_finer_steps_in_between_change_nothing() -> None:
     spaced(sorted({*every("h"), *every("15min", 40)}), Frequency("15min"))
     spaced([], Frequency("h"))
     spaced(every("D", 1), Frequency("h"))
+
+
+def test_a_source_that_became_finer_is_not_refused_for_what_it_was() -> None:
+    hours = every("h", 24 * 365)
+    quarters = [hours[-1] + timedelta(minutes=15 * step) for step in range(1, 49)]
+    spaced([*hours, *quarters], Frequency("15min", "UTC"))
+    with pytest.raises(DataRefused):
+        spaced([*hours, *quarters[:8]], Frequency("15min", "UTC"))

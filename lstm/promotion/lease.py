@@ -120,7 +120,7 @@ def _take(database: Database, data_set: str, ttl: float) -> Lease:
         if token is not None:
             return Lease(database, data_set, token, ttl)
         holder = _holder(connection, data_set)
-    who = "another process" if holder is None else f"process {holder.process} (host:pid:started)"
+    who = "another process" if holder is None else f"process {holder.process} (host:pid:start)"
     raise LeaseHeld(
         f"{data_set}: a night is already running, in {who}. Remedy: wait for it to end, or stop that process."
     )

@@ -64,6 +64,11 @@ class Ledger:
             row = connection.execute(sa.select(nights).where(nights.c.key == identity.key)).one_or_none()
         return None if row is None else _to_night(row)
 
+    def is_taken_over(self, identity: Identity) -> bool:
+        """Whether another process has begun a night since, which has no result yet."""
+        night = self.night(identity)
+        return night is not None and _is_anothers(night)
+
     def end_night(
         self,
         identity: Identity,
@@ -76,7 +81,7 @@ class Ledger:
         A final ending is not changed by another one: a night that has promoted stays promoted, whatever
         happens to the process afterwards. The same ending again replaces reason and details. A night
         that has its result and is run again is a *skipped* row of the decisions, and stays as it was. One
-        that another process has begun since has no ending by this one.
+        that is another process's by now (`is_taken_over`) stays as it is.
 
         Args:
             details: anything worth keeping that JSON can hold; merged into what is there.
@@ -92,7 +97,7 @@ class Ledger:
                 if ending == "skipped":
                     _write(connection, identity.data_set, "skipped", reason, night=identity.key)
                 return night
-            if not night.is_final and night.process != str(this_process()):
+            if _is_anothers(night):
                 return night
             if night.ending != ending:
                 _write(connection, identity.data_set, ending, reason, night=identity.key)
@@ -295,6 +300,10 @@ def _night(connection: sa.Connection, identity: Identity) -> Night:
     if row is None:
         raise LedgerError(f"{identity.key}: this night has not begun.")
     return _to_night(row)
+
+
+def _is_anothers(night: Night) -> bool:
+    return not night.is_final and night.process != str(this_process())
 
 
 def _to_night(row: sa.Row[Any]) -> Night:

@@ -300,7 +300,7 @@ class Trainer:
         self._sums[1].add_(observed)
 
     def _loss(self, model: nn.Module, batches: Batches, chosen_B: Tensor) -> Tensor:
-        with threads_for(len(chosen_B) * self.config.lookback):
+        with threads_for(len(chosen_B) * self.config.lookback * self.config.columns):
             inputs, (target_BH, observed_BH) = batches.inputs(chosen_B), batches.targets(chosen_B)
         with mixed_precision(self.device):
             y_BHQ = model(*inputs)
