@@ -143,14 +143,15 @@ def _train(ground: Ground, records: Records, seed: int, settings: Settings, aske
     )
     seconds = time.monotonic() - began
     scaled = trained.scaler.scale(ground.panel, recipe.model.horizon)
-    judged = make_bench(ground).windows
+    bench = make_bench(ground)
+    judged = bench.windows
     z_WHQ = records.calibration().apply(
         predict(recipe.model, trained.state, scaled, judged, device),
         spread(scaled.values[:, 0], judged.origins, recipe.model.lookback),
         median_index(recipe.model.quantiles),
     )
     y_WH = trained.scaler.scale_target(targets(ground.panel, judged, recipe.model.horizon), judged.series)
-    z_WHQ = ground.adapted(z_WHQ, y_WH, judged)
+    z_WHQ = bench.adapted(z_WHQ, y_WH)
     records.save_forecast(seed, z_WHQ.astype(np.float32), seconds)
     checkpoint.unlink(missing_ok=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -138,18 +139,11 @@ def test_no_process_is_no_process() -> None:
 
 
 def test_a_killed_process_is_dead_before_and_after_its_parent_takes_note() -> None:
-    program = "from data.processes import this_process; print(this_process(), flush=True); input()"
-    with subprocess.Popen(
-        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as child:
-        assert child.stdout is not None
-        process = Process.parse(child.stdout.readline().strip())
-        assert process.pid == child.pid
+    with living() as process:
         assert not is_dead(process)
-        child.kill()
+        os.kill(process.pid, signal.SIGKILL)
         deadline = time.monotonic() + 10
         while not is_dead(process):
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        child.wait()
-        assert is_dead(process)
+    assert is_dead(process)

@@ -13,7 +13,6 @@ from data.errors import DataRefused
 from data.panel import Floats, Panel
 from data.splits import Span, Splits
 from lstm.evaluation import metrics
-from lstm.evaluation.adaptive import adapt_in_turn
 from lstm.evaluation.baselines import residual_quantiles
 from lstm.promotion.judge import Bench, Fit, bench_of, linear_fit, naive_fit
 from lstm.scaling import Scaler
@@ -43,16 +42,6 @@ class Ground:
     def shared(self, span: Span) -> Windows:
         """As `every`, or some of them where they are many."""
         return self.every(span).at_most(_MOST_WINDOWS)
-
-    def adapted(self, forecast_WHQ: Floats, y_WH: Floats, judged: Windows) -> Floats:
-        """(W, H, Q) forecasts of judge windows, adapted by those before them as a version's are.
-
-        Args:
-            forecast_WHQ: rising quantiles.
-            y_WH: what happened, in the same units.
-        """
-        share = len(judged) / len(self.every(self.splits.judge))
-        return adapt_in_turn(forecast_WHQ, y_WH, judged, self.data_set.retrain.quantiles, share)
 
     def every(self, span: Span) -> Windows:
         """The windows of a span that every lookback can make."""

@@ -84,9 +84,17 @@ class Bench:
         """(W, H, Q) a baseline's point forecasts with `residual_quantiles` around them, as a version's are:
         adapted by those before, and not below 0 where no target is.
         """
-        made_WHQ = with_quantiles(point_WH, residuals_HQ, self.scale_W)
-        adapted_WHQ = adapt_in_turn(made_WHQ, self.y_WH, self.windows, self.levels, self.share)
+        adapted_WHQ = self.adapted(with_quantiles(point_WH, residuals_HQ, self.scale_W), self.y_WH)
         return np.maximum(adapted_WHQ, 0.0) if self.non_negative else adapted_WHQ
+
+    def adapted(self, forecast_WHQ: Floats, y_WH: Floats) -> Floats:
+        """(W, H, Q) forecasts of these windows, adapted by those before them as a version's are.
+
+        Args:
+            forecast_WHQ: rising quantiles.
+            y_WH: what happened, in the same units.
+        """
+        return adapt_in_turn(forecast_WHQ, y_WH, self.windows, self.levels, self.share)
 
     def score(self, forecast_WHQ: Floats) -> Scores:
         """The scores of a forecast on these windows."""
