@@ -5,7 +5,11 @@
  * that an access beyond it is seen. A case is 8 numbers (int64: cell, batch, steps, inputs, hidden, lanes, vectors,
  * threads), then float32 x, h0, c0, w_ih, w_hh, b_ih, b_hh, dy, dh_n, dc_n; the answer y, h_n, c_n, dx, dh0, dc0,
  * dw_ih, dw_hh, db_ih, db_hh. Sizes as for an LSTM: a GRU or RNN leaves c alone. Then of x: with units dropped by a
- * key of minus the batch; and normalised, with what is positive for observed, its location and its spread. */
+ * key of minus the batch; and normalised, with what is positive for observed, its location and its spread.
+ *
+ * A negative cell is a calendar head of so many outputs, inputs being features, and its arrays memory, future,
+ * w_calendar, place, w_mix, b_mix, w_out, b_out, dout; the answer out, then the gradient by each of them but the last.
+ * It drops half of the units by the same key. */
 #include "native.h"
 
 #include <stdio.h>
@@ -19,6 +23,11 @@ int64_t nightcast_work_floats(const layer *, int);
 void nightcast_drop(const float *, float *, int64_t, int64_t, int64_t, int64_t, float);
 void nightcast_normalise(const float *, const uint8_t *, const float *, float *, float *, float *, int64_t, int64_t,
                          int64_t, int64_t, int64_t, int64_t, float);
+
+void nightcast_head_forward(const head *);
+void nightcast_head_backward(const head *);
+int64_t nightcast_head_saved_floats(const head *);
+int64_t nightcast_head_work_floats(const head *, int);
 
 static float *reserve(int64_t count) {
     float *memory = malloc(sizeof(float) * (size_t)count);
@@ -37,14 +46,41 @@ static void write_floats(float *memory, int64_t count) {
     free(memory);
 }
 
+static void run_head(const int64_t n[8]) {
+    const int64_t Q = -n[0], B = n[1], T = n[2], F = n[3], K = n[4];
+    const int64_t sizes[8] = {B * K, B * T * F, K * F, T * K, K * K, K, Q * K, Q};
+    float *given[8], *by[8], *out = reserve(B * T * Q);
+    for (int i = 0; i < 8; i++) given[i] = read_floats(sizes[i]), by[i] = reserve(sizes[i]);
+    float *dout = read_floats(B * T * Q);
+    head p = {.batch = B, .steps = T, .hidden = K, .features = F, .outputs = Q, .lanes = n[5], .vectors = n[6]};
+    p.threads = n[7], p.drops = 1, p.key = -B, p.threshold = 0, p.scale = 2.0f;
+    p.memory = given[0], p.future = given[1], p.future_batch = T * F, p.future_step = F, p.w_calendar = given[2];
+    p.place = given[3], p.w_mix = given[4], p.b_mix = given[5], p.w_out = given[6], p.b_out = given[7];
+    p.out = out, p.dout = dout, p.dmemory = by[0], p.dfuture = by[1], p.dw_calendar = by[2], p.dplace = by[3];
+    p.dw_mix = by[4], p.db_mix = by[5], p.dw_out = by[6], p.db_out = by[7];
+    p.saved = reserve(nightcast_head_saved_floats(&p));
+    p.work = reserve(nightcast_head_work_floats(&p, 0));
+    nightcast_head_forward(&p);
+    free(p.work);
+    p.work = reserve(nightcast_head_work_floats(&p, 1));
+    nightcast_head_backward(&p);
+    free(p.work), free(p.saved), free(dout);
+    write_floats(out, B * T * Q);
+    for (int i = 0; i < 8; i++) free(given[i]), write_floats(by[i], sizes[i]);
+}
+
 int main(void) {
     int64_t n[8];
     while (fread(n, sizeof(int64_t), 8, stdin) == 8) {
+        if (!nightcast_supports(n[5])) exit(6);
+        if (n[0] < 0) {
+            run_head(n);
+            continue;
+        }
         const int64_t B = n[1], T = n[2], I = n[3], H = n[4], gates = n[0] == 0 ? 4 : n[0] == 1 ? 3 : 1;
         layer l = {0};
         l.cell = n[0], l.batch = B, l.steps = T, l.inputs = I, l.hidden = H;
         l.lanes = n[5], l.vectors = n[6], l.threads = n[7];
-        if (!nightcast_supports(l.lanes)) exit(6);
         float *x = read_floats(B * T * I), *h0 = read_floats(B * H), *c0 = read_floats(B * H);
         float *w_ih = read_floats(gates * H * I), *w_hh = read_floats(gates * H * H);
         float *b_ih = read_floats(gates * H), *b_hh = read_floats(gates * H);

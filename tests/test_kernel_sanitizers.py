@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from lstm.kernels import library, native, using
-from lstm.models.dropout import Dropout, set_key
+from lstm.models.dropout import _FIRST as FIRST
+from lstm.models.dropout import Dropout, Place, set_key
+from lstm.models.heads import CalendarHead
 from lstm.models.normalise import Normaliser
 
 CPU = Path(native.__file__).with_name("cpu")
@@ -32,7 +34,10 @@ pytestmark = pytest.mark.slow
 
 @dataclass(frozen=True)
 class Case:
-    """A layer's sizes; lanes, vectors and threads as `layer` in native.h has them."""
+    """A layer's sizes, or with a negative cell those of a calendar head of so many outputs.
+
+    Lanes, vectors and threads are as native.h has them.
+    """
 
     cell: int
     batch: int
@@ -63,15 +68,44 @@ def cases(lanes: tuple[int, ...], count: int) -> list[Case]:
     return [Case(cell, 1, 1, 1, 1, width, 1, 2) for cell in range(4) for width in lanes] + drawn
 
 
+def heads(lanes: tuple[int, ...], count: int) -> list[Case]:
+    """Likewise of calendar heads, with more steps than one chunk of theirs has."""
+    random = np.random.default_rng(1)
+    drawn = [
+        Case(
+            -int(random.integers(1, 8)),
+            int(random.integers(1, 70)),
+            int(random.integers(1, 20)),
+            int(random.integers(1, 14)),
+            int(random.integers(1, 40)),
+            int(random.choice(lanes)),
+            int(random.integers(1, 3)),
+            int(random.integers(1, 4)),
+        )
+        for _ in range(count)
+    ]
+    return [Case(-1, 1, 1, 1, 1, width, 1, 2) for width in lanes] + drawn
+
+
 def all_cases(count: int) -> list[Case]:
     """Of all codes that this processor runs."""
     mixed = [case for case in cases((MIXED,), count // 3) if CELLS[case.cell] != "relu"]
-    return cases(library.widths(), count) + (mixed if library.has_matrix_unit() else [])
+    whole = cases(library.widths(), count) + heads(library.widths(), count // 3)
+    return whole + (mixed if library.has_matrix_unit() else [])
 
 
-def arrays(case: Case) -> tuple[nn.RNNBase, list[Tensor]]:
-    """A torch module of these sizes, and x, h0, c0, weights, dy, dh_n, dc_n."""
+def arrays(case: Case) -> tuple[nn.Module, list[Tensor]]:
+    """A torch module of these sizes, and what the harness reads of it."""
     torch.manual_seed(case.batch)
+    if case.cell < 0:
+        head = CalendarHead(case.hidden, case.steps, case.inputs, 0.5, -case.cell)
+        own = (head.calendar.weight, head.place_HK, *head.mix.parameters(), *head.out.parameters())
+        memory, future = (
+            torch.randn(case.batch, case.hidden),
+            torch.randn(case.batch, case.steps, case.inputs),
+        )
+        dout = torch.randn(case.batch, case.steps, -case.cell)
+        return head, [memory, future, *(weight.detach() for weight in own), dout]
     kind = {"lstm": nn.LSTM, "gru": nn.GRU}.get(CELLS[case.cell], nn.RNN)
     extra = {"nonlinearity": CELLS[case.cell]} if kind is nn.RNN else {}
     module = kind(case.inputs, case.hidden, batch_first=True, **extra)
@@ -81,8 +115,16 @@ def arrays(case: Case) -> tuple[nn.RNNBase, list[Tensor]]:
     return module, [x, *state[:2], *(p.detach() for p in module.parameters()), dy, *state[2:]]
 
 
-def expected(case: Case, module: nn.RNNBase, given: list[Tensor]) -> list[Tensor]:
+def expected(case: Case, module: nn.Module, given: list[Tensor]) -> list[Tensor]:
     """What torch makes of it, in the harness's order."""
+    if isinstance(module, CalendarHead):
+        module.memory, module.drop_memory = nn.Identity(), nn.Identity()
+        set_key(module, torch.tensor(-case.batch) - Place.UNITS * FIRST)
+        memory, future = (tensor.clone().requires_grad_() for tensor in given[:2])
+        with using("torch"):
+            out = module(memory, future)
+        own = (module.calendar.weight, module.place_HK, *module.mix.parameters(), *module.out.parameters())
+        return [out, *torch.autograd.grad((out * given[-1]).sum(), [memory, future, *own])]
     x, h0, c0, *_, dy, dh_n, dc_n = (tensor.clone().requires_grad_() for tensor in given)
     is_lstm = case.cell == 0
     y, state = module(x, (h0[None], c0[None]) if is_lstm else h0[None])
@@ -166,4 +208,7 @@ def test_neon_under_emulation(tmp_path: Path) -> None:
     emulator = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
     if emulator is None:
         pytest.skip("no qemu-aarch64 here")
-    run([emulator, build("aarch64-linux-gnu-gcc", tmp_path, *SANITIZED, "-O1", "-static")], cases((4,), 40))
+    run(
+        [emulator, build("aarch64-linux-gnu-gcc", tmp_path, *SANITIZED, "-O1", "-static")],
+        cases((4,), 40) + heads((4,), 15),
+    )

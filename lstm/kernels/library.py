@@ -36,10 +36,11 @@ def load() -> ctypes.CDLL | None:
             except OSError:
                 # Built for another machine: a checkout or a model's code that was carried here.
                 return None
-            if not hasattr(loaded, "nightcast_is_intel"):
+            if not hasattr(loaded, "nightcast_head_forward"):
                 # Built from older sources, which had less.
                 return None
-            loaded.nightcast_work_floats.restype = ctypes.c_int64
+            for name in ("work", "head_work", "head_saved"):
+                getattr(loaded, f"nightcast_{name}_floats").restype = ctypes.c_int64
             if (team := _team()) is not None:
                 loaded.nightcast_borrow(team)
             return loaded

@@ -90,9 +90,8 @@ def _longest(vectors: int, together: int, threads: int) -> float:
     return max(times)
 
 
-def _threads_for(batch: int, steps: int, inputs: int, hidden: int) -> int:
-    """One where the work is small, else as many as are set."""
-    operations = 8 * hidden * (hidden + inputs) * batch * steps
+def threads_for(operations: int) -> int:
+    """One where there is little to do, else as many as are set."""
     return threads() if operations > _WORTH_A_THREAD else 1
 
 
@@ -153,7 +152,7 @@ def _recurrent(
     """
     batch, steps, inputs = x.shape
     hidden = h0.shape[1]
-    threads = _threads_for(batch, steps, inputs, hidden)
+    threads = threads_for(8 * hidden * (hidden + inputs) * batch * steps)
     call = _Call(cell, x, h0, c0, w_ih, w_hh, b_ih, b_hh, threads, mixed)
     y = call.taken(batch * steps * hidden if sequence else 0).view(batch if sequence else 0, steps, hidden)
     h_n = torch.empty_like(h0, memory_format=torch.contiguous_format)

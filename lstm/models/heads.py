@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from data.retrain import Cell
+from lstm.kernels import head
 from lstm.models.dropout import Dropout, Place
 from lstm.models.layers import recurrent_layer
 
@@ -33,7 +34,18 @@ class CalendarHead(nn.Module):
 
     def forward(self, h_BK: Tensor, future_BHF: Tensor) -> Tensor:
         """(B, H, Q) raw outputs."""
-        h_BHK = self.memory(self.drop_memory(h_BK))[:, None] + self.calendar(future_BHF) + self.place_HK
+        memory_BK = self.memory(self.drop_memory(h_BK))
+        weights = head.Weights(
+            self.calendar.weight,
+            self.place_HK,
+            self.mix.weight,
+            self.mix.bias,
+            self.out.weight,
+            self.out.bias,
+        )
+        if head.fits(memory_BK, future_BHF, weights):
+            return head.calendar_head(memory_BK, future_BHF, weights, self.drop_units.mask())
+        h_BHK = memory_BK[:, None] + self.calendar(future_BHF) + self.place_HK
         h_BHK = self.drop_units(nn.functional.gelu(h_BHK))
         h_BHK = nn.functional.gelu(self.mix(h_BHK))
         out_BHQ: Tensor = self.out(h_BHK)

@@ -27,7 +27,8 @@
         default: PASS(CELL_TANH); \
     }
 
-TARGET static void forward(const layer *l, const float *weights, float *own, int64_t first, int64_t last) {
+TARGET static void forward(const void *task, const float *weights, float *own, int64_t first, int64_t last) {
+    const layer *l = task;
     _tile_loadconfig(&full_tiles);
     for (; first < last; first += COLUMNS) {
 #define PASS(cell) mixed_forward(cell, l, (const uint32_t *)weights, own, first)
@@ -37,7 +38,8 @@ TARGET static void forward(const layer *l, const float *weights, float *own, int
     _tile_release();
 }
 
-TARGET static void backward(const layer *l, const float *weights, float *own, int64_t first, int64_t last) {
+TARGET static void backward(const void *task, const float *weights, float *own, int64_t first, int64_t last) {
+    const layer *l = task;
     memset(own, 0, sizeof(float) * (size_t)sum_floats(l));
     _tile_loadconfig(&full_tiles);
     for (; first < last; first += COLUMNS) {
@@ -49,7 +51,7 @@ TARGET static void backward(const layer *l, const float *weights, float *own, in
 }
 
 const code code_amx = {
-    COLUMNS, own_floats, packed_floats, pack, forward, backward, add_sums,
+    COLUMNS, own_floats, packed_floats, pack, forward, backward, add_sums, NULL, NULL, NULL,
 };
 
 #endif

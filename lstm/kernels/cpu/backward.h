@@ -208,7 +208,7 @@ INLINE void state_before(const int cell, const layer *l, int64_t first, const in
                          int is_first, const float *now, float *to) {
     const int64_t block = l->hidden * columns, kept = kept_count(cell) * block;
     if (cell != CELL_GRU && t == 0)
-        gather(l, first, columns, l->h0, l->hidden, 1, l->hidden, 0, to);
+        gather(l->batch, first, columns, l->h0, l->hidden, 1, l->hidden, 0, to);
     else if (gate_count(cell) == 1)
         memcpy(to, now - kept, sizeof(float) * (size_t)block);
     else if (cell == CELL_LSTM && is_first)
@@ -234,16 +234,16 @@ INLINE void backward_block(const int cell, const int vectors, const layer *l, co
     /* What fills up the last tile of gate rows is read: let it be numbers. */
     for (int64_t t = 0; t < chunk_steps(l); t++)
         memset(d + t * gate_step + gates * block, 0, sizeof(float) * (size_t)(gate_step - gates * block));
-    gather_gradient(l, first, columns, l->dh_n, H, 1, H, 0, dh);
-    if (cell == CELL_LSTM) gather_gradient(l, first, columns, l->dc_n, H, 1, H, 0, dc);
+    gather_gradient(l->batch, first, columns, l->dh_n, H, 1, H, 0, dh);
+    if (cell == CELL_LSTM) gather_gradient(l->batch, first, columns, l->dc_n, H, 1, H, 0, dc);
     for (int64_t end = T; end > 0;) {
         const int64_t start = end > chunk ? end - chunk : 0;
         for (int64_t t = end - 1; t >= start; t--) {
             float *dt = d + (t - start) * gate_step, *zt = z + (t - start) * input_step;
             const float *now = saved + t * kept;
-            gather(l, first, columns, l->x + t * l->x_step, l->x_batch, l->x_input, I, 0, zt + block);
+            gather(l->batch, first, columns, l->x + t * l->x_step, l->x_batch, l->x_input, I, 0, zt + block);
             if (l->dy)
-                gather_gradient(l, first, columns, l->dy + t * l->dy_step, l->dy_batch, l->dy_hidden, H, 1,
+                gather_gradient(l->batch, first, columns, l->dy + t * l->dy_step, l->dy_batch, l->dy_hidden, H, 1,
                                 dh);
             state_before(cell, l, first, columns, t, t == start, now, zt);
             backward_gates(cell, columns, H, now, dh, dc, dt, zt, t + 1 < end ? zt + input_step : NULL);
@@ -253,7 +253,7 @@ INLINE void backward_block(const int cell, const int vectors, const layer *l, co
             if (l->dx) {
                 memset(dx, 0, sizeof(float) * (size_t)(I * columns));
                 transposed(vectors, most, weights + entered * H, dt, entered, I, nothing, dx);
-                scatter(l, first, columns, dx, l->dx + t * I, T * I, I);
+                scatter(l->batch, first, columns, dx, l->dx + t * I, T * I, I);
             }
         }
         const int64_t steps = end - start;
@@ -267,8 +267,8 @@ INLINE void backward_block(const int cell, const int vectors, const layer *l, co
         bias_gradients(d, gates * H, gate_step, columns, steps, bias_sums);
         end = start;
     }
-    scatter(l, first, columns, dh, l->dh0, H, H);
-    if (cell == CELL_LSTM) scatter(l, first, columns, dc, l->dc0, H, H);
+    scatter(l->batch, first, columns, dh, l->dh0, H, H);
+    if (cell == CELL_LSTM) scatter(l->batch, first, columns, dc, l->dc0, H, H);
 }
 
 #endif

@@ -23,9 +23,7 @@ static inline int entered_count(int cell) { return cell == CELL_GRU ? 3 : gate_c
 enum { chunk = 16 };
 
 /* The batch row of a column; columns beyond the batch repeat its last row, so that they stay as finite as it is. */
-static inline int64_t batch_row(const layer *l, int64_t column) {
-    return column < l->batch ? column : l->batch - 1;
-}
+static inline int64_t batch_row(int64_t batch, int64_t column) { return column < batch ? column : batch - 1; }
 
 /* Four rows of four floats, turned into four columns. */
 INLINE void turned(const float *const from[4], int64_t at, quad to[4]) {
@@ -40,11 +38,11 @@ INLINE void turned(const float *const from[4], int64_t at, quad to[4]) {
 }
 
 /* to[rows][columns] = the block's batch rows of `from`; += with `add`. */
-INLINE void gather(const layer *l, int64_t first, int columns, const float *from, int64_t batch_stride,
+INLINE void gather(int64_t batch, int64_t first, int columns, const float *from, int64_t batch_stride,
                    int64_t stride, int64_t rows, int add, float *to) {
     for (int c = 0; c < columns; c += 4) {
         const float *row[4];
-        for (int i = 0; i < 4; i++) row[i] = from + batch_row(l, first + c + i) * batch_stride;
+        for (int i = 0; i < 4; i++) row[i] = from + batch_row(batch, first + c + i) * batch_stride;
         int64_t k = 0;
         for (; stride == 1 && k + 4 <= rows; k += 4) {
             quad turn[4];
@@ -64,21 +62,21 @@ INLINE void gather(const layer *l, int64_t first, int columns, const float *from
 }
 
 /* Likewise for gradients: columns beyond the batch get none. NULL is no gradient: 0. */
-INLINE void gather_gradient(const layer *l, int64_t first, int columns, const float *from,
+INLINE void gather_gradient(int64_t batch, int64_t first, int columns, const float *from,
                             int64_t batch_stride, int64_t stride, int64_t rows, int add, float *to) {
     if (from)
-        gather(l, first, columns, from, batch_stride, stride, rows, add, to);
+        gather(batch, first, columns, from, batch_stride, stride, rows, add, to);
     else if (!add)
         memset(to, 0, sizeof(float) * (size_t)(rows * columns));
-    for (int64_t k = 0; k < rows && first + columns > l->batch; k++)
-        for (int64_t c = l->batch - first; c < columns; c++) to[k * columns + c] = 0;
+    for (int64_t k = 0; k < rows && first + columns > batch; k++)
+        for (int64_t c = batch - first; c < columns; c++) to[k * columns + c] = 0;
 }
 
 /* The block's batch rows of `to` = from[rows][columns]. */
-INLINE void scatter(const layer *l, int64_t first, int columns, const float *from, float *to,
+INLINE void scatter(int64_t batch, int64_t first, int columns, const float *from, float *to,
                     int64_t batch_stride, int64_t rows) {
     to += first * batch_stride;
-    const int64_t own = l->batch - first < columns ? l->batch - first : columns;
+    const int64_t own = batch - first < columns ? batch - first : columns;
     int64_t c = 0;
     for (; c + 4 <= own; c += 4) {
         float *at = to + c * batch_stride;

@@ -1,4 +1,5 @@
 /* What stands around a recurrence, in one pass over memory where torch takes several. Plain C: the time is memory's. */
+#include "dropout.h"
 #include "native.h"
 
 #include <math.h>
@@ -7,17 +8,6 @@
 #define EXPORT __attribute__((visibility("default")))
 /* Columns, and groups of units, that are seen to at a time: what is kept of them stays in the first cache. */
 #define TOGETHER 64
-
-/* The arithmetic of lstm/models/dropout.py, to the bit: products wrap, and a shift keeps the sign. */
-static const uint64_t GOLDEN = 0x9E3779B97F4A7C15u, FIRST = 0xBF58476D1CE4E5B9u, SECOND = 0x94D049BB133111EBu;
-
-static uint64_t shifted(uint64_t z, int by) { return (uint64_t)((int64_t)z >> by); }
-
-static uint64_t mixed(uint64_t z) {
-    z = (z ^ shifted(z, 30)) * FIRST;
-    z = (z ^ shifted(z, 27)) * SECOND;
-    return z ^ shifted(z, 31);
-}
 
 typedef int32_t four __attribute__((vector_size(16)));
 typedef float numbers __attribute__((vector_size(16)));
@@ -37,9 +27,9 @@ EXPORT void nightcast_drop(const float *x, float *y, int64_t rows, int64_t size,
     for (int64_t first = 0; first < size; first += 4 * TOGETHER) {
         const int64_t units = size - first < 4 * TOGETHER ? size - first : 4 * TOGETHER, whole = units / 4;
         uint64_t group[TOGETHER];
-        for (int64_t g = 0; 4 * g < units; g++) group[g] = mixed((uint64_t)(first / 4 + g + 1) * SECOND);
+        for (int64_t g = 0; 4 * g < units; g++) group[g] = group_hash(first / 4 + g);
         for (int64_t r = 0; r < rows; r++) {
-            const uint64_t row = mixed((uint64_t)key + (uint64_t)r * GOLDEN);
+            const uint64_t row = row_hash(key, r);
             const float *from = x + r * size + first;
             float *to = y + r * size + first;
             for (int64_t g = 0; 4 * g < units; g++) {

@@ -83,19 +83,19 @@ INLINE void forward_block(const int cell, const int vectors, const layer *l, con
     float *state = own, *next = state + H * columns, *cells = next + H * columns,
           *input = cells + H * columns;
     float *saved = l->saved ? l->saved + first * l->steps * kept_count(cell) * H : NULL;
-    gather(l, first, columns, l->h0, H, 1, H, 0, state);
-    if (cell == CELL_LSTM) gather(l, first, columns, l->c0, H, 1, H, 0, cells);
+    gather(l->batch, first, columns, l->h0, H, 1, H, 0, state);
+    if (cell == CELL_LSTM) gather(l->batch, first, columns, l->c0, H, 1, H, 0, cells);
     for (int64_t t = 0; t < l->steps; t++) {
-        gather(l, first, columns, l->x + t * l->x_step, l->x_batch, l->x_input, I, 0, input);
+        gather(l->batch, first, columns, l->x + t * l->x_step, l->x_batch, l->x_input, I, 0, input);
         cell_step s = {state, input, next, cells, saved ? saved + t * kept : NULL};
         forward_step(cell, vectors, units_a_tile(cell, l->vectors), weights, H, I, &s);
         float *before = state;
         state = next;
         next = before;
-        if (l->y) scatter(l, first, columns, state, l->y + t * l->y_step, l->y_batch, H);
+        if (l->y) scatter(l->batch, first, columns, state, l->y + t * l->y_step, l->y_batch, H);
     }
-    scatter(l, first, columns, state, l->h_n, H, H);
-    if (cell == CELL_LSTM) scatter(l, first, columns, cells, l->c_n, H, H);
+    scatter(l->batch, first, columns, state, l->h_n, H, H);
+    if (cell == CELL_LSTM) scatter(l->batch, first, columns, cells, l->c_n, H, H);
 }
 
 #endif

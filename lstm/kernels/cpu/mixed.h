@@ -101,23 +101,23 @@ INLINE void mixed_forward(const int cell, const layer *l, const uint32_t *weight
     uint16_t *saved = l->saved ? (uint16_t *)l->saved + first * l->steps * kept_count(cell) * H : NULL;
 
     memset(now, 0, sizeof *now * (size_t)(2 * words_of));
-    gather(l, first, COLUMNS, l->h0, H, 1, H, 0, state);
-    if (cell == CELL_LSTM) gather(l, first, COLUMNS, l->c0, H, 1, H, 0, cells);
+    gather(l->batch, first, COLUMNS, l->h0, H, 1, H, 0, state);
+    if (cell == CELL_LSTM) gather(l->batch, first, COLUMNS, l->c0, H, 1, H, 0, cells);
     pair_rows(state, H, now);
     for (int at = 0; at < COLUMNS; at++)
         now[state_words(l) * COLUMNS + at] = next[state_words(l) * COLUMNS + at] = ONES;
     for (int64_t t = 0; t < l->steps; t++) {
-        gather(l, first, COLUMNS, l->x + t * l->x_step, l->x_batch, l->x_input, I, 0, input);
+        gather(l->batch, first, COLUMNS, l->x + t * l->x_step, l->x_batch, l->x_input, I, 0, input);
         pair_rows(input, I, now + (state_words(l) + 1) * COLUMNS);
         const cell_step s = {state, cells, saved ? saved + t * kept : NULL};
         mixed_step(cell, l, weights, now, next, sums, &s);
         uint32_t *before = now;
         now = next;
         next = before;
-        if (l->y) scatter(l, first, COLUMNS, state, l->y + t * l->y_step, l->y_batch, H);
+        if (l->y) scatter(l->batch, first, COLUMNS, state, l->y + t * l->y_step, l->y_batch, H);
     }
-    scatter(l, first, COLUMNS, state, l->h_n, H, H);
-    if (cell == CELL_LSTM) scatter(l, first, COLUMNS, cells, l->c_n, H, H);
+    scatter(l->batch, first, COLUMNS, state, l->h_n, H, H);
+    if (cell == CELL_LSTM) scatter(l->batch, first, COLUMNS, cells, l->c_n, H, H);
 }
 
 /* ---- backward ---- */
@@ -188,7 +188,7 @@ INLINE void mixed_state_before(const int cell, const layer *l, int64_t first, in
     const int64_t H = l->hidden;
     if (cell == CELL_GRU || (t > 0 && !is_first)) return;
     if (t == 0) {
-        gather(l, first, COLUMNS, l->h0, H, 1, H, 0, room);
+        gather(l->batch, first, COLUMNS, l->h0, H, 1, H, 0, room);
         for (int64_t u = 0; u < H; u++, room += COLUMNS) fold_row(load(room), load(room + LANES), to + u * SIDE);
         return;
     }
@@ -246,18 +246,18 @@ INLINE void mixed_backward(const int cell, const layer *l, const uint32_t *weigh
     memset(own, 0, (size_t)((char *)dc - (char *)own));
     for (int64_t t = 0; t < steps; t++)
         for (int at = 0; at < SIDE; at++) z[t * entering_step + (H + I) * SIDE + at] = ONES;
-    gather_gradient(l, first, COLUMNS, l->dh_n, H, 1, H, 0, dh);
-    if (cell == CELL_LSTM) gather_gradient(l, first, COLUMNS, l->dc_n, H, 1, H, 0, dc);
+    gather_gradient(l->batch, first, COLUMNS, l->dh_n, H, 1, H, 0, dh);
+    if (cell == CELL_LSTM) gather_gradient(l->batch, first, COLUMNS, l->dc_n, H, 1, H, 0, dc);
     for (int64_t end = T; end > 0;) {
         const int64_t start = end > chunk ? end - chunk : 0;
         for (int64_t t = end - 1; t >= start; t--) {
             uint32_t *dt = d + (t - start) * gate_step, *zt = z + (t - start) * entering_step;
             const uint16_t *now = saved + t * kept;
-            gather(l, first, COLUMNS, l->x + t * l->x_step, l->x_batch, l->x_input, I, 0, room);
+            gather(l->batch, first, COLUMNS, l->x + t * l->x_step, l->x_batch, l->x_input, I, 0, room);
             for (int64_t k = 0; k < I; k++)
                 fold_row(load(room + k * COLUMNS), load(room + k * COLUMNS + LANES), zt + (H + k) * SIDE);
             if (l->dy)
-                gather_gradient(l, first, COLUMNS, l->dy + t * l->dy_step, l->dy_batch, l->dy_hidden, H, 1, dh);
+                gather_gradient(l->batch, first, COLUMNS, l->dy + t * l->dy_step, l->dy_batch, l->dy_hidden, H, 1, dh);
             mixed_state_before(cell, l, first, t, t == start, now, kept, room, zt);
             mixed_gates(cell, H, now, t ? kept : 0, dh, dc, dt, zt, t + 1 < end ? zt + entering_step : NULL);
             pair_folded(dt, rows, pairs);
@@ -266,7 +266,7 @@ INLINE void mixed_backward(const int cell, const layer *l, const uint32_t *weigh
             if (l->dx) {
                 for (int64_t k = 0; k < I; k += SIDE)
                     product(0, input_weights + k / SIDE * depth * TILE, pairs, depth, dx + k * COLUMNS);
-                scatter(l, first, COLUMNS, dx, l->dx + t * I, T * I, I);
+                scatter(l->batch, first, COLUMNS, dx, l->dx + t * I, T * I, I);
             }
         }
         for (int64_t t = 0; t < end - start; t++)
@@ -275,8 +275,8 @@ INLINE void mixed_backward(const int cell, const layer *l, const uint32_t *weigh
         add_weights(d, gate_tiles, turned_z, entering_tiles, end - start, sums);
         end = start;
     }
-    scatter(l, first, COLUMNS, dh, l->dh0, H, H);
-    if (cell == CELL_LSTM) scatter(l, first, COLUMNS, dc, l->dc0, H, H);
+    scatter(l->batch, first, COLUMNS, dh, l->dh0, H, H);
+    if (cell == CELL_LSTM) scatter(l->batch, first, COLUMNS, dc, l->dc0, H, H);
 }
 
 /* ---- a thread's memory ---- */

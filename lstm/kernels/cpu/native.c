@@ -1,15 +1,13 @@
-/* The entry points: which code this processor runs, memory, threads, and the sums over threads. */
+/* The entry points: which code this processor runs, memory, and the sums over threads. */
 #include "native.h"
+#include "team.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
-#include <pthread.h>
-#include <stdatomic.h>
 #include <string.h>
 
 #define EXPORT __attribute__((visibility("default")))
-#define MOST_THREADS 256
 
 #ifdef HAS_AMX
 #include <sys/syscall.h>
@@ -25,7 +23,7 @@ static int may_use_amx(void) {
 }
 #endif
 
-static const code *code_of(int64_t lanes) {
+const code *code_of(int64_t lanes) {
 #ifdef HAS_AMX
     if (lanes == MIXED) return &code_amx;
 #endif
@@ -71,105 +69,20 @@ EXPORT int64_t nightcast_work_floats(const layer *l, int backward) {
     return c->packed_floats(l, backward) + l->threads * c->own_floats(l, backward);
 }
 
-typedef struct {
-    const layer *l;
-    const code *c;
-    const float *packed;
-    float *own;
-    int64_t first, last;
-    int backward;
-} share;
-
-/* Gradients that fade over many steps end as denormals, with which some processors compute many times as slowly: while
- * a pass runs, they are 0 to its threads. Returns how it was before. */
-static uint64_t flush_denormals(void) {
-    uint64_t before = 0;
-#if defined(__x86_64__)
-    const uint64_t results = 0x8000, operands = 0x40;
-    before = __builtin_ia32_stmxcsr();
-    __builtin_ia32_ldmxcsr((unsigned)(before | results | operands));
-#elif defined(__aarch64__)
-    const uint64_t both = 1 << 24;
-    __asm__ volatile("mrs %0, fpcr" : "=r"(before) : : "memory");
-    __asm__ volatile("msr fpcr, %0" : : "r"(before | both) : "memory");
-#endif
-    return before;
-}
-
-static void restore_denormals(uint64_t before) {
-#if defined(__x86_64__)
-    __builtin_ia32_ldmxcsr((unsigned)before);
-#elif defined(__aarch64__)
-    __asm__ volatile("msr fpcr, %0" : : "r"(before) : "memory");
-#endif
-}
-
-/* Shares that threads take one after the other, until there are none. */
-typedef struct {
-    const share *shares;
-    int64_t count;
-    atomic_int_fast64_t next;
-} queue;
-
-static void run_shares(void *argument) {
-    queue *q = argument;
-    const uint64_t before = flush_denormals();
-    for (int64_t i; (i = atomic_fetch_add(&q->next, 1)) < q->count;) {
-        const share *s = &q->shares[i];
-        (s->backward ? s->c->backward : s->c->forward)(s->l, s->packed, s->own, s->first, s->last);
-    }
-    restore_denormals(before);
-}
-
-/* GOMP_parallel of an OpenMP runtime that is in this process anyway: its threads are there already, and ours would
- * have to share the cores with them, which spin for a while after each of their own tasks. */
-typedef void (*team)(void (*work)(void *), void *data, unsigned threads, unsigned flags);
-static team borrowed;
-
-EXPORT void nightcast_borrow(void *gomp_parallel) { borrowed = (team)gomp_parallel; }
-
-static void *run_thread(void *argument) {
-    run_shares(argument);
-    return NULL;
-}
-
-/* By threads of our own. Of those that cannot be started the others do the work. */
-static void run_queue(queue *q) {
-    pthread_t started[MOST_THREADS];
-    int64_t count = 0;
-    while (count < q->count - 1 && pthread_create(&started[count], NULL, run_thread, q) == 0) count++;
-    run_shares(q);
-    while (count) pthread_join(started[--count], NULL);
-}
-
 /* Whole blocks of columns to each thread. Returns how many shares there were: their sums lie in the first memories. */
 static int64_t run_threads(const layer *l, int backward) {
     const code *c = code_of(l->lanes);
-    const int64_t packed = c->packed_floats(l, backward), own = c->own_floats(l, backward);
-    const int64_t block = l->lanes * l->vectors, columns = rounded(l->batch, l->lanes);
-    const int64_t blocks = (columns + block - 1) / block;
-    int64_t threads = l->threads < blocks ? l->threads : blocks;
-    if (threads > MOST_THREADS) threads = MOST_THREADS;
-    share shares[MOST_THREADS];
+    const int64_t packed = c->packed_floats(l, backward);
     c->pack(l, backward, l->work);
-    for (int64_t i = 0; i < threads; i++) {
-        int64_t last = blocks * (i + 1) / threads * block;
-        shares[i] = (share){l,
-                            c,
-                            l->work,
-                            l->work + packed + i * own,
-                            blocks * i / threads * block,
-                            last < columns ? last : columns,
-                            backward};
-    }
-    queue q = {shares, threads, 0};
-    if (threads == 1)
-        run_shares(&q);
-    else if (borrowed)
-        borrowed(run_shares, &q, (unsigned)threads, 0);
-    else
-        run_queue(&q);
-    return threads;
+    const teamwork w = {l,
+                        backward ? c->backward : c->forward,
+                        l->work,
+                        l->work + packed,
+                        c->own_floats(l, backward),
+                        rounded(l->batch, l->lanes),
+                        l->lanes * l->vectors,
+                        l->threads};
+    return run_team(&w);
 }
 
 EXPORT void nightcast_forward(const layer *l) { run_threads(l, 0); }

@@ -41,19 +41,45 @@ typedef struct {
     float *dw_ih, *dw_hh, *db_ih, *db_hh; /* biases may be NULL */
 } layer;
 
+/* The calendar head: K hidden units, H steps of the horizon, F features of a step, Q outputs. All arrays are contiguous
+ * but `future`, whose last axis is. */
+typedef struct {
+    int64_t batch, steps, hidden, features, outputs, lanes, vectors, threads;
+    int64_t drops, key, threshold; /* whether units are dropped: those whose 16 bits are below `threshold` */
+    float scale;                   /* of those that are not */
+    const float *memory;           /* (B, K) */
+    const float *future;           /* (B, H, F) */
+    int64_t future_batch, future_step;
+    const float *w_calendar, *place;            /* (K, F), (H, K) */
+    const float *w_mix, *b_mix, *w_out, *b_out; /* (K, K), (K), (Q, K), (Q) */
+    float *out;                                 /* (B, H, Q) */
+    float *saved;     /* nightcast_head_saved_floats; NULL: no backward pass will follow */
+    float *work;      /* nightcast_head_work_floats */
+    const float *dout; /* backward only: (B, H, Q) */
+    float *dmemory, *dfuture; /* (B, H, F) contiguous; NULL: not wanted */
+    float *dw_calendar, *dplace, *dw_mix, *db_mix, *dw_out, *db_out;
+} head;
+
 /* The code for one vector width. Sizes are in floats. */
 typedef struct {
     int64_t lanes;
     int64_t (*own_floats)(const layer *, int backward);    /* a thread's own memory; begins with its sums */
     int64_t (*packed_floats)(const layer *, int backward); /* the weights, packed */
     void (*pack)(const layer *, int backward, float *packed);
-    /* Columns [first, last): a multiple of `lanes` each. */
-    void (*forward)(const layer *, const float *packed, float *own, int64_t first, int64_t last);
-    void (*backward)(const layer *, const float *packed, float *own, int64_t first, int64_t last);
+    /* Columns [first, last) of a layer: a multiple of `lanes` each. */
+    void (*forward)(const void *, const float *packed, float *own, int64_t first, int64_t last);
+    void (*backward)(const void *, const float *packed, float *own, int64_t first, int64_t last);
     /* to[k - first] += of a thread's sums those of a gate's unit and of row k, [first, last), of what enters a step:
      * state, input, and a row of ones for the biases. */
     void (*add_sums)(const layer *, const float *own, int gate, int64_t unit, int64_t first, int64_t last, float *to);
+    /* Likewise of a head, by head_layout.h; NULL where mixed precision has none. */
+    void (*head_pack)(const head *, int backward, float *packed);
+    void (*head_forward)(const void *, const float *packed, float *own, int64_t first, int64_t last);
+    void (*head_backward)(const void *, const float *packed, float *own, int64_t first, int64_t last);
 } code;
+
+/* The code of that vector width, where this processor runs it; else NULL. */
+const code *code_of(int64_t lanes);
 
 extern const code code_v3, code_v4, code_amx, code_neon;
 

@@ -20,6 +20,7 @@
 
 #include "backward.h"
 #include "forward.h"
+#include "head.h"
 
 /* Runs BLOCK(cell, vectors), both constants, over columns [first, last): whole vectors; as many at a time as the
  * plan says, a single one at the end. */
@@ -40,13 +41,15 @@
     else \
         BLOCK(cell, 1);
 
-TARGET static void forward(const layer *l, const float *weights, float *own, int64_t first, int64_t last){
+TARGET static void forward(const void *task, const float *weights, float *own, int64_t first, int64_t last) {
+    const layer *l = task;
 #define BLOCK(cell, vectors) forward_block(cell, vectors, l, weights, own, first)
     WALK
 #undef BLOCK
 }
 
-TARGET static void backward(const layer *l, const float *weights, float *own, int64_t first, int64_t last) {
+TARGET static void backward(const void *task, const float *weights, float *own, int64_t first, int64_t last) {
+    const layer *l = task;
     const int64_t sums = sum_floats(l);
     memset(own, 0, sizeof(float) * (size_t)sums);
 #define BLOCK(cell, vectors) backward_block(cell, vectors, l, weights, own, own + sums, first)
@@ -55,5 +58,5 @@ TARGET static void backward(const layer *l, const float *weights, float *own, in
 }
 
 const code CODE = {
-    LANES, own_floats, packed_floats, pack, forward, backward, add_sums,
+    LANES, own_floats, packed_floats, pack, forward, backward, add_sums, head_pack, head_forward, head_backward,
 };

@@ -49,6 +49,38 @@ INLINE vec tanh_of(vec x) {
 
 INLINE vec sigmoid(vec x) { return tanh_of(x * 0.5f) * 0.5f + 0.5f; }
 
+/* e^x of x <= 0, by 2^n e^r: a minimax fit of degree 5 on |r| <= ln 2 / 2, relative error 8e-8 before rounding; 0
+ * where a float would be a denormal. */
+INLINE vec exp_of(vec x) {
+    const vec magic = spread(12582912.0f); /* 1.5 * 2^23: what is added to it is rounded to a whole number */
+    const mask is_something = ~(x <= -87.0f);
+    x = (vec)HIGHER(spread(-87.0f), x);
+    vec shifted = x * 1.44269504f + magic, n = shifted - magic;
+    vec r = (x - n * 0.693145752f) - n * 1.42860677e-06f;
+    vec p = r * 8.29758370e-03f + 4.19158766e-02f;
+    p = p * r + 1.66675784e-01f;
+    p = p * r + 4.99988905e-01f;
+    p = p * r + 9.99999690e-01f;
+    p = p * r + 1.00000007f;
+    const vec power = (vec)(((mask)shifted - (mask)magic + 127) << 23);
+    return (vec)((mask)(p * power) & is_something);
+}
+
+/* The normal distribution's share below x, and its density at x. Above |x| lies e^(-x^2 / 2) times a polynomial of
+ * 1 / (1 + .285 |x|), as in Abramowitz and Stegun's 26.2.17; a minimax fit of degree 6: error 4e-8 before rounding. */
+INLINE vec normal_of(vec x, vec *density) {
+    const mask is_negative = x < 0.0f, sign = (mask){0} - 2147483647 - 1;
+    vec size = (vec)((mask)x & ~sign), e = exp_of(size * size * -0.5f), t = 1.0f / (size * 0.285f + 1.0f);
+    vec p = t * -9.72193481e-02f + 3.34520428e-01f;
+    p = p * t + -1.58149170e-01f;
+    p = p * t + 2.17586752e-01f;
+    p = p * t + 8.70802928e-02f;
+    p = p * t + 1.16181013e-01f;
+    vec beyond = p * t * e;
+    *density = e * 0.398942280f;
+    return (vec)((is_negative & (mask)beyond) | (~is_negative & (mask)(1.0f - beyond)));
+}
+
 INLINE vec rectified(vec x) { return (vec)HIGHER((vec){0}, x); }
 
 /* Numbers of the same four places in every four lanes, of two vectors one after the other. */
