@@ -5,7 +5,9 @@
  * that an access beyond it is seen. A case is 8 numbers (int64: cell, batch, steps, inputs, hidden, lanes, vectors,
  * threads), then float32 x, h0, c0, w_ih, w_hh, b_ih, b_hh, dy, dh_n, dc_n; the answer y, h_n, c_n, dx, dh0, dc0,
  * dw_ih, dw_hh, db_ih, db_hh. Sizes as for an LSTM: a GRU or RNN leaves c alone. Then of x: with units dropped by a
- * key of minus the batch; and normalised, with what is positive for observed, its location and its spread.
+ * key of minus the batch; normalised, with what is positive for observed, its location and its spread; and taken for
+ * raw outputs: quantiles around its own first numbers, by that location and spread, their gradients by what was
+ * normalised, the loss of these quantiles for its first numbers, and its gradient.
  *
  * A negative cell is a calendar head of so many outputs, inputs being features, and its arrays memory, future,
  * w_calendar, place, w_mix, b_mix, w_out, b_out, dout; the answer out, then the gradient by each of them but the last.
@@ -24,6 +26,10 @@ void nightcast_drop(const float *, float *, int64_t, int64_t, int64_t, int64_t, 
 void nightcast_normalise(const float *, const uint8_t *, const float *, float *, float *, float *, int64_t, int64_t,
                          int64_t, int64_t, int64_t, int64_t, float);
 
+void nightcast_quantiles(const quantiles *);
+void nightcast_quantiles_backward(const quantiles *);
+void nightcast_pinball(const float *, const float *, const uint8_t *, const float *, float *, float *, int64_t,
+                       int64_t);
 void nightcast_head_forward(const head *);
 void nightcast_head_backward(const head *);
 int64_t nightcast_head_saved_floats(const head *);
@@ -69,6 +75,30 @@ static void run_head(const int64_t n[8]) {
     for (int i = 0; i < 8; i++) free(given[i]), write_floats(by[i], sizes[i]);
 }
 
+/* Of x (B, T, I) as raw outputs; `dy` has as many numbers. Frees what it is given. */
+static void run_quantiles(int64_t B, int64_t T, int64_t I, int64_t lanes, float *x, uint8_t *observed, float *location,
+                          float *spread, float *dy) {
+    const int64_t rows = B * T;
+    float *base = reserve(rows), *y = reserve(rows * I), *draw = reserve(rows * I), *dbase = reserve(rows);
+    float *levels = reserve(I), *loss = reserve(1), *by_y = reserve(rows * I);
+    for (int64_t i = 0; i < rows; i++) base[i] = x[i];
+    for (int64_t i = 0; i < I; i++) levels[i] = (float)(i + 1) / (float)(I + 1);
+    const quantiles p = {rows, I, I / 2, T, lanes, x, base, location, spread, y, dy, draw, dbase};
+    nightcast_quantiles(&p);
+    nightcast_quantiles_backward(&p);
+    nightcast_pinball(y, base, observed, levels, loss, by_y, rows, I);
+    free(x), free(observed), free(location), free(spread), free(dy), free(base), free(levels);
+    write_floats(y, rows * I), write_floats(draw, rows * I), write_floats(dbase, rows);
+    write_floats(loss, 1), write_floats(by_y, rows * I);
+}
+
+/* An array of its own with the first numbers of another. */
+static float *copied(const float *from, int64_t count) {
+    float *to = reserve(count);
+    for (int64_t i = 0; i < count; i++) to[i] = from[i];
+    return to;
+}
+
 int main(void) {
     int64_t n[8];
     while (fread(n, sizeof(int64_t), 8, stdin) == 8) {
@@ -108,14 +138,15 @@ int main(void) {
         for (int64_t i = 0; i < B * T * I; i++) observed[i] = x[i] > 0;
         nightcast_drop(x, dropped, B * T, I, -B, 0, 2.0f);
         nightcast_normalise(x, observed, NULL, read, location, spread, B, T, I, I, 0, 1, 1e-4f);
-        free(observed);
-        free(x), free(h0), free(c0), free(w_ih), free(w_hh), free(b_ih), free(b_hh), free(dy), free(dh_n), free(dc_n);
+        float *of_window = copied(location, B), *scale = copied(spread, B), *dquantiles = copied(read, B * T * I);
+        free(h0), free(c0), free(w_ih), free(w_hh), free(b_ih), free(b_hh), free(dy), free(dh_n), free(dc_n);
         write_floats(y, B * T * H), write_floats(h_n, B * H), write_floats(c_n, B * H);
         write_floats(dx, B * T * I), write_floats(dh0, B * H), write_floats(dc0, B * H);
         write_floats(dw_ih, gates * H * I), write_floats(dw_hh, gates * H * H);
         write_floats(db_ih, gates * H), write_floats(db_hh, gates * H);
         write_floats(dropped, B * T * I), write_floats(read, B * T * 2 * I);
         write_floats(location, B * I), write_floats(spread, B * I);
+        run_quantiles(B, T, I, l.lanes == MIXED ? 16 : l.lanes, x, observed, of_window, scale, dquantiles);
     }
     return 0;
 }

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from lstm.kernels import library, native, using
 from lstm.models.dropout import _FIRST as FIRST
 from lstm.models.dropout import Dropout, Place, set_key
-from lstm.models.heads import CalendarHead
+from lstm.models.heads import CalendarHead, rising
 from lstm.models.normalise import Normaliser
+from lstm.training.loss import forecast_loss
 
 CPU = Path(native.__file__).with_name("cpu")
 HARNESS = Path(__file__).with_name("kernel_harness.c")
@@ -135,11 +136,28 @@ def expected(case: Case, module: nn.Module, given: list[Tensor]) -> list[Tensor]
 
 
 def around(x_BTI: Tensor) -> list[Tensor]:
-    """The input with units dropped, and normalised, as torch has it."""
+    """The input with units dropped, normalised, and taken for raw outputs, as torch has it."""
     drop = Dropout(0.5, 0).train()
     set_key(drop, torch.tensor(-len(x_BTI)))
     with using("torch"):
-        return [drop(x_BTI), *Normaliser("instance")(x_BTI, x_BTI > 0, None, x_BTI.shape[-1])]
+        normalised = Normaliser("instance")(x_BTI, x_BTI > 0, None, x_BTI.shape[-1])
+        return [drop(x_BTI), *normalised, *forecast(x_BTI, *normalised)]
+
+
+def forecast(x_BTI: Tensor, read_BTD: Tensor, location_B1I: Tensor, spread_B1I: Tensor) -> list[Tensor]:
+    """Quantiles of the input as raw outputs and their loss, each with gradients."""
+    batch, steps, outputs = x_BTI.shape
+    raw_BTI, base_BT = x_BTI.clone().requires_grad_(), x_BTI.reshape(-1)[: batch * steps].view(batch, steps)
+    target_BT, base_BT = base_BT.clone(), base_BT.clone().requires_grad_()
+    observed_BT = (x_BTI > 0).reshape(-1)[: batch * steps].view(batch, steps)
+    location, scale = (tensor.reshape(-1)[:batch].view(-1, 1, 1) for tensor in (location_B1I, spread_B1I))
+    y_BTI = (rising(raw_BTI, outputs // 2) + base_BT[..., None]) * scale + location
+    by_y = read_BTD.reshape(-1)[: x_BTI.numel()].view(x_BTI.shape)
+    gradients = torch.autograd.grad((y_BTI * by_y).sum(), [raw_BTI, base_BT])
+    y_BTI = y_BTI.detach().requires_grad_()
+    levels_I = (torch.arange(outputs) + 1) / (outputs + 1)
+    loss = forecast_loss("pinball", y_BTI, target_BT, observed_BT, levels_I)
+    return [y_BTI, *gradients, loss.view(1), *torch.autograd.grad(loss, y_BTI)]
 
 
 def run(program: list[str], chosen: list[Case], environment: dict[str, str] | None = None) -> None:

@@ -21,16 +21,9 @@ from lstm.kernels import dispatch, library
 
 def fits(*tensors: Tensor) -> bool:
     """Whether native code may read these: plain memory of this process, and the kernel not switched off."""
-    if sys.byteorder != "little" or torch.compiler.is_compiling() or not library.widths():
+    if not library.is_plain(*tensors) or sys.byteorder != "little" or not library.widths():
         return False
-    is_plain = all(
-        type(tensor) in (Tensor, torch.nn.Parameter)
-        and tensor.device.type == "cpu"
-        # What `vmap` and `grad` hand a function has no memory of its own.
-        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-        for tensor in tensors
-    )
-    return is_plain and dispatch.wanted() in ("auto", "native")
+    return dispatch.wanted() in ("auto", "native")
 
 
 def drop(x: Tensor, key: int, threshold: int, scale: float) -> Tensor:
@@ -63,7 +56,7 @@ def _masked(x: Tensor, key: int, threshold: int, scale: float) -> Tensor:
     y = torch.empty_like(x)
     size = x.shape[-1]
     rows = x.numel() // size if size else 0
-    _call("nightcast_drop", x, y, rows, size, key, threshold, scale)
+    call("nightcast_drop", x, y, rows, size, key, threshold, scale)
     return y
 
 
@@ -102,12 +95,12 @@ def normalise(
         observed_WLC.contiguous(),
         None if known_WLK is None else known_WLK.contiguous(),
     )
-    _call("nightcast_normalise", *tensors, read_WLD, location, spread, *sizes, least)
+    call("nightcast_normalise", *tensors, read_WLD, location, spread, *sizes, least)
     return read_WLD, location, spread
 
 
-def _call(function: str, *arguments: Tensor | float | None) -> None:
-    """Call it, by pointers, sizes and numbers."""
+def call(function: str, *arguments: Tensor | float | None) -> None:
+    """Call a native function, by pointers, sizes and numbers."""
     getattr(library.compiled(), function)(*(_as_c(argument) for argument in arguments))
 
 

@@ -13,6 +13,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 CODES = {16: "AVX-512", 8: "AVX2", 4: "NEON"}
 """The codes by the floats in a vector."""
@@ -36,7 +37,7 @@ def load() -> ctypes.CDLL | None:
             except OSError:
                 # Built for another machine: a checkout or a model's code that was carried here.
                 return None
-            if not hasattr(loaded, "nightcast_head_forward"):
+            if not hasattr(loaded, "nightcast_pinball"):
                 # Built from older sources, which had less.
                 return None
             for name in ("work", "head_work", "head_saved"):
@@ -102,6 +103,17 @@ def has_matrix_unit() -> bool:
         loaded = load()
         _matrix_unit = bool(loaded and loaded.nightcast_supports(ctypes.c_int64(MIXED)))
     return _matrix_unit
+
+
+def is_plain(*tensors: Tensor) -> bool:
+    """Whether native code may read these as they are: memory of this process, and no graph is being made."""
+    return not torch.compiler.is_compiling() and all(
+        type(tensor) in (Tensor, torch.nn.Parameter)
+        and tensor.device.type == "cpu"
+        # What `vmap` and `grad` hand a function has no memory of its own.
+        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+        for tensor in tensors
+    )
 
 
 def is_intel() -> bool:

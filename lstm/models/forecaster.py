@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from data.retrain import Channels, Encoder, Head, Normalisation, Pooling, Positions, check_network
+from lstm.kernels import quantiles
 from lstm.models.heads import CalendarHead, LinearHead, SegmentHead, median_index, rising
 from lstm.models.normalise import Normaliser
 from lstm.models.recurrent import RecurrentEncoder
@@ -149,9 +150,12 @@ class Forecaster(nn.Module):
         if identity_BE is not None:
             future_BHF = torch.cat([future_BHF, _at_every_step(identity_BE, future_BHF)], dim=-1)
         raw_BHQ = self.head(self.encoder(x_BLD), future_BHF)
+        base_BH = None if self.shortcut is None else self.shortcut(x_BLD[..., 0])
+        if quantiles.fits(raw_BHQ, base_BH, loc_B1, scale_B1):
+            return quantiles.rising(raw_BHQ, base_BH, loc_B1, scale_B1, self.median)
         y_BHQ = rising(raw_BHQ, self.median)
-        if self.shortcut is not None:
-            y_BHQ = y_BHQ + self.shortcut(x_BLD[..., 0])[..., None]
+        if base_BH is not None:
+            y_BHQ = y_BHQ + base_BH[..., None]
         return y_BHQ * scale_B1[..., None] + loc_B1[..., None]
 
     def encoder_inputs(

@@ -102,7 +102,7 @@ class Batches:
             self._gather("x", self._values_NC, rows_BL),
             self._gather("observed", self._observed_NC, rows_BL),
             self._ahead(steps_B1, known_B1),
-            self._gather("known", self._future_MK, known_B1 + self._past_L),
+            self._known("known", known_B1, self._past_L),
             self._gather("static", self._static_SD, series_B),
             self._gather("series", self._number_S, series_B),
         )
@@ -130,10 +130,16 @@ class Batches:
         features = self._features("calendar", steps_B1, self._ahead_H)
         if not self._future_MK.shape[1]:
             return features
-        covariates = self._gather("covariates", self._future_MK, rows_B1 + self._ahead_H)
+        covariates = self._known("covariates", rows_B1, self._ahead_H)
         size = features.shape[-1] + covariates.shape[-1]
         room = self._room("future", features, (*features.shape[:-1], size))
         return torch.cat([features, covariates], dim=-1, out=room)
+
+    def _known(self, name: str, rows_B1: Tensor, apart: Tensor) -> Tensor:
+        """Future covariates of the rows so far apart from these."""
+        if not self._future_MK.shape[1]:
+            return self._future_MK.new_empty(*rows_B1.shape[:-1], len(apart), 0)
+        return self._gather(name, self._future_MK, rows_B1 + apart)
 
     def _features(self, name: str, steps_B1: Tensor, apart: Tensor) -> Tensor:
         """Calendar features of the grid steps so far apart from these: those of the day plus those of the

@@ -9,6 +9,8 @@ from typing import Literal
 
 from torch import Tensor
 
+from lstm.kernels import quantiles
+
 Loss = Literal["pinball", "squared"]
 
 
@@ -26,6 +28,8 @@ def forecast_loss(
         observed_BH: bool.
         levels_Q: the quantile levels.
     """
+    if loss == "pinball" and quantiles.fits_loss(y_BHQ, target_BH, observed_BH, levels_Q):
+        return quantiles.pinball(y_BHQ, target_BH, observed_BH, levels_Q)
     error_BHQ = target_BH[..., None] - y_BHQ
     if loss == "pinball":
         loss_BHQ = (levels_Q * error_BHQ).maximum((levels_Q - 1) * error_BHQ)

@@ -51,7 +51,13 @@ TARGET static void backward(const void *task, const float *weights, float *own, 
 }
 
 const code code_amx = {
-    COLUMNS, own_floats, packed_floats, pack, forward, backward, add_sums, NULL, NULL, NULL,
+    .lanes = COLUMNS,
+    .own_floats = own_floats,
+    .packed_floats = packed_floats,
+    .pack = pack,
+    .forward = forward,
+    .backward = backward,
+    .add_sums = add_sums,
 };
 
 #endif

@@ -60,6 +60,19 @@ typedef struct {
     float *dw_calendar, *dplace, *dw_mix, *db_mix, *dw_out, *db_out;
 } head;
 
+enum { most_quantiles = 64 };
+
+/* Quantiles of rows, `steps` of them a window, from a head's raw outputs. All arrays are contiguous. */
+typedef struct {
+    int64_t rows, outputs, median, steps, lanes; /* at most `most_quantiles` outputs */
+    const float *raw;                            /* (rows, outputs) */
+    const float *base;                           /* (rows), added to all of a row's; may be NULL */
+    const float *location, *scale;               /* of each window */
+    float *y;                                    /* (rows, outputs) */
+    const float *dy;                             /* backward only */
+    float *draw, *dbase;                         /* dbase may be NULL: not wanted */
+} quantiles;
+
 /* The code for one vector width. Sizes are in floats. */
 typedef struct {
     int64_t lanes;
@@ -72,10 +85,12 @@ typedef struct {
     /* to[k - first] += of a thread's sums those of a gate's unit and of row k, [first, last), of what enters a step:
      * state, input, and a row of ones for the biases. */
     void (*add_sums)(const layer *, const float *own, int gate, int64_t unit, int64_t first, int64_t last, float *to);
-    /* Likewise of a head, by head_layout.h; NULL where mixed precision has none. */
+    /* Likewise of a head, by head_layout.h. These and the next are NULL in mixed precision, which has none. */
     void (*head_pack)(const head *, int backward, float *packed);
     void (*head_forward)(const void *, const float *packed, float *own, int64_t first, int64_t last);
     void (*head_backward)(const void *, const float *packed, float *own, int64_t first, int64_t last);
+    void (*quantiles_forward)(const quantiles *);
+    void (*quantiles_backward)(const quantiles *);
 } code;
 
 /* The code of that vector width, where this processor runs it; else NULL. */

@@ -21,6 +21,7 @@
 #include "backward.h"
 #include "forward.h"
 #include "head.h"
+#include "quantiles.h"
 
 /* Runs BLOCK(cell, vectors), both constants, over columns [first, last): whole vectors; as many at a time as the
  * plan says, a single one at the end. */
@@ -58,5 +59,6 @@ TARGET static void backward(const void *task, const float *weights, float *own, 
 }
 
 const code CODE = {
-    LANES, own_floats, packed_floats, pack, forward, backward, add_sums, head_pack, head_forward, head_backward,
+    LANES,     own_floats,   packed_floats, pack,              forward,           backward, add_sums,
+    head_pack, head_forward, head_backward, quantiles_forward, quantiles_backward,
 };
