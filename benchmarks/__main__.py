@@ -16,6 +16,7 @@ BENCHMARKS = {
     "forecast": forecast.run,
     "beside": forecast.run_beside,
     "sweep": sweep.run,
+    "sweep-head": sweep.run_heads,
     "sweep-mixed": sweep.run_mixed,
     "precision": precision.run,
     "sweep-cuda": sweep.run_on_cuda,

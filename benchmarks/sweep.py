@@ -1,5 +1,6 @@
 """`sweep`: our LSTM against `torch.nn.LSTM` over sizes: is the kernel chosen the faster one, within 5 %?
 
+`sweep-head` is the same for the calendar head, whose steps are those of the horizon.
 `sweep-mixed` is the same in mixed precision and in float32, LSTM and GRU: a night trains and validates so.
 `sweep-cuda` is the same on a GPU, LSTM and GRU, where ours is the persistent kernel and torch's is cuDNN.
 
@@ -32,6 +33,13 @@ GRID: Mapping[str, Sequence[Any]] = {
     "mode": ("training", "inference"),
 }
 MIXED_GRID: Mapping[str, Sequence[Any]] = {**GRID, "module": ("LSTM", "GRU"), "layers": (1, 2)}
+HEAD_GRID: Mapping[str, Sequence[Any]] = {
+    **GRID,
+    "module": ("CalendarHead",),
+    "layers": (1,),
+    "batch": (16, 64, 256),
+    "steps": (24, 96),
+}
 # As far as the persistent kernel goes.
 CUDA_GRID: Mapping[str, Sequence[Any]] = {
     "module": ("LSTM", "GRU"),
@@ -43,7 +51,7 @@ CUDA_GRID: Mapping[str, Sequence[Any]] = {
 }
 # By our kernel, what it is compared with, and the words for both.
 RIVALS = {
-    "native": ("torch", "native kernel against torch.nn.LSTM"),
+    "native": ("torch", "native code against torch's"),
     "mixed": ("float32", "mixed precision against float32"),
     "persistent": ("torch", "persistent kernel against cuDNN"),
 }
@@ -69,6 +77,15 @@ def run(threads: Sequence[int], repeats: int) -> Result:
         PeerFailed: the process ended early.
     """
     return _run("sweep", "native", "cpu", GRID, threads)
+
+
+def run_heads(threads: Sequence[int], repeats: int) -> Result:
+    """As `run`, for the calendar head.
+
+    Raises:
+        PeerFailed: the process ended early.
+    """
+    return _run("sweep-head", "native", "cpu", HEAD_GRID, threads)
 
 
 def run_mixed(threads: Sequence[int], repeats: int) -> Result:

@@ -174,7 +174,13 @@ def test_a_cell_that_is_measured_again_has_the_medians_of_its_times() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "ours"), [("sweep", "native"), ("sweep-mixed", "mixed"), ("sweep-cuda", "persistent")]
+    ("name", "ours"),
+    [
+        ("sweep", "native"),
+        ("sweep-head", "native"),
+        ("sweep-mixed", "mixed"),
+        ("sweep-cuda", "persistent"),
+    ],
 )
 def test_a_sweep_is_drawn_by_its_own_kernel(tmp_path: Path, name: str, ours: str) -> None:
     cells = [
@@ -269,6 +275,16 @@ def test_a_sweep_forces_mixed_precision_and_says_what_would_be_chosen() -> None:
     _, small, larger = sweep_cells._cells(task)
     assert (small["auto"], larger["auto"]) == ("native", "mixed")
     assert min(small["taken"], larger["taken"]) > 0
+
+
+@pytest.mark.skipif(not library.widths(), reason="no native code for this processor")
+def test_a_sweep_times_heads_too() -> None:
+    shape = {"module": "CalendarHead", "layers": 1, "steps": 3, "mode": "training"}
+    cells = [{"hidden_size": 128, "batch": batch, **shape} for batch in (16, 32)]
+    task = {"cells": cells, "limit": 60, "device": "cpu", "kernel": "native"}
+    _, few, more = sweep_cells._cells(task)
+    assert (few["auto"], more["auto"]) == ("torch", "native")
+    assert min(few["taken"], more["taken"]) > 0
 
 
 def test_growth_is_measured_against_the_next_smaller_panel() -> None:

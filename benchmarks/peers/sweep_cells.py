@@ -1,8 +1,9 @@
 """The cells of `sweep`, one a repeat, by one kernel; and which one `auto` would choose.
 
 The kernel is that of NIGHTCAST_KERNEL, unless the task asks for the persistent one or mixed precision. As
-many inputs as units, as in the forecaster; the gradient reaches the input. A cell is skipped where an
-estimate or the first call takes longer than the task's limit, or where the kernel cannot run it.
+many inputs as units, as in the forecaster; the gradient reaches the input. A calendar head reads as many
+features and makes as many quantiles as the sample's, and drops a tenth of its units. A cell is skipped where
+an estimate or the first call takes longer than the task's limit, or where the kernel cannot run it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -18,8 +20,9 @@ from torch import Tensor, nn
 
 from benchmarks.arithmetic import lstm_training
 from benchmarks.peers import talk
-from lstm.kernels import GRU, LSTM, library, mixed_precision, native, persistent, using
+from lstm.kernels import GRU, LSTM, head, library, mixed_precision, native, persistent, using
 from lstm.kernels.dispatch import Layer, choose, layers_from
+from lstm.models.heads import CalendarHead
 
 _MODULES = {"LSTM": LSTM, "GRU": GRU}
 _NAMES: dict[Layer, str] = {
@@ -27,6 +30,7 @@ _NAMES: dict[Layer, str] = {
     native.mixed_layer: "mixed",
     persistent.layer: "persistent",
 }
+_FEATURES, _QUANTILES = 18, 5
 # Operations a second to reckon with; seconds to spend on a kernel in a cell.
 _SLOWEST, _SECONDS = {"cpu": 3e10, "cuda": 3e11}, {"cpu": 0.2, "cuda": 0.05}
 
@@ -70,40 +74,62 @@ def _measured(
     device: str,
     kernel: str,
 ) -> dict[str, Any]:
-    flop = layers * lstm_training(batch, steps, hidden_size, hidden_size) / (1 if mode == "training" else 3)
-    if flop / _SLOWEST[device] > limit:
-        return {"skipped": True}
-    network = _MODULES[module](hidden_size, hidden_size, layers, batch_first=True, device=device)
-    x_BTI = torch.randn(batch, steps, hidden_size, requires_grad=mode == "training", device=device)
-    work = _train if mode == "training" else _infer
+    if module == "CalendarHead":
+        network, x, run = _head(hidden_size, batch, steps)
+    else:
+        flop = layers * lstm_training(batch, steps, hidden_size, hidden_size)
+        if flop / (1 if mode == "training" else 3) / _SLOWEST[device] > limit:
+            return {"skipped": True}
+        network = _MODULES[module](hidden_size, hidden_size, layers, batch_first=True, device=device)
+        x, run = torch.randn(batch, steps, hidden_size, device=device), network
+    network.train(mode == "training")
+    x.requires_grad_(mode == "training")
+    work = partial(_train if mode == "training" else _infer, network, run, x)
     with _as_asked(kernel):
-        _seconds(work, network, x_BTI)
-        first = _seconds(work, network, x_BTI)
+        _seconds(work, device)
+        first = _seconds(work, device)
         if first > limit:
             return {"skipped": True}
         rounds = min(max(3, round(_SECONDS[device] / first)), 50)
-        taken = median(_seconds(work, network, x_BTI) for _ in range(rounds))
+        taken = median(_seconds(work, device) for _ in range(rounds))
     allowed = mixed_precision() if kernel == "mixed" else nullcontext()
     with allowed, using("auto"), torch.set_grad_enabled(mode == "training"):
-        chosen = choose(network, x_BTI)
-    return {"taken": taken, "auto": "torch" if chosen is None else _NAMES[chosen], "rounds": rounds}
+        return {"taken": taken, "auto": _chosen(network, x, steps), "rounds": rounds}
 
 
-def _train(module: nn.RNNBase, x_BTI: Tensor) -> None:
-    module.zero_grad()
-    x_BTI.grad = None
-    module(x_BTI)[0].sum().backward()
+def _head(hidden_size: int, batch: int, steps: int) -> tuple[CalendarHead, Tensor, Callable[[Tensor], Any]]:
+    """A head, a memory, and the head as a function of it."""
+    network = CalendarHead(hidden_size, steps, _FEATURES, 0.1, _QUANTILES)
+    future_BHF = torch.randn(batch, steps, _FEATURES)
+    return network, torch.randn(batch, hidden_size), lambda h_BK: network(h_BK, future_BHF)
 
 
-def _infer(module: nn.RNNBase, x_BTI: Tensor) -> None:
+def _chosen(network: nn.Module, x: Tensor, steps: int) -> str:
+    """The kernel that would be chosen now."""
+    if isinstance(network, CalendarHead):
+        future_BHF = torch.empty(len(x), steps, _FEATURES)
+        return "native" if head.fits(x, future_BHF, network.weights) else "torch"
+    assert isinstance(network, nn.RNNBase)
+    layer = choose(network, x)
+    return "torch" if layer is None else _NAMES[layer]
+
+
+def _train(network: nn.Module, run: Callable[[Tensor], Any], x: Tensor) -> None:
+    network.zero_grad()
+    x.grad = None
+    result = run(x)
+    (result[0] if isinstance(result, tuple) else result).sum().backward()
+
+
+def _infer(network: nn.Module, run: Callable[[Tensor], Any], x: Tensor) -> None:
     with torch.inference_mode():
-        module(x_BTI)
+        run(x)
 
 
-def _seconds(work: Callable[[nn.RNNBase, Tensor], None], module: nn.RNNBase, x_BTI: Tensor) -> float:
+def _seconds(work: Callable[[], None], device: str) -> float:
     begin = time.perf_counter()
-    work(module, x_BTI)
-    if x_BTI.is_cuda:
+    work()
+    if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - begin
 

@@ -35,21 +35,19 @@ class CalendarHead(nn.Module):
     def forward(self, h_BK: Tensor, future_BHF: Tensor) -> Tensor:
         """(B, H, Q) raw outputs."""
         memory_BK = self.memory(self.drop_memory(h_BK))
-        weights = head.Weights(
-            self.calendar.weight,
-            self.place_HK,
-            self.mix.weight,
-            self.mix.bias,
-            self.out.weight,
-            self.out.bias,
-        )
-        if head.fits(memory_BK, future_BHF, weights):
-            return head.calendar_head(memory_BK, future_BHF, weights, self.drop_units.mask())
+        if head.fits(memory_BK, future_BHF, self.weights):
+            return head.calendar_head(memory_BK, future_BHF, self.weights, self.drop_units.mask())
         h_BHK = memory_BK[:, None] + self.calendar(future_BHF) + self.place_HK
         h_BHK = self.drop_units(nn.functional.gelu(h_BHK))
         h_BHK = nn.functional.gelu(self.mix(h_BHK))
         out_BHQ: Tensor = self.out(h_BHK)
         return out_BHQ
+
+    @property
+    def weights(self) -> head.Weights:
+        """Its parameters after the memory's."""
+        mix, out = self.mix, self.out
+        return head.Weights(self.calendar.weight, self.place_HK, mix.weight, mix.bias, out.weight, out.bias)
 
 
 class SegmentHead(nn.Module):
