@@ -10,8 +10,9 @@
  * normalised, the loss of these quantiles for its first numbers, and its gradient.
  *
  * A negative cell is a calendar head of so many outputs, inputs being features, and its arrays memory, future,
- * w_calendar, place, w_mix, b_mix, w_out, b_out, dout; the answer out, then the gradient by each of them but the last.
- * It drops half of the units by the same key. */
+ * w_calendar, place, w_mix, b_mix, w_out, b_out, dout; the answer out, twice, since it is also computed without a backward
+ * pass to follow, and the gradient by each of them but the last, by future only if there is an odd number of features.
+ * An odd batch drops half of the units by the same key. */
 #include "native.h"
 
 #include <stdio.h>
@@ -52,6 +53,13 @@ static void write_floats(float *memory, int64_t count) {
     free(memory);
 }
 
+/* An array of its own with the first numbers of another. */
+static float *copied(const float *from, int64_t count) {
+    float *to = reserve(count);
+    for (int64_t i = 0; i < count; i++) to[i] = from[i];
+    return to;
+}
+
 static void run_head(const int64_t n[8]) {
     const int64_t Q = -n[0], B = n[1], T = n[2], F = n[3], K = n[4];
     const int64_t sizes[8] = {B * K, B * T * F, K * F, T * K, K * K, K, Q * K, Q};
@@ -59,20 +67,23 @@ static void run_head(const int64_t n[8]) {
     for (int i = 0; i < 8; i++) given[i] = read_floats(sizes[i]), by[i] = reserve(sizes[i]);
     float *dout = read_floats(B * T * Q);
     head p = {.batch = B, .steps = T, .hidden = K, .features = F, .outputs = Q, .lanes = n[5], .vectors = n[6]};
-    p.threads = n[7], p.drops = 1, p.key = -B, p.threshold = 0, p.scale = 2.0f;
-    p.memory = given[0], p.future = given[1], p.future_batch = T * F, p.future_step = F, p.w_calendar = given[2];
+    p.threads = n[7], p.drops = B % 2, p.key = -B, p.threshold = 0, p.scale = 2.0f;
+    p.memory = given[0], p.future = given[1], p.w_calendar = given[2];
     p.place = given[3], p.w_mix = given[4], p.b_mix = given[5], p.w_out = given[6], p.b_out = given[7];
-    p.out = out, p.dout = dout, p.dmemory = by[0], p.dfuture = by[1], p.dw_calendar = by[2], p.dplace = by[3];
+    p.out = out, p.dout = dout, p.dmemory = by[0], p.dfuture = F % 2 ? by[1] : NULL, p.dw_calendar = by[2];
+    p.dplace = by[3];
     p.dw_mix = by[4], p.db_mix = by[5], p.dw_out = by[6], p.db_out = by[7];
-    p.saved = reserve(nightcast_head_saved_floats(&p));
     p.work = reserve(nightcast_head_work_floats(&p, 0));
+    nightcast_head_forward(&p);
+    float *without = copied(out, B * T * Q);
+    p.saved = reserve(nightcast_head_saved_floats(&p));
     nightcast_head_forward(&p);
     free(p.work);
     p.work = reserve(nightcast_head_work_floats(&p, 1));
     nightcast_head_backward(&p);
     free(p.work), free(p.saved), free(dout);
-    write_floats(out, B * T * Q);
-    for (int i = 0; i < 8; i++) free(given[i]), write_floats(by[i], sizes[i]);
+    write_floats(without, B * T * Q), write_floats(out, B * T * Q);
+    for (int i = 0; i < 8; i++) free(given[i]), write_floats(by[i], i == 1 && !p.dfuture ? 0 : sizes[i]);
 }
 
 /* Of x (B, T, I) as raw outputs; `dy` has as many numbers. Frees what it is given. */
@@ -90,13 +101,6 @@ static void run_quantiles(int64_t B, int64_t T, int64_t I, int64_t lanes, float 
     free(x), free(observed), free(location), free(spread), free(dy), free(base), free(levels);
     write_floats(y, rows * I), write_floats(draw, rows * I), write_floats(dbase, rows);
     write_floats(loss, 1), write_floats(by_y, rows * I);
-}
-
-/* An array of its own with the first numbers of another. */
-static float *copied(const float *from, int64_t count) {
-    float *to = reserve(count);
-    for (int64_t i = 0; i < count; i++) to[i] = from[i];
-    return to;
 }
 
 int main(void) {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -123,19 +124,80 @@ def test_an_empty_batch_is_empty() -> None:
     assert made(8, 3, 2, 0.0, 5)(torch.randn(0, 8), torch.randn(0, 3, 2)).shape == (0, 3, 5)
 
 
-def test_what_does_not_lie_in_one_piece_is_read_all_the_same() -> None:
+@pytest.mark.parametrize("kind", ["turned", "spread", "part"])
+def test_what_does_not_lie_in_one_piece_is_read_all_the_same(kind: str) -> None:
     network = made(8, 6, 4, 0.3, 5)
-    h_BK, weight_BHQ = torch.randn(8, 33).T, torch.randn(5, 6, 33).permute(2, 1, 0)
-    for future_BHF in (
-        torch.randn(33, 4, 6).transpose(1, 2),
-        torch.randn(1, 6, 4).expand(33, 6, 4),
-        torch.randn(33, 9, 12)[:, ::2, 4:8][:, :6].expand(33, -1, -1)[:, :5].repeat(1, 2, 1)[:, :6],
-    ):
-        ours = answers(network, h_BK, future_BHF, weight_BHQ)
-        with using("torch"):
-            torchs = answers(network, h_BK, future_BHF, weight_BHQ)
-        for one, other in zip(ours, torchs, strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    # No weight of them lies as it would by itself.
+    for parameter in network.parameters():
+        if parameter.dim() == 2:
+            parameter.data = parameter.data.T.contiguous().T
+    future_BHF = {
+        "turned": torch.randn(33, 4, 6).transpose(1, 2),
+        "spread": torch.randn(1, 6, 4).expand(33, 6, 4),
+        "part": torch.randn(33, 9, 12)[:, 2:8, 4:8],
+    }[kind]
+    memory_BK = torch.randn(8, 33).T.requires_grad_()
+    weight_BHQ = torch.randn(5, 6, 33).permute(2, 1, 0)
+    results = []
+    for kernel in ("native", "torch"):
+        with using(kernel):  # type: ignore[arg-type]
+            out_BHQ = network(memory_BK, future_BHF)
+            by = [memory_BK, *network.parameters()]
+            results.append([out_BHQ, *torch.autograd.grad((out_BHQ * weight_BHQ).sum(), by)])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_of_other_shapes_are_torchs() -> None:
+    network = made(8, 3, 2, 0.0, 5)
+    network.mix, network.out = torch.nn.Linear(8, 16), torch.nn.Linear(16, 5)
+    y, count = seen_by(network, torch.randn(4, 8), torch.randn(4, 3, 2))
+    assert (tuple(y.shape), count) == ((4, 3, 5), 0)
+
+
+def test_what_is_frozen_has_no_gradient() -> None:
+    network = made(8, 3, 2, 0.0, 5).requires_grad_(False)
+    h_BK, future_BHF = torch.randn(4, 8), torch.randn(4, 3, 2)
+    assert not network(h_BK, future_BHF).requires_grad
+    network.place_HK.requires_grad_()
+    network(h_BK, future_BHF).sum().backward()
+    assert network.place_HK.grad is not None
+    assert network.mix.weight.grad is None
+    with torch.no_grad():
+        assert not network(h_BK, future_BHF).requires_grad
+
+
+def test_weights_that_changed_before_backward_are_noticed() -> None:
+    network = made(8, 3, 2, 0.0, 5)
+    loss = network(torch.randn(4, 8), torch.randn(4, 3, 2)).sum()
+    with torch.no_grad():
+        network.mix.weight.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_a_gradient_has_none_of_its_own() -> None:
+    network = made(8, 3, 2, 0.0, 5)
+    loss = network(torch.randn(4, 8), torch.randn(4, 3, 2)).square().sum()
+    (by_weight,) = torch.autograd.grad(loss, network.mix.weight, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        by_weight.sum().backward()
+
+
+def test_other_threads_meanwhile_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of Python's, which call it at the same time; and another number of ours before its backward pass."""
+    monkeypatch.setattr(native, "_threads", 2)
+    monkeypatch.setattr(native, "_WORTH_A_THREAD", 0)
+    network = made(16, 24, 4, 0.2, 5)
+    given_ = torch.randn(100, 16), torch.randn(100, 24, 4), torch.randn(100, 24, 5)
+    expected = answers(network, *given_)
+    with ThreadPoolExecutor(4) as pool:
+        for seen in pool.map(lambda _: answers(network, *given_), range(12)):
+            assert all(torch.equal(one, other) for one, other in zip(expected, seen, strict=True))
+    out_BHQ = network(*given_[:2])
+    monkeypatch.setattr(native, "_threads", 1)
+    by_weight = torch.autograd.grad((out_BHQ * given_[2]).sum(), list(network.parameters()))
+    assert all(torch.equal(one, other) for one, other in zip(expected[3:], by_weight, strict=True))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -183,6 +245,7 @@ def test_gelu_is_as_exact_as_torchs_everywhere() -> None:
 
 def test_the_same_call_gives_the_same_bits_with_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "_threads", 2)
+    monkeypatch.setattr(native, "_WORTH_A_THREAD", 0)
     network = made(16, 24, 4, 0.2, 5)
     given_ = torch.randn(200, 16), torch.randn(200, 24, 4), torch.randn(200, 24, 5)
     first = answers(network, *given_)

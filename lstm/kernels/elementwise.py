@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,14 +26,32 @@ def fits(*tensors: Tensor) -> bool:
     return dispatch.wanted() in ("auto", "native")
 
 
-def drop(x: Tensor, key: int, threshold: int, scale: float) -> Tensor:
-    """x, (..., size), with each unit times `scale` or times 0 (`lstm.models.dropout`); float32.
+def fit_as_floats(*tensors: Tensor) -> bool:
+    """Whether these fit, all float32, and torch would multiply them so as well."""
+    return (
+        fits(*tensors)
+        and all(tensor.dtype is torch.float32 for tensor in tensors)
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+class Mask(NamedTuple):
+    """Which units are dropped (`lstm.models.dropout`).
 
     Args:
         key: of the mask, with the layer's place in it.
         threshold: of a unit's 16 bits, from which it is kept.
+        scale: of the units that are kept.
     """
-    dropped: Tensor = _Drop.apply(x, key, threshold, scale)  # type: ignore[no-untyped-call]
+
+    key: int
+    threshold: int
+    scale: float
+
+
+def drop(x: Tensor, mask: Mask) -> Tensor:
+    """x, (..., size), with each unit times the mask's scale or times 0; float32."""
+    dropped: Tensor = _Drop.apply(x, mask)  # type: ignore[no-untyped-call]
     return dropped
 
 
@@ -41,22 +59,22 @@ class _Drop(torch.autograd.Function):
     """The mask is made anew for the gradient: that is faster than to keep it."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, key: int, threshold: int, scale: float) -> Tensor:
-        ctx.mask = key, threshold, scale
-        return _masked(x, *ctx.mask)
+    def forward(ctx: Any, x: Tensor, mask: Mask) -> Tensor:
+        ctx.mask = mask
+        return _masked(x, mask)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None, None]:
-        return _masked(dy, *ctx.mask), None, None, None
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
+        return _masked(dy, ctx.mask), None
 
 
-def _masked(x: Tensor, key: int, threshold: int, scale: float) -> Tensor:
+def _masked(x: Tensor, mask: Mask) -> Tensor:
     x = x.contiguous()
     y = torch.empty_like(x)
     size = x.shape[-1]
     rows = x.numel() // size if size else 0
-    call("nightcast_drop", x, y, rows, size, key, threshold, scale)
+    call("nightcast_drop", x, y, rows, size, *mask)
     return y
 
 

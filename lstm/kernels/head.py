@@ -15,21 +15,19 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lstm.kernels import dispatch, elementwise, library, memory, native
+from lstm.kernels import dispatch, elementwise, native
+from lstm.kernels.calls import Call, Fields, fields
+from lstm.kernels.elementwise import Mask
 
-_SIZES = "batch steps hidden features outputs lanes vectors threads drops key threshold"
-_FIELDS: list[tuple[type[ctypes._SimpleCData[Any]], str]] = [
-    (ctypes.c_int64, _SIZES),
+_FIELDS: Fields = [
+    (ctypes.c_int64, "batch steps hidden features outputs lanes vectors threads drops key threshold"),
     (ctypes.c_float, "scale"),
-    (ctypes.c_void_p, "memory future"),
-    (ctypes.c_int64, "future_batch future_step"),
-    (ctypes.c_void_p, "w_calendar place w_mix b_mix w_out b_out out saved work"),
+    (ctypes.c_void_p, "memory future w_calendar place w_mix b_mix w_out b_out out saved work"),
     (ctypes.c_void_p, "dout dmemory dfuture dw_calendar dplace dw_mix db_mix dw_out db_out"),
 ]
 # Fewer rows than these fill too few vectors to share them out: torch is better with wide heads of them.
 # Measured with one and two threads, AVX-512 and AVX2.
 _FEW_ROWS, _WIDE = 32, 128
-_WEIGHTS = ("w_calendar", "place", "w_mix", "b_mix", "w_out", "b_out")
 
 
 class Weights(NamedTuple):
@@ -44,40 +42,38 @@ class Weights(NamedTuple):
     out_Q: Tensor
 
 
-class Mask(NamedTuple):
-    """Which units are dropped, as of `lstm.kernels.elementwise.drop`."""
-
-    key: int
-    threshold: int
-    scale: float
-
-
 class _Head(ctypes.Structure):
     """`head` of cpu/native.h."""
 
-    _fields_ = [(name, kind) for kind, names in _FIELDS for name in names.split()]
+    _fields_ = fields(_FIELDS)
 
 
 def fits(memory_BK: Tensor, future_BHF: Tensor, weights: Weights) -> bool:
     """Whether native code may compute it, and is the faster one: float32 in plain memory, outside autocast.
 
-    What does not fit together is left to torch, which refuses it.
+    What does not fit together is left to torch, which knows what to make of it.
     """
     tensors = (memory_BK, future_BHF, *weights)
-    (hidden, features), (batch, steps) = weights.calendar_KF.shape, (len(memory_BK), len(weights.place_HK))
-    return (
-        elementwise.fits(*tensors)
-        and all(tensor.dtype is torch.float32 for tensor in tensors)
-        and not torch.is_autocast_enabled("cpu")
-        and memory_BK.shape == (batch, hidden)
-        and future_BHF.shape == (batch, steps, features)
-        and future_BHF.numel() > 0
-        and (batch >= _FEW_ROWS or hidden < _WIDE or dispatch.wanted() == "native")
-    )
+    if not elementwise.fit_as_floats(*tensors) or future_BHF.dim() != 3 or not future_BHF.numel():
+        return False
+    (batch, steps, features), hidden, outputs = future_BHF.shape, memory_BK.shape[-1], len(weights.out_Q)
+    by_weight = [
+        (hidden, features),
+        (steps, hidden),
+        (hidden, hidden),
+        (hidden,),
+        (outputs, hidden),
+        (outputs,),
+    ]
+    if [tuple(tensor.shape) for tensor in (memory_BK, *weights)] != [(batch, hidden), *by_weight]:
+        return False
+    return batch >= _FEW_ROWS or hidden < _WIDE or dispatch.wanted() == "native"
 
 
 def calendar_head(memory_BK: Tensor, future_BHF: Tensor, weights: Weights, mask: Mask | None) -> Tensor:
     """(B, H, Q) out(gelu(mix(drop(gelu(memory + calendar + place))))), of what `fits`.
+
+    Its gradient has none of its own.
 
     Args:
         memory_BK: the memory's part, the same at every step.
@@ -98,84 +94,59 @@ class _CalendarHead(torch.autograd.Function):
     def forward(
         ctx: Any, save: bool, mask: Mask | None, memory_BK: Tensor, future_BHF: Tensor, *weights: Tensor
     ) -> Tensor:
-        call = _Call(memory_BK, future_BHF, mask, weights)
-        batch, steps, _ = future_BHF.shape
-        out_BHQ = memory_BK.new_empty(batch, steps, len(weights[-1]))
-        call.set(out=out_BHQ)
-        saved = call.reserve("saved", call.ask("nightcast_head_saved_floats")) if save else None
-        call.run("nightcast_head_forward", backward=False)
-        ctx.save_for_backward(memory_BK, future_BHF, saved, *weights)
-        ctx.mask, ctx.threads = mask, call.head.threads
+        calendar_KF, place_HK, mix_KK, mix_K, out_QK, out_Q = weights
+        call = _call(future_BHF, calendar_KF, mix_KK, out_QK, mask, None)
+        out_BHQ = memory_BK.new_empty(*future_BHF.shape[:2], len(out_Q))
+        saved = call.taken(call.ask("saved")) if save else None
+        biases = {"place": place_HK, "b_mix": mix_K, "b_out": out_Q, "memory": memory_BK}
+        call.set(out=out_BHQ, saved=saved, **{name: bias.contiguous() for name, bias in biases.items()})
+        call.run("forward")
+        ctx.save_for_backward(future_BHF, saved, calendar_KF, mix_KK, out_QK)
+        ctx.mask, ctx.threads = mask, call.task.threads
         return out_BHQ
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dout_BHQ: Tensor) -> tuple[Tensor | None, ...]:
-        memory_BK, future_BHF, saved, *weights = ctx.saved_tensors
-        call = _Call(memory_BK, future_BHF, ctx.mask, weights, ctx.threads)
-        dmemory_BK = torch.empty_like(memory_BK, memory_format=torch.contiguous_format)
+        future_BHF, saved, calendar_KF, mix_KK, out_QK = ctx.saved_tensors
+        batch, steps, _ = future_BHF.shape
+        outputs, hidden = out_QK.shape
+        call = _call(future_BHF, calendar_KF, mix_KK, out_QK, ctx.mask, ctx.threads)
+        sizes = {
+            "dw_calendar": calendar_KF.shape,
+            "dplace": (steps, hidden),
+            "dw_mix": mix_KK.shape,
+            "db_mix": (hidden,),
+            "dw_out": out_QK.shape,
+            "db_out": (outputs,),
+        }
+        by_weight = {name: mix_KK.new_empty(size) for name, size in sizes.items()}
+        dmemory_BK = mix_KK.new_empty(batch, hidden)
         dfuture_BHF = future_BHF.new_empty(future_BHF.shape) if ctx.needs_input_grad[3] else None
-        by_weights = [torch.empty_like(weight, memory_format=torch.contiguous_format) for weight in weights]
-        call.set(saved=saved, dout=dout_BHQ.contiguous(), dmemory=dmemory_BK)
-        if dfuture_BHF is not None:
-            call.set(dfuture=dfuture_BHF)
-        call.set(**{f"d{name}": gradient for name, gradient in zip(_WEIGHTS, by_weights, strict=True)})
-        call.run("nightcast_head_backward", backward=True)
-        return None, None, dmemory_BK, dfuture_BHF, *by_weights
+        call.set(
+            saved=saved, dout=dout_BHQ.contiguous(), dmemory=dmemory_BK, dfuture=dfuture_BHF, **by_weight
+        )
+        call.run("backward")
+        return None, None, dmemory_BK, dfuture_BHF, *by_weight.values()
 
 
-class _Call:
-    """One call into the library: its arguments, and the tensors that must live until it returns."""
-
-    def __init__(
-        self,
-        memory_BK: Tensor,
-        future_BHF: Tensor,
-        mask: Mask | None,
-        weights: Any,
-        threads: int | None = None,
-    ) -> None:
-        batch, steps, features = future_BHF.shape
-        hidden, outputs = memory_BK.shape[1], len(weights[-1])
-        if threads is None:
-            threads = native.threads_for(2 * batch * steps * hidden * (hidden + features + outputs))
-        lanes, vectors = native.plan(batch, threads)
-        key, threshold, scale = mask or Mask(0, 0, 1.0)
-        sizes = (batch, steps, hidden, features, outputs, lanes, vectors, threads)
-        self.head = _Head(*sizes, int(mask is not None), key, threshold, scale)
-        self._shapes = f"batch {batch}, {steps} steps, hidden size {hidden}"
-        self._alive: list[Tensor] = []
-        if future_BHF.stride(-1) != 1:
-            future_BHF = future_BHF.contiguous()
-        self.head.future_batch, self.head.future_step, _ = future_BHF.stride()
-        self.set(memory=memory_BK.contiguous(), future=future_BHF)
-        self.set(**{name: weight.contiguous() for name, weight in zip(_WEIGHTS, weights, strict=True)})
-
-    def set(self, **tensors: Tensor) -> None:
-        """Point fields at tensors."""
-        for name, tensor in tensors.items():
-            self._alive.append(tensor)
-            setattr(self.head, name, tensor.data_ptr())
-
-    def ask(self, function: str, *arguments: int) -> int:
-        """A number of floats."""
-        count: int = getattr(library.compiled(), function)(ctypes.byref(self.head), *arguments)
-        return count
-
-    def reserve(self, name: str, floats: int) -> Tensor:
-        """Reused memory for a field.
-
-        Raises:
-            MemoryError: too little of it; names the shapes.
-        """
-        try:
-            taken = memory.take(floats)
-        except MemoryError as error:
-            raise MemoryError(f"head of {self._shapes}: {error}. Remedy: smaller batches") from error
-        self.set(**{name: taken})
-        return taken
-
-    def run(self, function: str, *, backward: bool) -> None:
-        """Call it."""
-        self.reserve("work", self.ask("nightcast_head_work_floats", int(backward)))
-        getattr(library.compiled(), function)(ctypes.byref(self.head))
+def _call(
+    future_BHF: Tensor,
+    calendar_KF: Tensor,
+    mix_KK: Tensor,
+    out_QK: Tensor,
+    mask: Mask | None,
+    threads: int | None,
+) -> Call:
+    """A head's call, with what both passes read; `threads` as of the first of them."""
+    batch, steps, features = future_BHF.shape
+    outputs, hidden = out_QK.shape
+    if threads is None:
+        threads = native.threads_for(2 * batch * steps * hidden * (hidden + features + outputs))
+    lanes, vectors = native.plan(batch, threads)
+    sizes = (batch, steps, hidden, features, outputs, lanes, vectors, threads)
+    task = _Head(*sizes, int(mask is not None), *(mask or Mask(0, 0, 1.0)))
+    call = Call(task, f"head of batch {batch}, {steps} steps, hidden size {hidden}", "nightcast_head")
+    given = {"future": future_BHF, "w_calendar": calendar_KF, "w_mix": mix_KK, "w_out": out_QK}
+    call.set(**{name: tensor.contiguous() for name, tensor in given.items()})
+    return call

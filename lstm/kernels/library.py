@@ -106,12 +106,21 @@ def has_matrix_unit() -> bool:
 
 
 def is_plain(*tensors: Tensor) -> bool:
-    """Whether native code may read these as they are: memory of this process, and no graph is being made."""
-    return not torch.compiler.is_compiling() and all(
+    """Whether native code may read these as they are: memory of this process, which nobody else looks at.
+
+    Graphs, `torch.func`'s transforms and modes such as a counter of operations see torch's operators only.
+    """
+    is_watched = (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack() > 0
+    )
+    return not is_watched and all(
         type(tensor) in (Tensor, torch.nn.Parameter)
         and tensor.device.type == "cpu"
-        # What `vmap` and `grad` hand a function has no memory of its own.
-        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+        # Not what stands for a batch of gradients, nor a negative that is not computed yet.
+        and torch._C._has_storage(tensor)
+        and not tensor.is_neg()
         for tensor in tensors
     )
 

@@ -10,6 +10,7 @@ import mmap
 import threading
 import weakref
 from collections import deque
+from math import prod
 
 import numpy as np
 import psutil
@@ -27,17 +28,20 @@ _free: list[mmap.mmap] = []
 _returned: deque[mmap.mmap] = deque()
 
 
-def take(floats: int) -> Tensor:
-    """(floats,) float32 with any content.
+def take(*shape: int) -> Tensor:
+    """A tensor of this shape, float32 with any content.
 
     Raises:
         MemoryError: there is not as much; says how much was wanted.
     """
+    floats = prod(shape)
     size = floats * _FLOAT
     if size <= _SMALL:
-        return torch.empty(floats)
+        # Whatever the defaults are.
+        return torch.empty(shape, dtype=torch.float32, device="cpu")
     memory = _reused(size) or _new(size)
-    array = np.frombuffer(memory, dtype=np.float32, count=floats)
+    # Shaped before it is torch's: who gets a tensor that is a view may not change it in place.
+    array = np.frombuffer(memory, dtype=np.float32, count=floats).reshape(shape)
     weakref.finalize(array, _returned.append, memory).atexit = False
     return torch.from_numpy(array)
 

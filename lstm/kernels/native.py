@@ -1,4 +1,4 @@
-"""The native kernel: the code in `cpu/`, behind a torch operator that autograd and graphs pass through.
+"""The native kernel: the code in `cpu/`, as a function of autograd's, and as an operator for graphs.
 
 Axes: B batch, T time steps, I inputs, H hidden size.
 """
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lstm.kernels import library, memory
+from lstm.kernels import library
+from lstm.kernels.calls import Call, Fields, fields
 from lstm.kernels.reference import Weights
 
 _CELLS = {"lstm": 0, "gru": 1, "tanh": 2, "relu": 3}
@@ -25,9 +26,8 @@ _TWO_VECTORS = 1.87
 
 _threads: int | None = None
 
-_SIZES = "cell batch steps inputs hidden lanes vectors threads"
-_FIELDS: list[tuple[type[ctypes._SimpleCData[Any]], str]] = [
-    (ctypes.c_int64, _SIZES),
+_FIELDS: Fields = [
+    (ctypes.c_int64, "cell batch steps inputs hidden lanes vectors threads"),
     (ctypes.c_void_p, "x"),
     (ctypes.c_int64, "x_batch x_step x_input"),
     (ctypes.c_void_p, "h0 c0 w_ih w_hh b_ih b_hh y"),
@@ -41,7 +41,7 @@ _FIELDS: list[tuple[type[ctypes._SimpleCData[Any]], str]] = [
 class _Layer(ctypes.Structure):
     """`layer` of cpu/native.h."""
 
-    _fields_ = [(name, kind) for kind, names in _FIELDS for name in names.split()]
+    _fields_ = fields(_FIELDS)
 
 
 def set_threads(count: int | None) -> None:
@@ -156,8 +156,8 @@ def _forward(
     batch, steps, inputs = x.shape
     hidden = h0.shape[1]
     threads = threads_for(8 * hidden * (hidden + inputs) * batch * steps)
-    call = _Call(cell, x, h0, c0, w_ih, w_hh, b_ih, b_hh, threads, mixed)
-    y = call.taken(batch * steps * hidden if sequence else 0).view(batch if sequence else 0, steps, hidden)
+    call = _call(cell, x, h0, c0, w_ih, w_hh, b_ih, b_hh, threads, mixed)
+    y = call.taken(batch if sequence else 0, steps, hidden)
     h_n = torch.empty_like(h0, memory_format=torch.contiguous_format)
     c_n = torch.empty_like(h_n) if c0 is not None else h0.new_empty(0)
     saved = call.taken(_saved_floats(cell, batch, steps, hidden, mixed) if save else 0)
@@ -167,8 +167,8 @@ def _forward(
     call.set(h_n=h_n, c_n=c_n, saved=saved if save else None)
     if sequence:
         call.set(y=y)
-        call.layer.y_batch, call.layer.y_step = steps * hidden, hidden
-    call.run("nightcast_forward", backward=False)
+        call.task.y_batch, call.task.y_step = steps * hidden, hidden
+    call.run("forward")
     return y, h_n, c_n, saved
 
 
@@ -206,14 +206,14 @@ def _backward(
     mixed: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients by x, h0, c0, w_ih, w_hh, b_ih, b_hh; empty where there is none or it is not wanted."""
-    call = _Call(cell, x, h0, c0, w_ih, w_hh, None, None, int(saved[-1]), mixed)
-    dx = call.taken(x.numel() if want_x else 0).view(x.shape if want_x else (0,))
+    call = _call(cell, x, h0, c0, w_ih, w_hh, None, None, int(saved[-1]), mixed)
+    dx = call.taken(*(x.shape if want_x else (0,)))
     dh0 = torch.empty_like(h0, memory_format=torch.contiguous_format)
     dc0 = torch.empty_like(dh0) if c0 is not None else h0.new_empty(0)
-    dw_ih, dw_hh = torch.empty_like(w_ih), torch.empty_like(w_hh)
+    dw_ih, dw_hh = w_ih.new_empty(w_ih.shape), w_hh.new_empty(w_hh.shape)
     biases = [h0.new_empty(w_ih.shape[0] if has_bias else 0) for _ in range(2)]
     if dy is not None:
-        call.layer.dy_batch, call.layer.dy_step, call.layer.dy_hidden = dy.stride()
+        call.task.dy_batch, call.task.dy_step, call.task.dy_hidden = dy.stride()
         call.set(dy=dy)
     call.set(
         dh_n=None if dh_n is None else dh_n.contiguous(),
@@ -227,7 +227,7 @@ def _backward(
         db_ih=biases[0] if has_bias else None,
         db_hh=biases[1] if has_bias else None,
     )
-    call.run("nightcast_backward", backward=True)
+    call.run("backward")
     return dx, dh0, dc0, dw_ih, dw_hh, biases[0], biases[1]
 
 
@@ -285,7 +285,10 @@ _recurrent.register_autograd(
 
 
 class _Eager(torch.autograd.Function):
-    """The operator without what makes it fit for graphs, which takes a quarter of a millisecond a step."""
+    """The operator without what makes it fit for graphs, which takes a quarter of a millisecond a step.
+
+    Its gradient has none of its own.
+    """
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
@@ -296,51 +299,24 @@ class _Eager(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *by_output: Tensor | None) -> tuple[Tensor | None, ...]:
-        return _gradients(_backward, ctx, *by_output)
+        given = [by for by in by_output if by is not None]
+        backward = _backward if library.is_plain(*given) else torch.ops.nightcast.recurrent_backward
+        return _gradients(backward, ctx, *by_output)
 
 
-class _Call:
-    """One call into the library: its arguments, and the tensors that must live until it returns."""
-
-    def __init__(
-        self, cell: str, x: Tensor, h0: Tensor, c0: Tensor | None, w_ih: Tensor, w_hh: Tensor,
-        b_ih: Tensor | None, b_hh: Tensor | None, threads: int, mixed: bool,
-    ) -> None:  # fmt: skip
-        if mixed and (cell == "relu" or not library.has_matrix_unit()):
-            raise RuntimeError(f"mixed precision: not for {cell} here. Remedy: `lstm.kernels.native.layer`")
-        batch, steps, inputs = x.shape
-        lanes, vectors = (library.MIXED, 1) if mixed else plan(batch, threads)
-        sizes = (_CELLS[cell], batch, steps, inputs, h0.shape[1], lanes, vectors, threads)
-        self.layer = _Layer(**dict(zip(_SIZES.split(), sizes, strict=True)))
-        self._shapes = f"batch {batch}, {steps} steps, {inputs} inputs, hidden size {h0.shape[1]}"
-        self._alive: list[Tensor] = []
-        self.layer.x_batch, self.layer.x_step, self.layer.x_input = x.stride()
-        self.set(x=x)
-        given = {"h0": h0, "c0": c0, "w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh}
-        self.set(**{name: None if tensor is None else tensor.contiguous() for name, tensor in given.items()})
-
-    def set(self, **tensors: Tensor | None) -> None:
-        """Point fields at tensors; None is the null pointer."""
-        for name, tensor in tensors.items():
-            if tensor is not None:
-                self._alive.append(tensor)
-                setattr(self.layer, name, tensor.data_ptr())
-
-    def taken(self, floats: int) -> Tensor:
-        """Reused memory.
-
-        Raises:
-            MemoryError: too little of it; names the shapes.
-        """
-        try:
-            return memory.take(floats)
-        except MemoryError as error:
-            raise MemoryError(
-                f"recurrent layer of {self._shapes}: {error}. Remedy: smaller batches, or fewer steps"
-            ) from error
-
-    def run(self, function: str, *, backward: bool) -> None:
-        """Call it."""
-        pointer = ctypes.byref(self.layer)
-        self.set(work=self.taken(library.compiled().nightcast_work_floats(pointer, int(backward))))
-        getattr(library.compiled(), function)(pointer)
+def _call(
+    cell: str, x: Tensor, h0: Tensor, c0: Tensor | None, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None,
+    b_hh: Tensor | None, threads: int, mixed: bool,
+) -> Call:  # fmt: skip
+    """A layer's call, with what both passes read."""
+    if mixed and (cell == "relu" or not library.has_matrix_unit()):
+        raise RuntimeError(f"mixed precision: not for {cell} here. Remedy: `lstm.kernels.native.layer`")
+    batch, steps, inputs = x.shape
+    lanes, vectors = (library.MIXED, 1) if mixed else plan(batch, threads)
+    sizes = (_CELLS[cell], batch, steps, inputs, h0.shape[1], lanes, vectors, threads)
+    shapes = f"batch {batch}, {steps} steps, {inputs} inputs, hidden size {h0.shape[1]}"
+    call = Call(_Layer(*sizes), f"recurrent layer of {shapes}", "nightcast")
+    call.task.x_batch, call.task.x_step, call.task.x_input = x.stride()
+    given = {"h0": h0, "c0": c0, "w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh}
+    call.set(x=x, **{name: None if tensor is None else tensor.contiguous() for name, tensor in given.items()})
+    return call

@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lstm.kernels import elementwise, library
+from lstm.kernels.calls import Fields, fields
 
 _MOST = 64  # as cpu/native.h has it
-_FIELDS: list[tuple[type[ctypes._SimpleCData[Any]], str]] = [
+_FIELDS: Fields = [
     (ctypes.c_int64, "rows outputs median steps lanes"),
     (ctypes.c_void_p, "raw base location scale y dy draw dbase"),
 ]
@@ -27,14 +28,15 @@ _FIELDS: list[tuple[type[ctypes._SimpleCData[Any]], str]] = [
 class _Quantiles(ctypes.Structure):
     """`quantiles` of cpu/native.h."""
 
-    _fields_ = [(name, kind) for kind, names in _FIELDS for name in names.split()]
+    _fields_ = fields(_FIELDS)
 
 
 def fits(raw_BHQ: Tensor, base_BH: Tensor | None, location_B1: Tensor, scale_B1: Tensor) -> bool:
     """Whether native code may make quantiles of these: float32 in plain memory, of shapes that fit."""
     tensors = [raw_BHQ, location_B1, scale_B1] + ([] if base_BH is None else [base_BH])
     return (
-        _are_plain(*tensors)
+        elementwise.fit_as_floats(*tensors)
+        and raw_BHQ.dim() == 3
         and raw_BHQ.numel() > 0
         and raw_BHQ.shape[-1] <= _MOST
         and location_B1.shape == scale_B1.shape == (len(raw_BHQ), 1)
@@ -48,6 +50,8 @@ def rising(
     raw_BHQ: Tensor, base_BH: Tensor | None, location_B1: Tensor, scale_B1: Tensor, median: int
 ) -> Tensor:
     """(B, H, Q) (`lstm.models.heads.rising` + base) * scale + location, of what `fits`.
+
+    Its gradient has none of its own.
 
     Args:
         base_BH: added to all quantiles of a step; None is nothing.
@@ -95,17 +99,21 @@ def _call(function: str, median: int, *, raw: Tensor, **tensors: Tensor) -> None
 def fits_loss(y_BHQ: Tensor, target_BH: Tensor, observed_BH: Tensor, levels_Q: Tensor) -> bool:
     """Whether native code may compute the loss: float32 in plain memory, of shapes that fit."""
     return (
-        _are_plain(y_BHQ, target_BH, levels_Q)
+        elementwise.fit_as_floats(y_BHQ, target_BH, levels_Q)
         and elementwise.fits(observed_BH)
         and observed_BH.dtype is torch.bool
         and y_BHQ.shape == (*target_BH.shape, len(levels_Q))
         and observed_BH.shape == target_BH.shape
         and not target_BH.requires_grad
+        and not levels_Q.requires_grad
     )
 
 
 def pinball(y_BHQ: Tensor, target_BH: Tensor, observed_BH: Tensor, levels_Q: Tensor) -> Tensor:
-    """The mean pinball loss over observed targets and outputs, a scalar, of what `fits_loss`."""
+    """The mean pinball loss over observed targets and outputs, a scalar, of what `fits_loss`.
+
+    Its gradient has none of its own.
+    """
     save = torch.is_grad_enabled() and y_BHQ.requires_grad
     arguments = y_BHQ, target_BH, observed_BH, levels_Q, save
     loss: Tensor = _Pinball.apply(*arguments)  # type: ignore[no-untyped-call]
@@ -132,11 +140,3 @@ class _Pinball(torch.autograd.Function):
     def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor | None, ...]:
         (dy,) = ctx.saved_tensors
         return dloss * dy, None, None, None, None
-
-
-def _are_plain(*tensors: Tensor) -> bool:
-    return (
-        elementwise.fits(*tensors)
-        and all(tensor.dtype is torch.float32 for tensor in tensors)
-        and not torch.is_autocast_enabled("cpu")
-    )

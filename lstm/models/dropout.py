@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lstm.kernels import elementwise, head
+from lstm.kernels import elementwise
 
 
 def _signed(bits: int) -> int:
@@ -70,23 +70,21 @@ class Dropout(nn.Module):
         """x, (..., K), with units dropped in training."""
         if not self.training or not self.p:
             return x
-        size, key = x.shape[-1], self._own_key()
-        if x.dtype is torch.float32 and elementwise.fits(x, key):
-            return elementwise.drop(x, int(key), int(self.threshold), float(self.scale))
+        if x.dtype is torch.float32 and elementwise.fits(x, self.key):
+            return elementwise.drop(x, self.mask())
         # A graph cannot hold a function with a rule for `vmap`.
         bits = _bits if torch.compiler.is_compiling() else _Bits.apply
-        bits_RK: Tensor = bits(key, x.numel() // size, size)
+        size = x.shape[-1]
+        bits_RK: Tensor = bits(self._own_key(), x.numel() // size, size)
         keep = (bits_RK >= self.threshold).view(x.shape)
         return x * torch.where(keep, self.scale.to(x.dtype), 0)
 
-    def mask(self) -> head.Mask | None:
-        """Its mask, for native code that drops units itself; None where nothing is dropped."""
-        if not self.training or not self.p:
-            return None
-        return head.Mask(int(self._own_key()), int(self.threshold), float(self.scale))
+    def mask(self) -> elementwise.Mask:
+        """What native code needs to drop the same units."""
+        return elementwise.Mask(int(self._own_key()), int(self.threshold), float(self.scale))
 
     def _own_key(self) -> Tensor:
-        """The network's key and the place, so that no two dropouts have the same mask."""
+        """The network's key with the place in it, so that no two dropouts have the same mask."""
         return self.key + _signed(self.place * _FIRST)
 
     def extra_repr(self) -> str:

@@ -150,6 +150,7 @@ class Forecaster(nn.Module):
         if identity_BE is not None:
             future_BHF = torch.cat([future_BHF, _at_every_step(identity_BE, future_BHF)], dim=-1)
         raw_BHQ = self.head(self.encoder(x_BLD), future_BHF)
+        # One copy, for the product and for its gradient.
         base_BH = None if self.shortcut is None else self.shortcut(x_BLD[..., 0].contiguous())
         if quantiles.fits(raw_BHQ, base_BH, loc_B1, scale_B1):
             return quantiles.rising(raw_BHQ, base_BH, loc_B1, scale_B1, self.median)

@@ -128,15 +128,15 @@ class Batches:
     def _ahead(self, steps_B1: Tensor, rows_B1: Tensor) -> Tensor:
         """Calendar features and future covariates of the horizon after these grid steps and their rows."""
         features = self._features("calendar", steps_B1, self._ahead_H)
-        if not self._future_MK.shape[1]:
-            return features
         covariates = self._known("covariates", rows_B1, self._ahead_H)
+        if not covariates.shape[-1]:
+            return features
         size = features.shape[-1] + covariates.shape[-1]
         room = self._room("future", features, (*features.shape[:-1], size))
         return torch.cat([features, covariates], dim=-1, out=room)
 
     def _known(self, name: str, rows_B1: Tensor, apart: Tensor) -> Tensor:
-        """Future covariates of the rows so far apart from these."""
+        """(..., L or H, K) future covariates of rows so far apart from these, in the memory of this name."""
         if not self._future_MK.shape[1]:
             return self._future_MK.new_empty(*rows_B1.shape[:-1], len(apart), 0)
         return self._gather(name, self._future_MK, rows_B1 + apart)

@@ -46,8 +46,8 @@ TARGET static void head_pack(const head *p, int backward, float *to) {
 
 INLINE hashes shifted_hashes(hashes z, int by) { return (hashes)((wholes)z >> by); }
 
-/* `mixed` of dropout.h. */
-INLINE hashes mixed_hashes(hashes z) {
+/* `scrambled` of dropout.h. */
+INLINE hashes scrambled_hashes(hashes z) {
     z = (z ^ shifted_hashes(z, 30)) * FIRST;
     z = (z ^ shifted_hashes(z, 27)) * SECOND;
     return z ^ shifted_hashes(z, 31);
@@ -61,7 +61,7 @@ INLINE void hash_rows(const head *p, int64_t first, int64_t step, hashes halves[
             (uint64_t)p->key + (uint64_t)((first + lane) * p->steps + step) * GOLDEN;
     for (int half = 0; half < 2; half++) {
         memcpy(&halves[half], rows[half], sizeof *halves);
-        halves[half] = mixed_hashes(halves[half]);
+        halves[half] = scrambled_hashes(halves[half]);
     }
 }
 
@@ -127,7 +127,7 @@ INLINE void head_forward_block(const int vectors, const head *p, const float *pa
     gather(p->batch, first, columns, p->memory, K, 1, K, 0, memory);
     for (int64_t step = 0; step < p->steps; step++) {
         float *v = u + units;
-        gather(p->batch, first, columns, p->future + step * p->future_step, p->future_batch, 1, F, 0, future);
+        gather(p->batch, first, columns, p->future + step * F, p->steps * F, 1, F, 0, future);
         for (int64_t k = 0; k < K; k++)
             for (int64_t at = k * columns; at < (k + 1) * columns; at += LANES)
                 store(u + at, load(memory + at) + p->place[step * K + k]);
@@ -154,19 +154,19 @@ typedef struct {
 
 /* One step: gradients by what it has, from those by its outputs. `u` is what forward kept. */
 INLINE void head_backward_step(const int vectors, const head *p, const float *packed, int64_t first, int64_t step,
-                               const float *u, const head_gradients *at) {
+                               const float *u, const head_gradients *d) {
     const int columns = vectors * LANES, most = rows_a_tile(p->vectors);
     const int64_t K = p->hidden, F = p->features, Q = p->outputs, units = K * columns;
     const fetch nothing = {packed, 0};
-    gather(p->batch, first, columns, p->future + step * p->future_step, p->future_batch, 1, F, 0, at->future);
-    gather_gradient(p->batch, first, columns, p->dout + step * Q, p->steps * Q, 1, Q, 0, at->out);
-    memset(at->v, 0, sizeof(float) * (size_t)units);
-    transposed(vectors, most, packed, at->out, Q, K, nothing, at->v);
-    gelu_backward(units, u + units, at->g, at->v);
-    memset(at->u, 0, sizeof(float) * (size_t)units);
-    transposed(vectors, most, packed + K * Q, at->v, K, K, nothing, at->u);
-    gelu_backward(units, u, at->a, at->u);
-    if (p->drops) drop_units(vectors, p, first, step, at->a, at->u);
+    gather(p->batch, first, columns, p->future + step * F, p->steps * F, 1, F, 0, d->future);
+    gather_gradient(p->batch, first, columns, p->dout + step * Q, p->steps * Q, 1, Q, 0, d->out);
+    memset(d->v, 0, sizeof(float) * (size_t)units);
+    transposed(vectors, most, packed, d->out, Q, K, nothing, d->v);
+    gelu_backward(units, u + units, d->g, d->v);
+    memset(d->u, 0, sizeof(float) * (size_t)units);
+    transposed(vectors, most, packed + K * Q, d->v, K, K, nothing, d->u);
+    gelu_backward(units, u, d->a, d->u);
+    if (p->drops) drop_units(vectors, p, first, step, d->a, d->u);
 }
 
 INLINE void head_backward_block(const int vectors, const head *p, const float *packed, float *sums, int64_t first) {
@@ -186,14 +186,14 @@ INLINE void head_backward_block(const int vectors, const head *p, const float *p
     for (int64_t start = 0; start < p->steps; start += steps) {
         const int64_t count = p->steps - start < steps ? p->steps - start : steps;
         for (int64_t t = 0; t < count; t++) {
-            const head_gradients at = {all.out + t * by_outputs,     all.v + t * by_units, all.u + t * by_units,
-                                       all.future + t * F * columns, all.a + t * units,    all.g + t * units};
-            head_backward_step(vectors, p, packed, first, start + t, saved + (start + t) * 2 * units, &at);
-            for (int64_t i = 0; i < units; i += LANES) store(dmemory + i, load(dmemory + i) + load(at.u + i));
-            bias_gradients(at.u, K, 0, columns, 1, sums + s.place + (start + t) * in_fours(K));
+            const head_gradients d = {all.out + t * by_outputs,     all.v + t * by_units, all.u + t * by_units,
+                                      all.future + t * F * columns, all.a + t * units,    all.g + t * units};
+            head_backward_step(vectors, p, packed, first, start + t, saved + (start + t) * 2 * units, &d);
+            for (int64_t i = 0; i < units; i += LANES) store(dmemory + i, load(dmemory + i) + load(d.u + i));
+            bias_gradients(d.u, K, 0, columns, 1, sums + s.place + (start + t) * in_fours(K));
             if (p->dfuture) {
                 memset(dfuture, 0, sizeof(float) * (size_t)(F * columns));
-                transposed(vectors, rows_a_tile(p->vectors), w_calendar, at.u, K, F, (fetch){packed, 0}, dfuture);
+                transposed(vectors, rows_a_tile(p->vectors), w_calendar, d.u, K, F, (fetch){packed, 0}, dfuture);
                 scatter(p->batch, first, columns, dfuture, p->dfuture + (start + t) * F, p->steps * F, F);
             }
         }

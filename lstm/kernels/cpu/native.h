@@ -41,22 +41,21 @@ typedef struct {
     float *dw_ih, *dw_hh, *db_ih, *db_hh; /* biases may be NULL */
 } layer;
 
-/* The calendar head: K hidden units, H steps of the horizon, F features of a step, Q outputs. All arrays are contiguous
- * but `future`, whose last axis is. */
+/* The calendar head: K hidden units, H steps of the horizon, F features of a step, Q outputs. All is contiguous. */
 typedef struct {
     int64_t batch, steps, hidden, features, outputs, lanes, vectors, threads;
     int64_t drops, key, threshold; /* whether units are dropped: those whose 16 bits are below `threshold` */
     float scale;                   /* of those that are not */
     const float *memory;           /* (B, K) */
     const float *future;           /* (B, H, F) */
-    int64_t future_batch, future_step;
     const float *w_calendar, *place;            /* (K, F), (H, K) */
     const float *w_mix, *b_mix, *w_out, *b_out; /* (K, K), (K), (Q, K), (Q) */
     float *out;                                 /* (B, H, Q) */
-    float *saved;     /* nightcast_head_saved_floats; NULL: no backward pass will follow */
-    float *work;      /* nightcast_head_work_floats */
-    const float *dout; /* backward only: (B, H, Q) */
-    float *dmemory, *dfuture; /* (B, H, F) contiguous; NULL: not wanted */
+    float *saved;               /* nightcast_head_saved_floats; NULL: no backward pass will follow */
+    float *work;                /* nightcast_head_work_floats */
+    /* Backward only, which does not read memory, place and biases. */
+    const float *dout;        /* (B, H, Q) */
+    float *dmemory, *dfuture; /* dfuture may be NULL: not wanted */
     float *dw_calendar, *dplace, *dw_mix, *db_mix, *dw_out, *db_out;
 } head;
 

@@ -6,7 +6,7 @@
 
 #include "columns.h"
 
-/* log(1 + e^x), and its slope. Of the smaller e, log(1 + e) is twice the area tangent of e / (2 + e): a minimax fit of
+/* log(1 + e^x), and its slope. Of the smaller e, log(1 + e) is 2 atanh(e / (2 + e)): a minimax fit of
  * degree 4 in the square, relative error 2e-9 before rounding. */
 INLINE vec softplus(vec x, vec *slope) {
     const mask is_positive = x >= 0.0f, sign = (mask){0} - 2147483647 - 1;

@@ -59,6 +59,16 @@ TARGET static void backward(const void *task, const float *weights, float *own, 
 }
 
 const code CODE = {
-    LANES,     own_floats,   packed_floats, pack,              forward,           backward, add_sums,
-    head_pack, head_forward, head_backward, quantiles_forward, quantiles_backward,
+    .lanes = LANES,
+    .own_floats = own_floats,
+    .packed_floats = packed_floats,
+    .pack = pack,
+    .forward = forward,
+    .backward = backward,
+    .add_sums = add_sums,
+    .head_pack = head_pack,
+    .head_forward = head_forward,
+    .head_backward = head_backward,
+    .quantiles_forward = quantiles_forward,
+    .quantiles_backward = quantiles_backward,
 };

@@ -1,4 +1,4 @@
-/* Vectors of LANES floats, and the two activations over them. */
+/* Vectors of LANES floats, and the functions over them. */
 #ifndef NIGHTCAST_VECTOR_H
 #define NIGHTCAST_VECTOR_H
 
