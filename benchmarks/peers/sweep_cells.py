@@ -74,14 +74,16 @@ def _measured(
     device: str,
     kernel: str,
 ) -> dict[str, Any]:
+    network: nn.Module
+    run: Callable[[Tensor], Any]
     if module == "CalendarHead":
         network, x, run = _head(hidden_size, batch, steps)
     else:
         flop = layers * lstm_training(batch, steps, hidden_size, hidden_size)
         if flop / (1 if mode == "training" else 3) / _SLOWEST[device] > limit:
             return {"skipped": True}
-        network = _MODULES[module](hidden_size, hidden_size, layers, batch_first=True, device=device)
-        x, run = torch.randn(batch, steps, hidden_size, device=device), network
+        network = run = _MODULES[module](hidden_size, hidden_size, layers, batch_first=True, device=device)
+        x = torch.randn(batch, steps, hidden_size, device=device)
     network.train(mode == "training")
     x.requires_grad_(mode == "training")
     work = partial(_train if mode == "training" else _infer, network, run, x)
