@@ -278,10 +278,11 @@ def test_a_sweep_forces_mixed_precision_and_says_what_would_be_chosen() -> None:
 
 
 @pytest.mark.skipif(not library.widths(), reason="no native code for this processor")
-def test_a_sweep_times_heads_too() -> None:
+def test_a_sweep_times_heads_too(monkeypatch: pytest.MonkeyPatch) -> None:
     shape = {"module": "CalendarHead", "layers": 1, "steps": 3, "mode": "training"}
-    cells = [{"hidden_size": 128, "batch": batch, **shape} for batch in (16, 32)]
+    cells = [{"hidden_size": 256, "batch": batch, **shape} for batch in (16, 32)]
     task = {"cells": cells, "limit": 60, "device": "cpu", "kernel": "native"}
+    monkeypatch.setattr(native, "_threads", 2)
     _, few, more = sweep_cells._cells(task)
     assert (few["auto"], more["auto"]) == ("torch", "native")
     assert min(few["taken"], more["taken"]) > 0

@@ -87,13 +87,14 @@ def seen_by(call: Any, *arguments: Any) -> tuple[Any, int]:
         return call(*arguments), count
 
 
-def test_it_runs_where_it_is_faster_and_fits_only() -> None:
+def test_it_runs_where_it_is_faster_and_fits_only(monkeypatch: pytest.MonkeyPatch) -> None:
     network = made(8, 3, 2, 0.0, 5)
     h_BK, future_BHF = torch.randn(4, 8), torch.randn(4, 3, 2)
     assert seen_by(network, h_BK, future_BHF)[1] == 1
-    wide = made(128, 3, 2, 0.0, 5)
-    assert seen_by(wide, torch.randn(31, 128), torch.randn(31, 3, 2))[1] == 0
-    assert seen_by(wide, torch.randn(32, 128), torch.randn(32, 3, 2))[1] == 1
+    wide = made(256, 3, 2, 0.0, 5)
+    for threads, rows, count in ((2, 31, 0), (2, 32, 1), (1, 31, 1)):
+        monkeypatch.setattr(native, "_threads", threads)
+        assert seen_by(wide, torch.randn(rows, 256), torch.randn(rows, 3, 2))[1] == count
     with using("torch"):
         assert seen_by(network, h_BK, future_BHF)[1] == 0
     with torch.autocast("cpu", torch.bfloat16):

@@ -25,9 +25,9 @@ _FIELDS: Fields = [
     (ctypes.c_void_p, "memory future w_calendar place w_mix b_mix w_out b_out out saved work"),
     (ctypes.c_void_p, "dout dmemory dfuture dw_calendar dplace dw_mix db_mix dw_out db_out"),
 ]
-# Fewer rows than these fill too few vectors to share them out: torch is better with wide heads of them.
-# Measured with one and two threads, AVX-512 and AVX2.
-_FEW_ROWS, _WIDE = 32, 128
+# Fewer rows than these fill too few vectors for several threads, among which torch shares a wide head out
+# (`benchmarks/sweep.py`).
+_FEW_ROWS, _WIDE = 32, 256
 
 
 class Weights(NamedTuple):
@@ -67,7 +67,8 @@ def fits(memory_BK: Tensor, future_BHF: Tensor, weights: Weights) -> bool:
     ]
     if [tuple(tensor.shape) for tensor in (memory_BK, *weights)] != [(batch, hidden), *by_weight]:
         return False
-    return batch >= _FEW_ROWS or hidden < _WIDE or dispatch.wanted() == "native"
+    is_shared_out = native.threads() > 1 and batch < _FEW_ROWS and hidden >= _WIDE
+    return not is_shared_out or dispatch.wanted() == "native"
 
 
 def calendar_head(memory_BK: Tensor, future_BHF: Tensor, weights: Weights, mask: Mask | None) -> Tensor:
