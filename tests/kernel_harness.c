@@ -10,8 +10,9 @@
  * normalised, the loss of these quantiles for its first numbers, and its gradient.
  *
  * A negative cell is a calendar head of so many outputs, inputs being features, and its arrays memory, future,
- * w_calendar, place, w_mix, b_mix, w_out, b_out, dout; the answer out, twice, since it is also computed without a backward
- * pass to follow, and the gradient by each of them but the last, by future only if there is an odd number of features.
+ * w_calendar, place, w_mix, b_mix, w_out, b_out, dout; the answer out, twice, since it is also computed without a
+ * backward pass to follow, and the gradient by each of them but the last, by future only if there is an odd number of
+ * features.
  * An odd batch drops half of the units by the same key. */
 #include "native.h"
 

@@ -318,10 +318,12 @@ def test_without_native_code_torch_does_the_work_and_it_is_said_once(
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc here")
-def test_native_code_from_older_sources_is_left_alone(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("layout", ["", "int nightcast_layout(void) { return -1; }\n"])
+def test_native_code_from_other_sources_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, layout: str
 ) -> None:
-    (tmp_path / "old.c").write_text("int nightcast_supports(long lanes) { return lanes > 0; }\n")
+    code = f"int nightcast_supports(long lanes) {{ return lanes > 0; }}\n{layout}"
+    (tmp_path / "old.c").write_text(code)
     built = tmp_path / f"_native{EXTENSION_SUFFIXES[0]}"
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", built, tmp_path / "old.c"], check=True)
     monkeypatch.setattr(library, "__file__", str(tmp_path / "library.py"))

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lstm.kernels import LSTM, library, using
 from lstm.models.forecaster import ForecasterConfig, build
+from lstm.models.heads import CalendarHead
 from lstm.training.loss import forecast_loss
 
 pytestmark = pytest.mark.skipif(not library.widths(), reason="no native code for this processor")
@@ -72,6 +73,23 @@ def test_a_traced_layer_and_a_counted_one_hold_the_operator(lstm: LSTM) -> None:
     torch.testing.assert_close(traced(2 * x_BTI), layer(2 * x_BTI, lstm))
     with FlopCounterMode(display=False):
         torch.testing.assert_close(layer(x_BTI, lstm), lstm(x_BTI)[0])
+
+
+# Torch would have us use torch.export; jit is what some still have.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_a_network_may_be_traced(lstm: LSTM) -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm, self.head = lstm, CalendarHead(5, 4, 2, 0.0, 3)
+
+        def forward(self, x_BTI: Tensor, future_BHF: Tensor) -> Tensor:
+            out_BHQ: Tensor = self.head(layer(x_BTI, self.lstm)[:, -1], future_BHF)
+            return out_BHQ
+
+    both, x_BTI, future_BHF = Both(), torch.randn(7, 6, 3), torch.randn(7, 4, 2)
+    traced = torch.jit.trace(both, (x_BTI, future_BHF), check_trace=False)
+    torch.testing.assert_close(traced(2 * x_BTI, -future_BHF), both(2 * x_BTI, -future_BHF))
 
 
 def test_a_negative_that_is_not_computed_yet_has_its_sign(lstm: LSTM) -> None:

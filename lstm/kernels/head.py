@@ -74,7 +74,7 @@ def fits(memory_BK: Tensor, future_BHF: Tensor, weights: Weights) -> bool:
 def calendar_head(memory_BK: Tensor, future_BHF: Tensor, weights: Weights, mask: Mask | None) -> Tensor:
     """(B, H, Q) out(gelu(mix(drop(gelu(memory + calendar + place))))), of what `fits`.
 
-    Its gradient has none of its own.
+    Its gradient has none of its own, and is made for one at a time.
 
     Args:
         memory_BK: the memory's part, the same at every step.

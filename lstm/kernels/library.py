@@ -20,6 +20,9 @@ CODES = {16: "AVX-512", 8: "AVX2", 4: "NEON"}
 MIXED = 32
 """What stands for a vector's width in mixed precision: the columns that its code walks with at a time."""
 
+# As cpu/native.c has it: counted up with every change of what it is handed.
+_LAYOUT = 1
+
 _widths: tuple[int, ...] | None = None
 _matrix_unit: bool | None = None
 _intel: bool | None = None
@@ -37,8 +40,8 @@ def load() -> ctypes.CDLL | None:
             except OSError:
                 # Built for another machine: a checkout or a model's code that was carried here.
                 return None
-            if not hasattr(loaded, "nightcast_pinball"):
-                # Built from older sources, which had less.
+            if not hasattr(loaded, "nightcast_layout") or loaded.nightcast_layout() != _LAYOUT:
+                # Built from other sources, which read other structures.
                 return None
             for name in ("work", "head_work", "head_saved"):
                 getattr(loaded, f"nightcast_{name}_floats").restype = ctypes.c_int64
@@ -112,6 +115,7 @@ def is_plain(*tensors: Tensor) -> bool:
     """
     is_watched = (
         torch.compiler.is_compiling()
+        or torch._C._is_tracing()
         or torch._C._are_functorch_transforms_active()
         or torch._C._len_torch_dispatch_stack() > 0
     )

@@ -82,7 +82,7 @@ def plan(batch: int, threads: int) -> tuple[int, int]:
 
 
 def _longest(vectors: int, together: int, threads: int) -> float:
-    """The largest share of a thread, in times of one vector alone, as cpu/native.c shares out blocks: the
+    """The largest share of a thread, in times of one vector alone, as cpu/team.c shares out blocks: the
     last one may be an odd vector."""
     blocks = -(-vectors // together)
     threads = min(threads, blocks)

@@ -51,7 +51,7 @@ def rising(
 ) -> Tensor:
     """(B, H, Q) (`lstm.models.heads.rising` + base) * scale + location, of what `fits`.
 
-    Its gradient has none of its own.
+    Its gradient has none of its own, and is made for one at a time.
 
     Args:
         base_BH: added to all quantiles of a step; None is nothing.
@@ -112,7 +112,7 @@ def fits_loss(y_BHQ: Tensor, target_BH: Tensor, observed_BH: Tensor, levels_Q: T
 def pinball(y_BHQ: Tensor, target_BH: Tensor, observed_BH: Tensor, levels_Q: Tensor) -> Tensor:
     """The mean pinball loss over observed targets and outputs, a scalar, of what `fits_loss`.
 
-    Its gradient has none of its own.
+    Its gradient has none of its own, and is made for one at a time.
     """
     save = torch.is_grad_enabled() and y_BHQ.requires_grad
     arguments = y_BHQ, target_BH, observed_BH, levels_Q, save

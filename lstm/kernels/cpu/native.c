@@ -46,6 +46,9 @@ EXPORT int nightcast_supports(int64_t lanes) {
     return code_of(lanes) != NULL;
 }
 
+/* What Python hands over, by number: of another one it leaves the code alone. */
+EXPORT int nightcast_layout(void) { return 1; }
+
 /* Whether the processor is Intel's. */
 EXPORT int nightcast_is_intel(void) {
 #if defined(__x86_64__)

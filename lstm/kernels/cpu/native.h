@@ -22,7 +22,7 @@ typedef struct {
     int64_t lanes;   /* vector width in floats: which code runs; or MIXED */
     int64_t vectors; /* vectors of batch rows that walk through time together */
     int64_t threads;
-    /* Strides in floats. The last axis of y, dy and dx has stride 1, that of x any. */
+    /* Strides in floats. The last axis of y and dx has stride 1, that of x and dy any. */
     const float *x;
     int64_t x_batch, x_step, x_input;
     const float *h0, *c0;                   /* (B, H); c0 only of an LSTM */
