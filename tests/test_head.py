@@ -185,10 +185,16 @@ def test_a_gradient_has_none_of_its_own() -> None:
         by_weight.sum().backward()
 
 
-def test_other_threads_meanwhile_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of Python's, which call it at the same time; and another number of ours before its backward pass."""
+@pytest.fixture
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However little there is to do."""
     monkeypatch.setattr(native, "_threads", 2)
     monkeypatch.setattr(native, "_WORTH_A_THREAD", 0)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_other_threads_meanwhile_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of Python's, which call it at the same time; and another number of ours before its backward pass."""
     network = made(16, 24, 4, 0.2, 5)
     given_ = torch.randn(100, 16), torch.randn(100, 24, 4), torch.randn(100, 24, 5)
     expected = answers(network, *given_)
@@ -244,9 +250,8 @@ def test_gelu_is_as_exact_as_torchs_everywhere() -> None:
     torch.testing.assert_close(our_slope, torch_slope, rtol=0, atol=1e-6)
 
 
-def test_the_same_call_gives_the_same_bits_with_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "_threads", 2)
-    monkeypatch.setattr(native, "_WORTH_A_THREAD", 0)
+@pytest.mark.usefixtures("two_threads")
+def test_the_same_call_gives_the_same_bits_with_several_threads() -> None:
     network = made(16, 24, 4, 0.2, 5)
     given_ = torch.randn(200, 16), torch.randn(200, 24, 4), torch.randn(200, 24, 5)
     first = answers(network, *given_)

@@ -50,42 +50,31 @@ class Case:
     threads: int
 
 
-def cases(lanes: tuple[int, ...], count: int) -> list[Case]:
-    """Random sizes, the smallest and odd ones among them, more steps than one chunk has."""
-    random = np.random.default_rng(0)
-    drawn = [
+def drawn(seed: int, cells: range, most: tuple[int, ...], lanes: tuple[int, ...], count: int) -> list[Case]:
+    """Random cells and sizes; `most` has those of batch, steps, inputs and hidden."""
+    random = np.random.default_rng(seed)
+    return [
         Case(
-            int(random.integers(4)),
-            int(random.integers(1, 70)),
-            int(random.integers(1, 70)),
-            int(random.integers(1, 14)),
-            int(random.integers(1, 60)),
+            int(random.integers(cells.start, cells.stop)),
+            *(int(random.integers(1, largest)) for largest in most),
             int(random.choice(lanes)),
             int(random.integers(1, 3)),
             int(random.integers(1, 4)),
         )
         for _ in range(count)
     ]
-    return [Case(cell, 1, 1, 1, 1, width, 1, 2) for cell in range(4) for width in lanes] + drawn
+
+
+def cases(lanes: tuple[int, ...], count: int) -> list[Case]:
+    """Random sizes, the smallest and odd ones among them, more steps than one chunk has."""
+    smallest = [Case(cell, 1, 1, 1, 1, width, 1, 2) for cell in range(4) for width in lanes]
+    return smallest + drawn(0, range(4), (70, 70, 14, 60), lanes, count)
 
 
 def heads(lanes: tuple[int, ...], count: int) -> list[Case]:
     """Likewise of calendar heads, with more steps than one chunk of theirs has."""
-    random = np.random.default_rng(1)
-    drawn = [
-        Case(
-            -int(random.integers(1, 8)),
-            int(random.integers(1, 70)),
-            int(random.integers(1, 20)),
-            int(random.integers(1, 14)),
-            int(random.integers(1, 40)),
-            int(random.choice(lanes)),
-            int(random.integers(1, 3)),
-            int(random.integers(1, 4)),
-        )
-        for _ in range(count)
-    ]
-    return [Case(-1, 1, 1, 1, 1, width, 1, 2) for width in lanes] + drawn
+    smallest = [Case(-1, 1, 1, 1, 1, width, 1, 2) for width in lanes]
+    return smallest + drawn(1, range(-7, 0), (70, 20, 14, 40), lanes, count)
 
 
 def all_cases(count: int) -> list[Case]:
