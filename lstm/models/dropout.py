@@ -68,7 +68,7 @@ class Dropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x, (..., K), with units dropped in training."""
-        if not self.training or not self.p:
+        if not self.drops:
             return x
         if x.dtype is torch.float32 and elementwise.fits(x, self.key):
             return elementwise.drop(x, self.mask())
@@ -78,6 +78,11 @@ class Dropout(nn.Module):
         bits_RK: Tensor = bits(self._own_key(), x.numel() // size, size)
         keep = (bits_RK >= self.threshold).view(x.shape)
         return x * torch.where(keep, self.scale.to(x.dtype), 0)
+
+    @property
+    def drops(self) -> bool:
+        """Whether it drops units now: in training, and with a p that is not 0."""
+        return self.training and self.p > 0
 
     def mask(self) -> elementwise.Mask:
         """What native code needs to drop the same units."""

@@ -36,8 +36,7 @@ class CalendarHead(nn.Module):
         """(B, H, Q) raw outputs."""
         memory_BK = self.memory(self.drop_memory(h_BK))
         if head.fits(memory_BK, future_BHF, self.weights):
-            drops = self.drop_units.training and self.drop_units.p
-            mask = self.drop_units.mask() if drops else None
+            mask = self.drop_units.mask() if self.drop_units.drops else None
             return head.calendar_head(memory_BK, future_BHF, self.weights, mask)
         h_BHK = memory_BK[:, None] + self.calendar(future_BHF) + self.place_HK
         h_BHK = self.drop_units(nn.functional.gelu(h_BHK))
