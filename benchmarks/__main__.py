@@ -27,7 +27,7 @@ BENCHMARKS = {
     "scale": scale.run,
 }
 ON_CUDA = ("seed-cuda", "sweep-cuda", "lanes-cuda", "search-cuda")
-ON_AMX = ("sweep-mixed", "precision")
+MIXED = ("sweep-mixed", "precision")
 
 
 def main() -> None:
@@ -47,10 +47,10 @@ def main() -> None:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
     if not machine.gpus() and (asked := [name for name in chosen.names if name in ON_CUDA]):
         parser.error(f"{asked[0]} needs a CUDA device; torch sees none")
-    if not library.has_matrix_unit() and (asked := [name for name in chosen.names if name in ON_AMX]):
-        parser.error(f"{asked[0]} needs a processor with AMX, and a compiler at the install")
+    if not library.mixed_codes() and (asked := [name for name in chosen.names if name in MIXED]):
+        parser.error(f"{asked[0]} needs a processor with products of bfloat16, and a compiler at the install")
     console = Console()
-    missing = [*(() if machine.gpus() else ON_CUDA), *(() if library.has_matrix_unit() else ON_AMX)]
+    missing = [*(() if machine.gpus() else ON_CUDA), *(() if library.mixed_codes() else MIXED)]
     every = [name for name in BENCHMARKS if name not in missing]
     for name in chosen.names or every:
         # Before the benchmark loads the machine itself.

@@ -151,7 +151,7 @@ int main(void) {
         write_floats(db_ih, gates * H), write_floats(db_hh, gates * H);
         write_floats(dropped, B * T * I), write_floats(read, B * T * 2 * I);
         write_floats(location, B * I), write_floats(spread, B * I);
-        run_quantiles(B, T, I, l.lanes == MIXED ? 16 : l.lanes, x, observed, of_window, scale, dquantiles);
+        run_quantiles(B, T, I, l.lanes > 16 ? 16 : l.lanes, x, observed, of_window, scale, dquantiles);
     }
     return 0;
 }

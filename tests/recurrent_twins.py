@@ -21,7 +21,7 @@ PAIRS: dict[str, tuple[type[nn.RNNBase], type[nn.RNNBase], dict[str, Any]]] = {
     "relu": (kernels.RNN, nn.RNN, {"nonlinearity": "relu"}),
 }
 NATIVE = pytest.mark.skipif(not library.widths(), reason="the native kernel is not built here")
-MATRIX_UNIT = pytest.mark.skipif(not library.has_matrix_unit(), reason="no matrix unit for bfloat16 here")
+MIXED = pytest.mark.skipif(not library.mixed_codes(), reason="no products of bfloat16 here")
 
 
 @contextmanager

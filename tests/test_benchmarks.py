@@ -267,10 +267,10 @@ def test_a_sweep_times_the_persistent_kernel_where_it_fits() -> None:
         Process(Contender("persistent", "sweep_cells"), task, 1)
 
 
-@pytest.mark.skipif(not library.has_matrix_unit(), reason="no matrix unit for bfloat16 here")
+@pytest.mark.skipif(not library.mixed_codes(), reason="no products of bfloat16 here")
 def test_a_sweep_forces_mixed_precision_and_says_what_would_be_chosen() -> None:
-    shape = {"module": "GRU", "layers": 1, "batch": 16, "steps": 40, "mode": "training"}
-    cells = [{"hidden_size": size, **shape} for size in (16, 17)]
+    shape = {"module": "GRU", "hidden_size": 16, "layers": 1, "steps": 40, "mode": "training"}
+    cells = [{"batch": batch, **shape} for batch in (16, 32)]
     task = {"cells": cells, "limit": 60, "device": "cpu", "kernel": "mixed"}
     _, small, larger = sweep_cells._cells(task)
     assert (small["auto"], larger["auto"]) == ("native", "mixed")

@@ -27,8 +27,9 @@ SANITIZED = ["-g", "-DINLINE=static inline TARGET", "-DCHECKED"]
 """Every line is compiled once, not once for each size that it is inlined with: a tenth of the time. What is
 moved by instructions that a sanitizer does not see is read beside them."""
 CELLS = ("lstm", "gru", "tanh", "relu")
-MIXED = 32
-"""In place of a vector's width, as in native.h."""
+AMX = 32
+"""Its code, as in native.h."""
+EMULATED_AMX = Path(__file__).with_name("emulated_amx.h")
 
 pytestmark = pytest.mark.slow
 
@@ -79,9 +80,13 @@ def heads(lanes: tuple[int, ...], count: int) -> list[Case]:
 
 def all_cases(count: int) -> list[Case]:
     """Of all codes that this processor runs."""
-    mixed = [case for case in cases((MIXED,), count // 3) if CELLS[case.cell] != "relu"]
     whole = cases(library.widths(), count) + heads(library.widths(), count // 3)
-    return whole + (mixed if library.has_matrix_unit() else [])
+    return whole + mixed_cases(library.mixed_codes(), count // 3)
+
+
+def mixed_cases(codes: tuple[int, ...], count: int) -> list[Case]:
+    """Of these codes in mixed precision, which has none for relu."""
+    return [case for case in cases(codes, count) if CELLS[case.cell] != "relu"] if codes else []
 
 
 def arrays(case: Case) -> tuple[nn.Module, list[Tensor]]:
@@ -168,7 +173,7 @@ def run(program: list[str], chosen: list[Case], environment: dict[str, str] | No
         for number, tensor in enumerate(expected(case, module, given)):
             seen = torch.from_numpy(numbers[at : at + tensor.numel()].copy()).view(tensor.shape)
             at += tensor.numel()
-            if case.lanes == MIXED and number < len(given):
+            if case.lanes in library.MIXED and number < len(given):
                 # tests/test_mixed_precision.py looks more closely.
                 assert (seen - tensor).norm() <= 0.05 * tensor.norm() + 0.05, case
                 continue
@@ -210,6 +215,14 @@ def test_no_data_race(tmp_path: Path) -> None:
     # Some kernels place memory where ThreadSanitizer does not expect it.
     without_layout = ["setarch", "-R"] if shutil.which("setarch") else []
     run([*without_layout, program], all_cases(30), {"TSAN_OPTIONS": "exitcode=66"})
+
+
+@pytest.mark.skipif(not library.mixed_codes(), reason="no products of bfloat16 here")
+def test_amx_where_its_tiles_are_emulated(tmp_path: Path) -> None:
+    """So that it is checked on processors without it; and sanitizers see its tiles whole."""
+    sanitizers = "-fsanitize=address,undefined", "-fno-sanitize-recover=all"
+    program = build("gcc", tmp_path, *SANITIZED, *sanitizers, "-O1", f"-include{EMULATED_AMX}")
+    run([program], mixed_cases((AMX,), 20))
 
 
 def test_neon_under_emulation(tmp_path: Path) -> None:

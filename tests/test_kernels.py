@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from recurrent_twins import MATRIX_UNIT, NATIVE, PAIRS, both_ways, flat, is_at_a_kink, torch_threads, twins
+from recurrent_twins import MIXED, NATIVE, PAIRS, both_ways, flat, is_at_a_kink, torch_threads, twins
 from torch import Tensor
 
 from lstm import kernels
@@ -147,7 +147,7 @@ def test_a_compiled_and_an_exported_graph_hold_the_operator() -> None:
 
 
 @NATIVE
-@pytest.mark.parametrize("mixed", [False, pytest.param(True, marks=MATRIX_UNIT)])
+@pytest.mark.parametrize("mixed", [False, pytest.param(True, marks=MIXED)])
 @pytest.mark.parametrize("cell", ["lstm", "tanh"])
 def test_the_operator_keeps_torchs_rules(cell: str, mixed: bool) -> None:
     """Schema, fake tensors, autograd registration: what `torch.compile` relies on."""

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recurrent_twins import MATRIX_UNIT, NATIVE, both_ways, flat, torch_threads, twins
+from recurrent_twins import MIXED, NATIVE, both_ways, flat, torch_threads, twins
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -23,6 +23,15 @@ CELLS = ["gru", "lstm", "tanh"]
 # Of a vector's length, what float16 and activations to four digits leave; and where there are few numbers,
 # of which one that is rounded the other way counts, and sums of either sign cancel.
 CLOSE, CLOSE_WHERE_FEW = 6e-3, 1e-1
+
+
+@pytest.fixture(autouse=True, scope="module", params=library.mixed_codes() or [None])
+def code(request: pytest.FixtureRequest) -> Iterator[int | None]:
+    """Each of this processor's codes in turn, the only one then."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param is not None:
+            patch.setattr(library, "_mixed_codes", (request.param,))
+        yield request.param
 
 
 def short(x: Tensor) -> Tensor:
@@ -66,7 +75,7 @@ def apart(a: Tensor, b: Tensor) -> float:
     return float((a.detach() - b.detach()).norm() / b.detach().norm().clamp_min(1e-6))
 
 
-@MATRIX_UNIT
+@MIXED
 @settings(max_examples=60, deadline=None)
 @given(
     cell=st.sampled_from(CELLS),
@@ -100,7 +109,7 @@ def test_values_and_gradients_are_those_of_products_of_bfloat16(
         assert apart(a, b) < (CLOSE if hidden >= 8 and batch >= 16 else CLOSE_WHERE_FEW)
 
 
-@MATRIX_UNIT
+@MIXED
 @pytest.mark.parametrize("cell", CELLS)
 def test_results_are_near_those_of_float32(cell: str) -> None:
     ours, _ = twins(cell, 3, 50, batch_first=True)
@@ -112,7 +121,7 @@ def test_results_are_near_those_of_float32(cell: str) -> None:
         assert 0 < apart(a, b) < 0.03
 
 
-@MATRIX_UNIT
+@MIXED
 @settings(max_examples=10, deadline=None)
 @given(st.sampled_from(CELLS), st.integers(1, 256), st.integers(1, 3), st.integers(1, 3))
 def test_the_same_call_gives_the_same_bits_and_threads_may_change_in_between(
@@ -137,7 +146,7 @@ NOT_NUMBERS = [0x7FC00000, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001, 0x7F800000]
 """As bits: torch's NaN, Nvidia's, memory full of ones, one that signals; and inf."""
 
 
-@MATRIX_UNIT
+@MIXED
 @pytest.mark.parametrize("place", ["x", "h0"])
 @pytest.mark.parametrize("bits", NOT_NUMBERS, ids=hex)
 @pytest.mark.parametrize("cell", CELLS)
@@ -159,7 +168,7 @@ def test_what_is_no_number_stays_in_its_row(cell: str, bits: int, place: str) ->
     assert y[others].isfinite().all()
 
 
-@MATRIX_UNIT
+@MIXED
 @pytest.mark.parametrize("bits", NOT_NUMBERS[:-1], ids=hex)
 def test_a_gradient_that_is_no_number_does_not_become_one(bits: int) -> None:
     ours, _ = twins("lstm", 2, 9, batch_first=True)
@@ -175,7 +184,7 @@ def test_a_gradient_that_is_no_number_does_not_become_one(bits: int) -> None:
     assert all(parameter.grad.isnan().all() for parameter in ours.parameters() if parameter.grad is not None)
 
 
-@MATRIX_UNIT
+@MIXED
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_last_state_alone_is_that_of_the_sequence(cell: str) -> None:
     """No y and no gradient by it: the gradients are those by the last state."""
@@ -190,7 +199,7 @@ def test_the_last_state_alone_is_that_of_the_sequence(cell: str) -> None:
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
-@MATRIX_UNIT
+@MIXED
 def test_inputs_of_any_strides_are_read() -> None:
     ours, _ = twins("lstm", 6, 20, batch_first=True)
     x = torch.randn(12, 30, 40).transpose(0, 2)[:, ::3, ::2]
@@ -198,7 +207,7 @@ def test_inputs_of_any_strides_are_read() -> None:
         assert torch.equal(ours(x)[0], ours(x.contiguous())[0])
 
 
-@MATRIX_UNIT
+@MIXED
 @pytest.mark.parametrize("mixed_first", [True, False])
 def test_a_graph_holds_it_and_another_one_float32(mixed_first: bool) -> None:
     ours, _ = twins("lstm", 3, 17, batch_first=True)
@@ -219,7 +228,7 @@ LEAST_ROWS = [(17, 1, 2, 16), (256, 1, 2, 16), (257, 1, 2, 32), (257, 32, 2, 16)
 def test_it_is_taken_where_it_is_allowed_and_possible(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, _ = twins("lstm", 3, 16, batch_first=True)
     x = torch.randn(64, 100, 3)
-    monkeypatch.setattr(library, "_matrix_unit", True)
+    monkeypatch.setattr(library, "_mixed_codes", (32, 33))
     assert dispatch.choose(ours, x) is native.layer
     relu = kernels.RNN(3, 20, nonlinearity="relu", batch_first=True)
     with kernels.mixed_precision():
@@ -253,7 +262,7 @@ def test_it_is_taken_where_it_is_allowed_and_possible(monkeypatch: pytest.Monkey
             assert dispatch.choose(ours, x[:64]) is native.mixed_layer
             assert dispatch.choose(ours, x[:63]) is not native.mixed_layer
     assert dispatch.choose(ours, x) is native.layer
-    monkeypatch.setattr(library, "_matrix_unit", False)
+    monkeypatch.setattr(library, "_mixed_codes", ())
     with kernels.mixed_precision():
         assert dispatch.choose(ours, x) is native.layer
     h = torch.zeros(64, 16)
@@ -262,11 +271,38 @@ def test_it_is_taken_where_it_is_allowed_and_possible(monkeypatch: pytest.Monkey
 
 
 @NATIVE
+def test_on_vectors_it_is_taken_where_threads_have_fewer_blocks_than_vectors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(library, "_mixed_codes", (33,))
+
+    def least(module: nn.RNNBase, threads: int, steps: int = 1_000) -> list[int]:
+        """The rows with which it begins, and those with which it ends, to be taken."""
+        x = torch.randn(100, steps, 3)
+        with torch_threads(threads), kernels.mixed_precision():
+            taken = [dispatch.choose(module, x[:rows]) is native.mixed_layer for rows in range(1, 101)]
+        return [rows for rows in range(2, 101) if taken[rows - 1] is not taken[rows - 2]]
+
+    lstm, wide = (kernels.LSTM(3, size, batch_first=True) for size in (40, 128))
+    assert least(lstm, 1) == [17]
+    assert least(lstm, 2) == [33]
+    # Too little for a second thread.
+    assert least(lstm, 2, steps=1) == [17]
+    assert least(lstm, 3) == [49]
+    assert least(wide, 2) == [16, 17, 33]
+    assert least(kernels.GRU(3, 128, batch_first=True), 2) == [33]
+    with torch.no_grad():
+        assert least(wide, 2) == [33]
+
+
+@NATIVE
 def test_a_variable_keeps_to_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, _ = twins("lstm", 3, 16, batch_first=True)
     x = torch.randn(64, 100, 3)
-    monkeypatch.setattr(library, "_matrix_unit", True)
+    monkeypatch.setattr(library, "_mixed_codes", (32, 33))
     assert "bfloat16 on AMX" in kernels.describe()
+    monkeypatch.setattr(library, "_mixed_codes", (33,))
+    assert "bfloat16 on AVX-512" in kernels.describe()
     monkeypatch.setenv("NIGHTCAST_PRECISION", "float32")
     assert "bfloat16" not in kernels.describe()
     with kernels.mixed_precision():

@@ -40,8 +40,10 @@ def prepare(task: dict[str, Any]) -> talk.Repeat:
     torch.set_num_threads(talk.threads())
     if task["kernel"] == "persistent":
         persistent.check("lstm", torch.empty(0, device=task["device"]), hidden=1)
-    if task["kernel"] == "mixed" and not library.has_matrix_unit():
-        raise RuntimeError("sweep-mixed needs a processor with AMX, and a compiler at the install")
+    if task["kernel"] == "mixed" and not library.mixed_codes():
+        raise RuntimeError(
+            "sweep-mixed needs a processor with products of bfloat16, and a compiler at the install"
+        )
     cells = _cells(task)
     return lambda: next(cells, {"done": True})
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from math import ceil
 from typing import Literal, get_args
 
 import torch
@@ -104,14 +105,14 @@ def layers_from(layer_of: Callable[[nn.RNNBase], Layer]) -> Iterator[None]:
 def mixed_precision() -> Iterator[None]:
     """Inside the block, this thread's recurrent layers may multiply in bfloat16 on the CPU.
 
-    They do where the processor has a matrix unit for it, batches are large enough to gain by it, and
+    They do where the processor has instructions for it, batches are large enough to gain by it, and
     NIGHTCAST_PRECISION is not ``float32``. Sums, states and results stay float32. An infinite input makes NaN
     of a GRU's row.
 
     Raises:
         SettingsError: NIGHTCAST_PRECISION is neither auto nor float32.
     """
-    before, _forced.mixed = _forced.mixed, _may_mix() and library.has_matrix_unit()
+    before, _forced.mixed = _forced.mixed, _may_mix() and bool(library.mixed_codes())
     try:
         yield
     finally:
@@ -151,7 +152,8 @@ def describe() -> str:
     if kernel == "torch" or not library.widths():
         reason = f"{VARIABLE}=torch" if kernel == "torch" else library.describe()
         return f"torch ({reason})"
-    mixed = "; trains in bfloat16 on AMX" if _may_mix() and library.has_matrix_unit() else ""
+    codes = library.mixed_codes() if _may_mix() else ()
+    mixed = f"; trains in bfloat16 on {library.MIXED[codes[0]]}" if codes else ""
     return f"native ({library.describe()}{mixed})"
 
 
@@ -200,15 +202,23 @@ def _fits(module: nn.RNNBase, x: Tensor) -> bool:
 
 
 def _gains_by_mixing(module: nn.RNNBase, x: Tensor) -> bool:
+    """Whether mixed precision was measured to be faster (`benchmarks/sweep.py`). Relu has no code."""
+    batch, steps = _batch_and_steps(module, x)
+    if module.mode == "RNN_RELU" or batch < _FEW_MIXED:
+        return False
+    gains = _gains_on_amx if library.mixed_codes()[0] == library.AMX else _gains_on_avx512
+    return gains(module, batch, steps)
+
+
+def _gains_on_amx(module: nn.RNNBase, batch: int, steps: int) -> bool:
     """Its code walks with 32 rows at a time: with 16, the smallest layers lose but in inference (GRUs in long
     inference, too), and the widest LSTMs in short training beside several threads.
 
-    Threads share out such blocks, and half of them may have none: more were not measured. Relu has no code.
+    Threads share out such blocks, and half of them may have none: more were not measured.
     """
-    batch, steps = _batch_and_steps(module, x)
     # A graph cannot ask for the number of threads.
     threads = 1 if torch.compiler.is_compiling() else native.threads()
-    if module.mode == "RNN_RELU" or batch < _FEW_MIXED * max(1, threads - 1):
+    if batch < _FEW_MIXED * (threads - 1):
         return False
     if batch >= _LEAST_MIXED:
         return True
@@ -218,6 +228,24 @@ def _gains_by_mixing(module: nn.RNNBase, x: Tensor) -> bool:
         return not is_training and (is_lstm or batch * steps < _SHORT)
     is_short = batch * steps < _SHORT
     return module.hidden_size <= _WIDE or threads == 1 or not (is_lstm and is_training and is_short)
+
+
+def _gains_on_avx512(module: nn.RNNBase, batch: int, steps: int) -> bool:
+    """A block of 32 rows takes it up to twice as long as a vector of 16 takes float32: it gains where a
+    thread has fewer of the ones than it would have of the others.
+
+    Where it has as many, only wide LSTMs gain, in training beside several threads: there float32 would share
+    out half vectors.
+    """
+    # A graph cannot ask for the number of threads.
+    threads = 1
+    if not torch.compiler.is_compiling():
+        threads = native.threads_of(batch, steps, module.input_size, module.hidden_size)
+    vector = max(library.CODES)
+    if ceil(ceil(batch / library.MIXED_COLUMNS) / threads) < ceil(ceil(batch / vector) / threads):
+        return True
+    is_wide = module.mode == "LSTM" and module.hidden_size >= _MIDDLE
+    return is_wide and torch.is_grad_enabled() and threads > 1 and batch <= vector
 
 
 def _is_faster(module: nn.RNNBase, x: Tensor) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterable
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -17,14 +18,17 @@ from torch import Tensor
 
 CODES = {16: "AVX-512", 8: "AVX2", 4: "NEON"}
 """The codes by the floats in a vector."""
-MIXED = 32
-"""What stands for a vector's width in mixed precision: the columns that its code walks with at a time."""
+AMX = 32
+MIXED = {AMX: "AMX", 33: "AVX-512"}
+"""The codes in mixed precision, the fastest first, by what stands for a vector's width."""
+MIXED_COLUMNS = 32
+"""The rows of a batch that they walk with at a time."""
 
 # As cpu/native.c has it: counted up with every change of what it is handed.
-_LAYOUT = 1
+_LAYOUT = 2
 
 _widths: tuple[int, ...] | None = None
-_matrix_unit: bool | None = None
+_mixed_codes: tuple[int, ...] | None = None
 _intel: bool | None = None
 _shares: bool | None = None
 
@@ -90,22 +94,24 @@ def widths() -> tuple[int, ...]:
     """Floats in a vector, for every code that this processor runs, the widest first."""
     global _widths
     if _widths is None:
-        loaded = load()
-        known = (lanes for lanes in CODES if loaded and loaded.nightcast_supports(ctypes.c_int64(lanes)))
-        _widths = tuple(known)
+        _widths = _supported(CODES)
     return _widths
 
 
-def has_matrix_unit() -> bool:
-    """Whether this processor has one that multiplies bfloat16, and the system lets this process use it.
+def mixed_codes() -> tuple[int, ...]:
+    """Those of `MIXED` that this processor runs, and the system allows.
 
-    It is asked for, once and for good: 8 KB more to save of each thread that then uses it.
+    It is asked for AMX, once and for good: 8 KB more to save of each thread that then uses it.
     """
-    global _matrix_unit
-    if _matrix_unit is None:
-        loaded = load()
-        _matrix_unit = bool(loaded and loaded.nightcast_supports(ctypes.c_int64(MIXED)))
-    return _matrix_unit
+    global _mixed_codes
+    if _mixed_codes is None:
+        _mixed_codes = _supported(MIXED)
+    return _mixed_codes
+
+
+def _supported(codes: Iterable[int]) -> tuple[int, ...]:
+    loaded = load()
+    return tuple(code for code in codes if loaded and loaded.nightcast_supports(ctypes.c_int64(code)))
 
 
 def is_plain(*tensors: Tensor) -> bool:

@@ -97,10 +97,15 @@ def threads_for(operations: int) -> int:
     return threads() if operations > _WORTH_A_THREAD else 1
 
 
+def threads_of(batch: int, steps: int, inputs: int, hidden: int) -> int:
+    """As `threads_for`, of a layer."""
+    return threads_for(8 * hidden * (hidden + inputs) * batch * steps)
+
+
 def _saved_floats(cell: str, batch: int, steps: int, hidden: int, mixed: bool) -> int:
     """What forward keeps for backward, whatever the vector's width: whole vectors of the widest; a number.
     In mixed precision two of them share a float."""
-    widest = library.MIXED if mixed else max(library.CODES)
+    widest = library.MIXED_COLUMNS if mixed else max(library.CODES)
     kept = -(-batch // widest) * widest * steps * (5 if cell in ("lstm", "gru") else 1) * hidden
     return (kept // 2 if mixed else kept) + 1
 
@@ -122,7 +127,7 @@ def layer(
 
     Raises:
         MemoryError: too little of it; names the shapes.
-        RuntimeError: mixed precision of relu, or without a matrix unit.
+        RuntimeError: mixed precision of relu, or where the processor has no code for it.
     """
     arguments = (x_BTI, h_BH, c_BH, *weights)
     given = [argument for argument in arguments if argument is not None]
@@ -155,7 +160,7 @@ def _forward(
     """
     batch, steps, inputs = x.shape
     hidden = h0.shape[1]
-    threads = threads_for(8 * hidden * (hidden + inputs) * batch * steps)
+    threads = threads_of(batch, steps, inputs, hidden)
     call = _call(cell, x, h0, c0, w_ih, w_hh, b_ih, b_hh, threads, mixed)
     y = call.taken(batch if sequence else 0, steps, hidden)
     h_n = torch.empty_like(h0, memory_format=torch.contiguous_format)
@@ -309,10 +314,10 @@ def _call(
     b_hh: Tensor | None, threads: int, mixed: bool,
 ) -> Call:  # fmt: skip
     """A layer's call, with what both passes read."""
-    if mixed and (cell == "relu" or not library.has_matrix_unit()):
+    if mixed and (cell == "relu" or not library.mixed_codes()):
         raise RuntimeError(f"mixed precision: not for {cell} here. Remedy: `lstm.kernels.native.layer`")
     batch, steps, inputs = x.shape
-    lanes, vectors = (library.MIXED, 1) if mixed else plan(batch, threads)
+    lanes, vectors = (library.mixed_codes()[0], 1) if mixed else plan(batch, threads)
     sizes = (_CELLS[cell], batch, steps, inputs, h0.shape[1], lanes, vectors, threads)
     shapes = f"batch {batch}, {steps} steps, {inputs} inputs, hidden size {h0.shape[1]}"
     call = Call(_Layer(*sizes), f"recurrent layer of {shapes}", "nightcast")

@@ -1,17 +1,14 @@
-/* The recurrent layer in mixed precision: products of bfloat16 on a matrix unit (tiles.h), sums, states and gates in
- * float32, and what the backward pass needs kept as float16.
+/* The recurrent layer in mixed precision: products of bfloat16 (tiles.h, dots.h), sums, states and gates in float32, and
+ * what the backward pass needs kept as float16.
  *
  * As in recurrent.h batch rows lie along the vectors, and a thread walks its columns through all steps alone. Here rows
  * of gates are unit by unit, gate by gate, and what a gate does not read has weights of 0: so an infinite input makes
  * NaN of a GRU's row. float16 ends at 65504, which no cell state passes that starts near 0 and takes fewer steps; a
  * relu's could, so there is none here.
  *
- * Included by amx.c, which defines beside LANES, TARGET, LOWER and HIGHER (recurrent.h)
- *   RECIPROCAL(a)             1 / a to four digits
- *   load_half(from), store_half(to, a)   a vector from and to float16
- *   SHORTENED(a)              a vector as bfloat16
- *   BFLOATS(high, low)        likewise two, the low one's first
- *   SHUFFLED_SHORTS(order, a) a's 16-bit numbers in that order */
+ * Included by amx.c and bf16.c, which take in avx512.h, and tiles.h or dots.h before, and define
+ *   CODE             the name of what they make
+ *   BEGIN, END       what a thread does before and after its columns */
 #ifndef NIGHTCAST_MIXED_H
 #define NIGHTCAST_MIXED_H
 
@@ -80,13 +77,15 @@ INLINE void activate(const int cell, const float *sums, int64_t unit, const cell
 INLINE void mixed_step(const int cell, const layer *l, const uint32_t *w, const uint32_t *now, uint32_t *next,
                        float *sums, const cell_step *s) {
     const int gates = gate_count(cell), units = SIDE / gates;
-    const int64_t H = l->hidden, depth = forward_depth(l);
-    product(0, w, now, depth, sums);
+    const int64_t H = l->hidden, depth = forward_depth(l), entering = forward_words(l);
+    gate_product(cell, w, now, H * gates, state_words(l), entering, sums);
     for (int64_t unit = 0; unit < H; unit += units) {
         const float *own = sums + unit / units % 2 * SIDE * COLUMNS;
         w += depth * TILE;
-        if (unit + units < H) product(0, w, now, depth, sums + (unit / units + 1) % 2 * SIDE * COLUMNS);
-        const int64_t count = H - unit < units ? H - unit : units;
+        const int64_t rest = H - unit - units, count = rest < 0 ? H - unit : units;
+        if (rest > 0)
+            gate_product(cell, w, now, rest * gates, state_words(l), entering,
+                         sums + (unit / units + 1) % 2 * SIDE * COLUMNS);
         for (int64_t u = 0; u < count; u++) activate(cell, own + u * gates * COLUMNS, unit + u, s);
         pair_rows(s->state + unit * COLUMNS, count, next + unit / 2 * COLUMNS);
     }
@@ -206,28 +205,6 @@ INLINE void mixed_state_before(const int cell, const layer *l, int64_t first, in
     }
 }
 
-/* sums[gate tile][entering tile] += over the steps of a chunk. */
-INLINE void add_weights(const uint32_t *gates, int64_t gate_tiles, const uint32_t *entering, int64_t entering_tiles,
-                        int64_t steps, float *sums) {
-    const int64_t a = gate_tiles * TILE, b = entering_tiles * TILE, stride = entering_tiles * TILE;
-    for (int64_t i = 0; i < gate_tiles; i += 2)
-        for (int64_t j = 0; j < entering_tiles; j += 2) {
-            const uint32_t *rows = gates + i * TILE, *columns = entering + j * TILE;
-            float *at = sums + i * stride + j * TILE;
-            const int two_rows = i + 1 < gate_tiles, two_columns = j + 1 < entering_tiles;
-#define OUTER(r, c) outer_product(r, c, rows, TILE, a, columns, TILE, b, steps, at, stride)
-            if (two_rows && two_columns)
-                OUTER(2, 2);
-            else if (two_rows)
-                OUTER(2, 1);
-            else if (two_columns)
-                OUTER(1, 2);
-            else
-                OUTER(1, 1);
-#undef OUTER
-        }
-}
-
 INLINE void mixed_backward(const int cell, const layer *l, const uint32_t *weights, float *sums, float *own,
                            int64_t first) {
     const int64_t H = l->hidden, I = l->inputs, T = l->steps, block = H * COLUMNS;
@@ -262,17 +239,17 @@ INLINE void mixed_backward(const int cell, const layer *l, const uint32_t *weigh
             mixed_gates(cell, H, now, t ? kept : 0, dh, dc, dt, zt, t + 1 < end ? zt + entering_step : NULL);
             pair_folded(dt, rows, pairs);
             for (int64_t k = 0; k < H; k += SIDE)
-                product(1, weights + k / SIDE * depth * TILE, pairs, depth, dh + k * COLUMNS);
+                product(1, weights + k / SIDE * depth * TILE, pairs, H - k, tiles(rows, 2), dh + k * COLUMNS);
             if (l->dx) {
                 for (int64_t k = 0; k < I; k += SIDE)
-                    product(0, input_weights + k / SIDE * depth * TILE, pairs, depth, dx + k * COLUMNS);
+                    product(0, input_weights + k / SIDE * depth * TILE, pairs, I - k, tiles(rows, 2), dx + k * COLUMNS);
                 scatter(l->batch, first, COLUMNS, dx, l->dx + t * I, T * I, I);
             }
         }
         for (int64_t t = 0; t < end - start; t++)
             for (int64_t k = 0; k < entering_tiles; k++)
                 turn_tile(z + t * entering_step + k * TILE, turned_z + t * entering_step + k * TILE);
-        add_weights(d, gate_tiles, turned_z, entering_tiles, end - start, sums);
+        add_weights(cell, d, rows, turned_z, entering_rows(l), H, end - start, sums);
         end = start;
     }
     scatter(l->batch, first, COLUMNS, dh, l->dh0, H, H);
@@ -298,5 +275,47 @@ static int64_t own_floats(const layer *l, int backward) {
     return sum_floats(l) + steps * (gates + 2 * entering) * TILE +
            (backward_depth(l) * SIDE + ROUND_UP(H, SIDE) + ROUND_UP(I, SIDE) + H + room) * COLUMNS;
 }
+
+/* ---- entry points ---- */
+
+#define EACH_CELL \
+    switch (l->cell) { \
+        case CELL_LSTM: PASS(CELL_LSTM); break; \
+        case CELL_GRU: PASS(CELL_GRU); break; \
+        default: PASS(CELL_TANH); \
+    }
+
+TARGET static void forward(const void *task, const float *weights, float *own, int64_t first, int64_t last) {
+    const layer *l = task;
+    BEGIN;
+    for (; first < last; first += COLUMNS) {
+#define PASS(cell) mixed_forward(cell, l, (const uint32_t *)weights, own, first)
+        EACH_CELL
+#undef PASS
+    }
+    END;
+}
+
+TARGET static void backward(const void *task, const float *weights, float *own, int64_t first, int64_t last) {
+    const layer *l = task;
+    memset(own, 0, sizeof(float) * (size_t)sum_floats(l));
+    BEGIN;
+    for (; first < last; first += COLUMNS) {
+#define PASS(cell) mixed_backward(cell, l, (const uint32_t *)weights, own, own + sum_floats(l), first)
+        EACH_CELL
+#undef PASS
+    }
+    END;
+}
+
+const code CODE = {
+    .lanes = COLUMNS,
+    .own_floats = own_floats,
+    .packed_floats = packed_floats,
+    .pack = pack,
+    .forward = forward,
+    .backward = backward,
+    .add_sums = add_sums,
+};
 
 #endif

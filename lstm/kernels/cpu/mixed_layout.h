@@ -2,7 +2,7 @@
 #ifndef NIGHTCAST_MIXED_LAYOUT_H
 #define NIGHTCAST_MIXED_LAYOUT_H
 
-#include "tiles.h"
+#include "words.h"
 
 /* ---- sizes ---- */
 
@@ -15,9 +15,9 @@ static inline int64_t entering_rows(const layer *l) { return l->hidden + l->inpu
  * input's. */
 static inline int64_t state_words(const layer *l) { return tiles(l->hidden, 2); }
 
-static inline int64_t forward_depth(const layer *l) {
-    return tiles(state_words(l) + 1 + tiles(l->inputs, 2), SIDE);
-}
+static inline int64_t forward_words(const layer *l) { return state_words(l) + 1 + tiles(l->inputs, 2); }
+
+static inline int64_t forward_depth(const layer *l) { return tiles(forward_words(l), SIDE); }
 
 static inline int64_t backward_depth(const layer *l) { return tiles(gate_rows(l), DEPTH); }
 

@@ -14,18 +14,21 @@
 #include <unistd.h>
 
 /* A process has to ask for AMX's registers: 8 KB more to save of each thread that uses them. */
-static int may_use_amx(void) {
+static int gets_amx(void) {
     enum { REQUEST = 0x1023, REGISTERS = 18 };
     unsigned a, b, c, d;
-    if (!__builtin_cpu_supports("avx512bf16")) return 0;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d >> 22 & 1) || !(d >> 24 & 1)) return 0;
     return syscall(SYS_arch_prctl, REQUEST, REGISTERS) == 0;
 }
 #endif
 
 const code *code_of(int64_t lanes) {
+#ifdef HAS_BF16
+    const int has_bf16 = lanes > 16 && __builtin_cpu_supports("avx512bf16") && code_of(16);
+    if (lanes == MIXED_BF16 && has_bf16) return &code_bf16;
+#endif
 #ifdef HAS_AMX
-    if (lanes == MIXED) return &code_amx;
+    if (lanes == MIXED_AMX && has_bf16) return &code_amx;
 #endif
 #if defined(__x86_64__)
     if (lanes == 16 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -38,16 +41,18 @@ const code *code_of(int64_t lanes) {
     return NULL;
 }
 
-/* Whether this processor runs the code of that vector width; to be asked before it runs. */
+static int is_mixed(int64_t lanes) { return lanes == MIXED_AMX || lanes == MIXED_BF16; }
+
+/* Whether this processor runs the code of those lanes; to be asked before it runs. */
 EXPORT int nightcast_supports(int64_t lanes) {
 #ifdef HAS_AMX
-    if (lanes == MIXED) return code_of(16) && may_use_amx();
+    if (lanes == MIXED_AMX) return code_of(lanes) && gets_amx();
 #endif
     return code_of(lanes) != NULL;
 }
 
 /* What Python hands over, by number: of another one it leaves the code alone. */
-EXPORT int nightcast_layout(void) { return 1; }
+EXPORT int nightcast_layout(void) { return 2; }
 
 /* Whether the processor is Intel's. */
 EXPORT int nightcast_is_intel(void) {
@@ -63,7 +68,7 @@ static int64_t rounded(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 /* Floats that the forward pass keeps for the backward pass; in mixed precision two numbers share one. */
 EXPORT int64_t nightcast_saved_floats(const layer *l) {
     const int64_t rows = l->cell == CELL_LSTM || l->cell == CELL_GRU ? 5 : 1;
-    return rounded(l->batch, l->lanes) * l->steps * rows * l->hidden / (l->lanes == MIXED ? 2 : 1);
+    return rounded(l->batch, code_of(l->lanes)->lanes) * l->steps * rows * l->hidden / (is_mixed(l->lanes) ? 2 : 1);
 }
 
 /* Floats that a pass needs to work in. */
@@ -82,8 +87,8 @@ static int64_t run_threads(const layer *l, int backward) {
                         l->work,
                         l->work + packed,
                         c->own_floats(l, backward),
-                        rounded(l->batch, l->lanes),
-                        l->lanes * l->vectors,
+                        rounded(l->batch, c->lanes),
+                        c->lanes * l->vectors,
                         l->threads};
     return run_team(&w);
 }

@@ -7,8 +7,8 @@
 
 #include <stdint.h>
 
-/* In place of a vector's width: the code in mixed precision, which walks with so many columns at a time. */
-enum { MIXED = 32 };
+/* In place of a vector's width: the codes in mixed precision, on AMX and on AVX-512 alone. */
+enum { MIXED_AMX = 32, MIXED_BF16 = 33 };
 
 enum cell { CELL_LSTM = 0, CELL_GRU = 1, CELL_TANH = 2, CELL_RELU = 3 };
 
@@ -19,7 +19,7 @@ static const int by_state[4][4] = {{0, 1, 2, 3}, {-1, 0, 1, 2}, {0, -1, -1, -1},
 
 typedef struct {
     int64_t cell, batch, steps, inputs, hidden;
-    int64_t lanes;   /* vector width in floats: which code runs; or MIXED */
+    int64_t lanes;   /* which code runs: vector width in floats, or MIXED_AMX or MIXED_BF16 */
     int64_t vectors; /* vectors of batch rows that walk through time together */
     int64_t threads;
     /* Strides in floats. The last axis of y and dx has stride 1, that of x and dy any. */
@@ -72,9 +72,9 @@ typedef struct {
     float *draw, *dbase;                         /* dbase may be NULL: not wanted */
 } quantiles;
 
-/* The code for one vector width. Sizes are in floats. */
+/* The code for one vector width, or in mixed precision. Sizes are in floats. */
 typedef struct {
-    int64_t lanes;
+    int64_t lanes; /* columns that it walks with at the least */
     int64_t (*own_floats)(const layer *, int backward);    /* a thread's own memory; begins with its sums */
     int64_t (*packed_floats)(const layer *, int backward); /* the weights, packed */
     void (*pack)(const layer *, int backward, float *packed);
@@ -92,15 +92,18 @@ typedef struct {
     void (*quantiles_backward)(const quantiles *);
 } code;
 
-/* The code of that vector width, where this processor runs it; else NULL. */
+/* The code of a layer's `lanes`, where this processor runs it; else NULL. */
 const code *code_of(int64_t lanes);
 
-extern const code code_v3, code_v4, code_amx, code_neon;
+extern const code code_v3, code_v4, code_amx, code_bf16, code_neon;
 
-/* Whether the compiler knows AMX, and the system could let us use it. */
-#if defined(__x86_64__) && defined(__linux__) && \
+/* Whether the compiler knows AVX-512's BF16; and AMX, which the system could let us use. */
+#if defined(__x86_64__) && \
     ((defined(__clang__) && __clang_major__ >= 12) || (!defined(__clang__) && __GNUC__ >= 11))
+#define HAS_BF16
+#ifdef __linux__
 #define HAS_AMX
+#endif
 #endif
 
 #endif

@@ -1,37 +1,8 @@
-/* Products of bfloat16 on a matrix unit, summed in float32: Intel's AMX.
- *
- * Terms: a WORD is two bfloat16 that follow each other along the summed axis, the first in the lower half. A TILE is a
- * register of the unit: 16 rows of 16 words or floats. A product of two tiles, c[i][j] += a[i][k] b[k][j], sums
- * over 32 bfloat16: a row of a is one of c and holds words; a row of b holds a word of each column. */
+/* Products of bfloat16 on a matrix unit: Intel's AMX, whose registers hold a tile (words.h) each. */
 #ifndef NIGHTCAST_TILES_H
 #define NIGHTCAST_TILES_H
 
-#include "columns.h"
-
-typedef uint32_t words __attribute__((vector_size(64)));
-typedef uint32_t unaligned_words __attribute__((vector_size(64), aligned(4), may_alias));
-typedef uint16_t shorts_twice __attribute__((vector_size(64)));
-typedef uint16_t shorts __attribute__((vector_size(32)));
-
-enum { SIDE = 16, TILE = SIDE * SIDE, DEPTH = 2 * SIDE };
-
-/* Columns that walk through time together: two vectors, so that a tile of weights, once loaded, is used twice. */
-enum { COLUMNS = MIXED };
-
-static inline int64_t tiles(int64_t rows, int64_t of) { return (rows + of - 1) / of; }
-
-INLINE words load_words(const uint32_t *from) { return *(const unaligned_words *)from; }
-
-INLINE void store_words(uint32_t *to, words value) { *(unaligned_words *)to = value; }
-
-enum { ONES = 0x3f803f80 }; /* a word of two */
-
-/* Both to the nearest bfloat16, lane by lane. */
-INLINE words paired(vec low, vec high) {
-    const shorts_twice alternating = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23,
-                                      8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-    return (words)SHUFFLED_SHORTS(alternating, BFLOATS(high, low));
-}
+#include "words.h"
 
 /* All tiles are full ones. A constant, since some compilers think that the instruction reads eight bytes of it. */
 static const struct {
@@ -65,9 +36,11 @@ static void seen(const void *first, int64_t row) {
         _tile_stored(tile, to, row); \
     } while (0)
 
-/* sums[16][COLUMNS] = w z over `depth` tiles; += with `add`. `w` holds tiles, z [depth][16][COLUMNS] words. */
-INLINE void product(const int add, const uint32_t *w, const uint32_t *z, int64_t depth, float *sums) {
+/* sums[16][COLUMNS] = w z over `count` words; += with `add`. `w` holds tiles, z [count][COLUMNS] words; up to whole tiles
+ * both go on with zeros, or the other with anything finite. All rows are computed, of which the first `rows` count. */
+INLINE void product(const int add, const uint32_t *w, const uint32_t *z, int64_t rows, int64_t count, float *sums) {
     enum { row = 4 * COLUMNS };
+    (void)rows;
     SETTLED;
     if (add) {
         LOAD_TILE(0, sums, row);
@@ -76,7 +49,7 @@ INLINE void product(const int add, const uint32_t *w, const uint32_t *z, int64_t
         _tile_zero(0);
         _tile_zero(1);
     }
-    for (int64_t k = 0; k < depth; k++, w += TILE, z += SIDE * COLUMNS) {
+    for (; count > 0; count -= SIDE, w += TILE, z += SIDE * COLUMNS) {
         LOAD_TILE(2, w, 4 * SIDE);
         LOAD_TILE(3, z, row);
         _tile_dpbf16ps(0, 2, 3);
@@ -86,6 +59,13 @@ INLINE void product(const int add, const uint32_t *w, const uint32_t *z, int64_t
     STORE_TILE(0, sums, row);
     STORE_TILE(1, sums + LANES, row);
     SETTLED;
+}
+
+/* Likewise rows of gates by what enters a step, the first `state` words of it the state's. */
+INLINE void gate_product(const int cell, const uint32_t *w, const uint32_t *z, int64_t rows, int64_t state,
+                         int64_t count, float *sums) {
+    (void)cell, (void)state;
+    product(0, w, z, rows, count, sums);
 }
 
 /* sums += a b over `count` tiles each, for `rows` by `columns` tiles of sums, 1 or 2 and constants: those of a row (or
@@ -121,20 +101,29 @@ INLINE void outer_product(const int rows, const int columns, const uint32_t *a, 
     SETTLED;
 }
 
-/* A tile of words, turned: to[j][i] = from[i][j]. */
-INLINE void turn_tile(const uint32_t *from, uint32_t *to) {
-    words rows[SIDE], next[SIDE];
-    _Pragma("GCC unroll 16") for (int i = 0; i < SIDE; i++) rows[i] = load_words(from + i * SIDE);
-    /* Four times, rows i and i + 8 shed their words alternately into rows 2 i and 2 i + 1. */
-    _Pragma("GCC unroll 4") for (int round = 0; round < 4; round++) {
-        _Pragma("GCC unroll 8") for (int i = 0; i < SIDE / 2; i++) {
-            next[2 * i] = SHUFFLE(words, rows[i], rows[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-            next[2 * i + 1] =
-                SHUFFLE(words, rows[i], rows[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+/* sums[gate tile][entering tile] += gates entering^T over the columns of some steps: of each, tiles of folded rows of
+ * gates, and turned ones of what enters, `hidden` rows of state first. */
+INLINE void add_weights(const int cell, const uint32_t *gates, int64_t gate_rows, const uint32_t *entering,
+                        int64_t entering_rows, int64_t hidden, int64_t steps, float *sums) {
+    (void)cell, (void)hidden;
+    const int64_t gate_tiles = tiles(gate_rows, SIDE), entering_tiles = tiles(entering_rows, SIDE);
+    const int64_t a = gate_tiles * TILE, b = entering_tiles * TILE, stride = entering_tiles * TILE;
+    for (int64_t i = 0; i < gate_tiles; i += 2)
+        for (int64_t j = 0; j < entering_tiles; j += 2) {
+            const uint32_t *rows = gates + i * TILE, *columns = entering + j * TILE;
+            float *at = sums + i * stride + j * TILE;
+            const int two_rows = i + 1 < gate_tiles, two_columns = j + 1 < entering_tiles;
+#define OUTER(r, c) outer_product(r, c, rows, TILE, a, columns, TILE, b, steps, at, stride)
+            if (two_rows && two_columns)
+                OUTER(2, 2);
+            else if (two_rows)
+                OUTER(2, 1);
+            else if (two_columns)
+                OUTER(1, 2);
+            else
+                OUTER(1, 1);
+#undef OUTER
         }
-        _Pragma("GCC unroll 16") for (int i = 0; i < SIDE; i++) rows[i] = next[i];
-    }
-    _Pragma("GCC unroll 16") for (int i = 0; i < SIDE; i++) store_words(to + i * SIDE, rows[i]);
 }
 
 #endif

@@ -1,0 +1,17 @@
+/* Mixed precision on AVX-512 alone. */
+#include "native.h"
+
+#ifdef HAS_BF16
+
+#include "avx512.h"
+
+#define TARGET __attribute__((target(AVX512)))
+#define CODE code_bf16
+#define BEGIN (void)0
+#define END (void)0
+
+#include "dots.h"
+
+#include "mixed.h"
+
+#endif
