@@ -16,6 +16,7 @@ BENCHMARKS = {
     "forecast": forecast.run,
     "beside": forecast.run_beside,
     "sweep": sweep.run,
+    "sweep-gru": sweep.run_gru,
     "sweep-head": sweep.run_heads,
     "sweep-mixed": sweep.run_mixed,
     "precision": precision.run,

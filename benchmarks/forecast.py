@@ -2,7 +2,7 @@
 
 LSTM(50), a lookback of a week (168 hours), a horizon of a day (24 hours), batches of 256, 96 of them a
 repeat. Ours is the real training loop; the others do what their docstrings in `benchmarks/peers` say.
-Everybody may multiply in bfloat16: ours does on processors with AMX, the others try both.
+Everybody may multiply in bfloat16: ours does on processors with AMX or AVX-512's BF16, the others try both.
 
 `beside` has another program keep a core busy meanwhile, by repeats of 8 batches, and gives everybody all
 the threads that it would have taken by itself.

@@ -19,7 +19,13 @@ from matplotlib.axes import Axes
 from benchmarks.results import text
 from benchmarks.sweep import RIVALS
 
-_SWEPT = {"sweep": "native", "sweep-head": "native", "sweep-mixed": "mixed", "sweep-cuda": "persistent"}
+_SWEPT = {
+    "sweep": "native",
+    "sweep-gru": "native",
+    "sweep-head": "native",
+    "sweep-mixed": "mixed",
+    "sweep-cuda": "persistent",
+}
 _OURS, _OTHER = "#1f6f8b", "#b8b8b8"
 
 
@@ -157,6 +163,7 @@ _DRAWN: dict[str, Callable[[Axes, Mapping[str, Any]], None]] = {
     "forecast": _bars,
     "beside": _bars,
     "sweep": _gains,
+    "sweep-gru": _gains,
     "sweep-head": _gains,
     "sweep-mixed": _gains,
     "sweep-cuda": _gains,

@@ -1,5 +1,6 @@
 """`sweep`: our LSTM against `torch.nn.LSTM` over sizes: is the kernel chosen the faster one, within 5 %?
 
+`sweep-gru` is the same for GRUs.
 `sweep-head` is the same for the calendar head, whose steps are those of the horizon.
 `sweep-mixed` is the same in mixed precision and in float32, LSTM and GRU: a night trains and validates so.
 `sweep-cuda` is the same on a GPU, LSTM and GRU, where ours is the persistent kernel and torch's is cuDNN.
@@ -32,6 +33,7 @@ GRID: Mapping[str, Sequence[Any]] = {
     "steps": (24, 168, 1_000),
     "mode": ("training", "inference"),
 }
+GRU_GRID: Mapping[str, Sequence[Any]] = {**GRID, "module": ("GRU",), "layers": (1, 2)}
 MIXED_GRID: Mapping[str, Sequence[Any]] = {**GRID, "module": ("LSTM", "GRU"), "layers": (1, 2)}
 HEAD_GRID: Mapping[str, Sequence[Any]] = {
     **GRID,
@@ -79,6 +81,15 @@ def run(threads: Sequence[int], repeats: int) -> Result:
     return _run("sweep", "native", "cpu", GRID, threads)
 
 
+def run_gru(threads: Sequence[int], repeats: int) -> Result:
+    """As `run`, for GRUs.
+
+    Raises:
+        PeerFailed: the process ended early.
+    """
+    return _run("sweep-gru", "native", "cpu", GRU_GRID, threads)
+
+
 def run_heads(threads: Sequence[int], repeats: int) -> Result:
     """As `run`, for the calendar head.
 
@@ -89,7 +100,7 @@ def run_heads(threads: Sequence[int], repeats: int) -> Result:
 
 
 def run_mixed(threads: Sequence[int], repeats: int) -> Result:
-    """As `run`, where there is a matrix unit.
+    """As `run`, where the processor multiplies bfloat16.
 
     Raises:
         PeerFailed: there is none, or the process ended early.

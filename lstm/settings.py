@@ -47,7 +47,7 @@ class Settings(BaseSettings):
         kernel: what computes LSTMs on a CPU: ``native``, ``torch``, or by shape (`lstm.kernels.dispatch`,
             which reads the variable itself).
         precision: what recurrent layers multiply in while they train on a CPU: ``auto``, bfloat16 where it
-            has a matrix unit for it; or ``float32``. Read as the kernel is.
+            has instructions for it; or ``float32``. Read as the kernel is.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, hide_input_in_errors=True)

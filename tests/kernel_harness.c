@@ -5,8 +5,8 @@
  * that an access beyond it is seen. A case is 8 numbers (int64: cell, batch, steps, inputs, hidden, lanes, vectors,
  * threads), then float32 x, h0, c0, w_ih, w_hh, b_ih, b_hh, dy, dh_n, dc_n; the answer y, h_n, c_n, dx, dh0, dc0,
  * dw_ih, dw_hh, db_ih, db_hh. Sizes as for an LSTM: a GRU or RNN leaves c alone. Then of x: with units dropped by a
- * key of minus the batch; normalised, with what is positive for observed, its location and its spread; and taken for
- * raw outputs: quantiles around its own first numbers, by that location and spread, their gradients by what was
+ * key of minus the batch; normalised, with what is positive for observed, its location and its spread; stepped down by
+ * an optimizer: weights, moments, average and number of steps; and taken for raw outputs: quantiles around its own first numbers, by that location and spread, their gradients by what was
  * normalised, the loss of these quantiles for its first numbers, and its gradient.
  *
  * A negative cell is a calendar head of so many outputs, inputs being features, and its arrays memory, future,
@@ -36,6 +36,7 @@ void nightcast_head_forward(const head *);
 void nightcast_head_backward(const head *);
 int64_t nightcast_head_saved_floats(const head *);
 int64_t nightcast_head_work_floats(const head *, int);
+void nightcast_descend(const descent *);
 
 static float *reserve(int64_t count) {
     float *memory = malloc(sizeof(float) * (size_t)count);
@@ -104,6 +105,20 @@ static void run_quantiles(int64_t B, int64_t T, int64_t I, int64_t lanes, float 
     write_floats(loss, 1), write_floats(by_y, rows * I);
 }
 
+/* A step of AdamW by x as the gradient; weights, moments and average are x and its squares, too. */
+static void run_descent(int64_t count, int64_t lanes, const float *x) {
+    float *weights = copied(x, count), *gradient = copied(x, count), *average = copied(x, count);
+    float *first = copied(x, count), *second = reserve(count), *step = reserve(1);
+    for (int64_t i = 0; i < count; i++) second[i] = x[i] * x[i];
+    *step = 3;
+    const descent_tensor tensor = {weights, first, second, average, gradient, step, count, 0.1};
+    const descent p = {1, lanes, &tensor, 0.01, 0.9, 0.999, 1e-8, 1.0, 0.2};
+    nightcast_descend(&p);
+    free(gradient);
+    write_floats(weights, count), write_floats(first, count), write_floats(second, count);
+    write_floats(average, count), write_floats(step, 1);
+}
+
 int main(void) {
     int64_t n[8];
     while (fread(n, sizeof(int64_t), 8, stdin) == 8) {
@@ -151,6 +166,7 @@ int main(void) {
         write_floats(db_ih, gates * H), write_floats(db_hh, gates * H);
         write_floats(dropped, B * T * I), write_floats(read, B * T * 2 * I);
         write_floats(location, B * I), write_floats(spread, B * I);
+        run_descent(B * T * I, l.lanes > 16 ? 16 : l.lanes, x);
         run_quantiles(B, T, I, l.lanes > 16 ? 16 : l.lanes, x, observed, of_window, scale, dquantiles);
     }
     return 0;

@@ -177,6 +177,7 @@ def test_a_cell_that_is_measured_again_has_the_medians_of_its_times() -> None:
     ("name", "ours"),
     [
         ("sweep", "native"),
+        ("sweep-gru", "native"),
         ("sweep-head", "native"),
         ("sweep-mixed", "mixed"),
         ("sweep-cuda", "persistent"),

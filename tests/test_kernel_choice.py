@@ -156,7 +156,8 @@ def test_on_several_threads_of_torchs_the_native_kernel_takes_many_rows_and_narr
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(library, "shares_threads", lambda: True)
-    wide, middle, narrow = (kernels.LSTM(1, size, batch_first=True) for size in (129, 128, 32))
+    monkeypatch.setattr(library, "is_intel", lambda: True)
+    wide, middle, narrow, small = (kernels.LSTM(1, size, batch_first=True) for size in (129, 128, 32, 16))
     with torch_threads(2):
         assert dispatch.choose(middle, torch.zeros(64, 1, 1)) is native.layer
         assert dispatch.choose(wide, torch.zeros(63, 1000, 1)) is None
@@ -164,13 +165,18 @@ def test_on_several_threads_of_torchs_the_native_kernel_takes_many_rows_and_narr
         assert dispatch.choose(middle, torch.zeros(16, 168, 1)) is None
         assert dispatch.choose(wide, torch.zeros(64, 24, 1)) is None
         assert dispatch.choose(wide, torch.zeros(64, 168, 1)) is native.layer
-        assert dispatch.choose(narrow, torch.zeros(4, 1, 1)) is native.layer
-        assert dispatch.choose(narrow, torch.zeros(3, 1000, 1)) is None
+        assert dispatch.choose(narrow, torch.zeros(8, 1, 1)) is native.layer
+        assert dispatch.choose(narrow, torch.zeros(7, 1000, 1)) is None
+        assert dispatch.choose(small, torch.zeros(4, 1, 1)) is native.layer
+        assert dispatch.choose(small, torch.zeros(3, 1000, 1)) is None
         with torch.inference_mode():
             assert dispatch.choose(middle, torch.zeros(16, 1000, 1)) is None
             assert dispatch.choose(middle, torch.zeros(64, 24, 1)) is native.layer
             assert dispatch.choose(wide, torch.zeros(64, 24, 1)) is None
             assert dispatch.choose(wide, torch.zeros(64, 168, 1)) is native.layer
+        monkeypatch.setattr(library, "is_intel", lambda: False)
+        assert dispatch.choose(wide, torch.zeros(32, 24, 1)) is native.layer
+        assert dispatch.choose(wide, torch.zeros(31, 24, 1)) is None
 
 
 @NATIVE
@@ -263,18 +269,42 @@ with kernels.using("native"), torch.no_grad():
 
 
 @NATIVE
-def test_on_one_thread_torch_takes_what_is_shortest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "is_intel", lambda: False)
-    module, wide = (kernels.LSTM(1, size, batch_first=True) for size in (32, 33))
-    short = torch.zeros(64, 24, 1)
+def test_on_one_thread_torch_takes_few_rows_and_on_intels_processors_what_is_short(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small, narrow, middle = (kernels.LSTM(1, size, batch_first=True) for size in (16, 32, 128))
+    x = torch.zeros(64, 187, 1)
+
+    def least(module: nn.RNNBase, steps: int = 187) -> int:
+        """The rows from which the native kernel runs it."""
+        taken = [dispatch.choose(module, x[:rows, :steps]) is native.layer for rows in range(1, 65)]
+        assert taken == sorted(taken)
+        return taken.index(True) + 1
+
     with torch_threads(1):
-        assert dispatch.choose(module, short) is native.layer
-        assert dispatch.choose(module, short[:2]) is None
-        assert dispatch.choose(module, short[:16]) is None
-        with torch.inference_mode():
-            assert dispatch.choose(module, short[:16]) is native.layer
-            assert dispatch.choose(wide, short[:16]) is None
-            assert dispatch.choose(wide, short) is native.layer
+        for is_intel, short, long in ((False, 16, 16), (True, 64, 17)):
+            monkeypatch.setattr(library, "is_intel", lambda value=is_intel: value)
+            assert [least(module) for module in (small, narrow, middle)] == [4, 8, long]
+            assert least(middle, steps=47) == short
+            with torch.no_grad():
+                assert [least(module) for module in (small, narrow, middle)] == [8, 16, 16]
+                assert least(middle, steps=24) == (21 if is_intel else 16)
+
+
+@NATIVE
+def test_gru_and_rnn_run_natively_but_few_rows_of_wide_ones() -> None:
+    x = torch.zeros(100, 3, 1)
+    for kind in (kernels.GRU, kernels.RNN):
+        modest, middle, wide = (kind(1, size, batch_first=True) for size in (64, 128, 512))
+        for threads in (1, 2, 3):
+            with torch_threads(threads):
+                assert dispatch.choose(modest, x[:1]) is native.layer
+                for module, training, inference in ((middle, 4, 8), (wide, 16, 16)):
+                    assert dispatch.choose(module, x[: training * threads]) is native.layer
+                    assert dispatch.choose(module, x[: training * threads - 1]) is None
+                    with torch.no_grad():
+                        assert dispatch.choose(module, x[: inference * threads]) is native.layer
+                        assert dispatch.choose(module, x[: inference * threads - 1]) is None
 
 
 def test_what_it_cannot_run_is_left_to_torch() -> None:

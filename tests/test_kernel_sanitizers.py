@@ -136,7 +136,20 @@ def around(x_BTI: Tensor) -> list[Tensor]:
     set_key(drop, torch.tensor(-len(x_BTI)))
     with using("torch"):
         normalised = Normaliser("instance")(x_BTI, x_BTI > 0, None, x_BTI.shape[-1])
-        return [drop(x_BTI), *normalised, *forecast(x_BTI, *normalised)]
+        return [drop(x_BTI), *normalised, *stepped(x_BTI), *forecast(x_BTI, *normalised)]
+
+
+def stepped(x_BTI: Tensor) -> list[Tensor]:
+    """What AdamW makes of weights, moments and average, by the input, which they all are as well."""
+    weights = nn.Parameter(x_BTI.clone())
+    optimizer = torch.optim.AdamW([weights], lr=0.01, weight_decay=0.1)
+    state = {"exp_avg": x_BTI.clone(), "exp_avg_sq": x_BTI.square(), "step": torch.tensor(3.0)}
+    optimizer.state[weights] = state
+    weights.grad = x_BTI.clone()
+    nn.utils.clip_grad_norm_(weights, 1.0)
+    optimizer.step()
+    average = torch.lerp(x_BTI, weights.detach(), 0.2)
+    return [weights, state["exp_avg"], state["exp_avg_sq"], average, state["step"].view(1)]
 
 
 def forecast(x_BTI: Tensor, read_BTD: Tensor, location_B1I: Tensor, spread_B1I: Tensor) -> list[Tensor]:

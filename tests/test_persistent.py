@@ -22,7 +22,7 @@ from torch._subclasses import FakeTensorMode
 
 from data.errors import SettingsError
 from lstm import kernels
-from lstm.kernels import dispatch, persistent
+from lstm.kernels import dispatch, measured, persistent
 from lstm.kernels.persistent import GATES, ROWS, KernelUnavailable, shared_bytes, units, warps
 
 TRITON = pytest.mark.skipif(not persistent.is_installed(), reason="needs Triton 3.5 or newer")
@@ -255,10 +255,10 @@ def test_auto_takes_it_on_a_chip_where_it_was_measured_to_be_faster(
         )
     monkeypatch.setattr(persistent, "is_installed", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "A chip")
-    measured = {("LSTM", 64, 1, True): ((64, 1_000), (256, 168)), ("GRU", 64, 1, False): ((256, 168),)}
-    monkeypatch.setattr(dispatch, "FASTER_THAN_CUDNN", measured)
+    faster = {("LSTM", 64, 1, True): ((64, 1_000), (256, 168)), ("GRU", 64, 1, False): ((256, 168),)}
+    monkeypatch.setattr(measured, "FASTER_THAN_CUDNN", faster)
     assert dispatch.choose(module, large) is None
-    monkeypatch.setattr(dispatch, "CHIPS", ("A chip",))
+    monkeypatch.setattr(measured, "CHIPS", ("A chip",))
     assert dispatch.choose(module, large) is dispatch.choose(module, long) is persistent.layer
     assert dispatch.choose(module, small) is None
     assert dispatch.choose(module, short) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +17,20 @@ from lstm.search import places
 from lstm.search.arms import Arms
 
 
+class Intersection:
+    """What all trials of a study have drawn from, as TPE reckons it: of each trial once, for all threads that
+    ask, where every sampler of Optuna's reads all trials."""
+
+    def __init__(self) -> None:
+        self._space = optuna.search_space.IntersectionSearchSpace(include_pruned=True)
+        self._lock = threading.Lock()
+
+    def calculate(self, study: optuna.Study) -> dict[str, BaseDistribution]:
+        """The distributions by name. The study is always the same one."""
+        with self._lock:
+            return self._space.calculate(study)
+
+
 class Sampler(optuna.samplers.BaseSampler):
     """TPE (Bergstra et al. 2011) whose draws depend on the study's seed, the trial's number and the trials
     so far, not on who draws.
@@ -26,20 +41,21 @@ class Sampler(optuna.samplers.BaseSampler):
     Args:
         seed: the study's.
         budget: sets how many trials are drawn at random before TPE learns from them.
+        space: of the study; samplers of one process share it.
         arms: chooses some parameters for several trials at a time; None leaves all to TPE.
 
     Attributes:
         claimed: the newest trial that this sampler's worker took, by its number in the storage.
     """
 
-    def __init__(self, seed: int, budget: Budget, arms: Arms | None = None) -> None:
+    def __init__(self, seed: int, budget: Budget, space: Intersection, arms: Arms | None = None) -> None:
         self._seed = seed
         self._arms = arms
         self._fixed: dict[str, Any] = {}
         self._random = min(10, max(4, budget.trials // 4))
         self._tpe = optuna.samplers.TPESampler(seed=seed, n_startup_trials=self._random)
         # As TPE's own, which would begin again with each trial.
-        self._space = optuna.search_space.IntersectionSearchSpace(include_pruned=True)
+        self._space = space
         self.claimed: int | None = None
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:

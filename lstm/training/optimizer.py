@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import torch
 from torch import Tensor, nn
 
+from lstm.kernels import descent
 from lstm.training.device import threads_for
 from lstm.training.recipe import TrainingConfig
 
@@ -15,6 +18,11 @@ EPSILON = 1e-8
 def is_decayed(parameter: Tensor) -> bool:
     """True for matrices: biases and other vectors are not decayed."""
     return parameter.ndim >= 2
+
+
+def ordered(parameters: Iterable[Tensor]) -> list[Tensor]:
+    """Parameters in the order in which `adamw` has them: those that are decayed first."""
+    return sorted(parameters, key=lambda parameter: not is_decayed(parameter))
 
 
 def adamw(model: nn.Module, training: TrainingConfig) -> torch.optim.AdamW:
@@ -31,12 +39,21 @@ def adamw(model: nn.Module, training: TrainingConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=rate, betas=BETAS, eps=EPSILON, fused=True, capturable=on_gpu)
 
 
-def descend(optimizer: torch.optim.AdamW, loss: Tensor, rate: Tensor, clip: float) -> None:
+def descend(
+    optimizer: torch.optim.AdamW,
+    loss: Tensor,
+    rate: Tensor,
+    clip: float,
+    averages: Sequence[Tensor] = (),
+    towards: float = 0.0,
+) -> None:
     """One step down a loss.
 
     Args:
         rate: the learning rate of this step, a scalar.
         clip: the largest norm of the gradient of all parameters.
+        averages: moving averages of the parameters, in `ordered`'s order.
+        towards: the share of the way that these move towards the new weights.
     """
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
@@ -45,7 +62,17 @@ def descend(optimizer: torch.optim.AdamW, loss: Tensor, rate: Tensor, clip: floa
             group["lr"] = rate.item()
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
+    if descent.step(optimizer, clip, averages, towards):
+        return
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     with threads_for(sum(parameter.numel() for parameter in parameters)):
         nn.utils.clip_grad_norm_(parameters, clip)
         optimizer.step()
+        move(averages, parameters, towards)
+
+
+@torch.no_grad()
+def move(averages: Sequence[Tensor], parameters: Sequence[Tensor], towards: float) -> None:
+    """Move averages by a share of the way towards the parameters; all the way by 1."""
+    if averages:
+        torch._foreach_lerp_(list(averages), list(parameters), towards)

@@ -28,7 +28,7 @@ from lstm.training.device import mixed_precision, send, threads_for
 from lstm.training.graphs import Repeated
 from lstm.training.initial import seeded
 from lstm.training.loss import forecast_loss
-from lstm.training.optimizer import adamw, descend
+from lstm.training.optimizer import adamw, descend, move, ordered
 from lstm.training.pretrain import pretrain
 from lstm.training.recipe import TrainingConfig
 from lstm.training.schedule import learning_rate
@@ -143,6 +143,11 @@ class Trainer:
         """The windows to train and to validate on, on the device."""
         train, validation = self._windows
         return self._batches(train), None if validation is None else self._batches(validation)
+
+    @cached_property
+    def _averages(self) -> list[Tensor]:
+        """The moving average, parameter by parameter as the optimizer has them."""
+        return ordered(self.average.parameters())
 
     @cached_property
     def _levels(self) -> Tensor:
@@ -270,20 +275,15 @@ class Trainer:
         for number, chosen_B in enumerate(self.batches[0].split(plan.order, self.training.batch_size)):
             self._step(self._train_step, chosen_B, keys_S[number], rates_S[number])
             if plan.first_step + number == 0:
-                self._average(1.0)
+                move(self._averages, ordered(self.model.parameters()), 1.0)
         return float(self._sums[0]) / len(plan.order)
 
     def _train_step(self, chosen_B: Tensor, key: Tensor, rate: Tensor) -> None:
         set_key(self.model, key)
         loss = self._loss(self.model, self.batches[0], chosen_B)
-        descend(self.optimizer, loss, rate, self.training.gradient_clip)
-        self._average(1 - self.training.average_decay)
+        towards = 1 - self.training.average_decay
+        descend(self.optimizer, loss, rate, self.training.gradient_clip, self._averages, towards)
         self._sums[0].add_(loss.detach() * len(chosen_B))
-
-    @torch.no_grad()
-    def _average(self, weight: float) -> None:
-        """Move the average towards the weights; all the way by 1."""
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), weight)
 
     def _evaluate(self) -> float:
         """Mean loss of the averaged weights."""

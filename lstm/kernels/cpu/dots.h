@@ -1,5 +1,5 @@
-/* Products of bfloat16 by vectors: AVX-512's BF16, which adds the products of a word's two numbers to a float. A word of
- * one operand is spread over a vector, which meets the other's words of sixteen columns. */
+/* Products of bfloat16 by vectors: AVX-512's BF16, which adds the products of a word's two numbers to a float. A word
+ * of one operand is spread over a vector, which meets the other's words of sixteen columns. */
 #ifndef NIGHTCAST_DOTS_H
 #define NIGHTCAST_DOTS_H
 
@@ -28,7 +28,8 @@ INLINE void add_words(const int without, const uint32_t *w, const uint32_t *z, i
                       vec sums[FEW][2]) {
     while (from < to) {
         const int64_t edge = (from / SIDE + 1) * SIDE, end = edge < to ? edge : to;
-        add_dots(2, without, w + from / SIDE * TILE + from % SIDE, z + from * COLUMNS, LANES, COLUMNS, end - from, sums);
+        const uint32_t *words_of = w + from / SIDE * TILE + from % SIDE;
+        add_dots(2, without, words_of, z + from * COLUMNS, LANES, COLUMNS, end - from, sums);
         from = end;
     }
 }
@@ -43,8 +44,8 @@ INLINE void store_few(float *to, vec sums[FEW][2]) {
         store(to, sums[r][0]), store(to + LANES, sums[r][1]);
 }
 
-/* The first rows of sums[16][COLUMNS] = w z over `count` words; += with `add`. `w` holds tiles, z [count][COLUMNS] words.
- * Rows beyond `rows` may be left as they are. */
+/* The first rows of sums[16][COLUMNS] = w z over `count` words; += with `add`. `w` holds tiles, z [count][COLUMNS]
+ * words. Rows beyond `rows` may be left as they are. */
 INLINE void product(const int add, const uint32_t *w, const uint32_t *z, int64_t rows, int64_t count, float *sums) {
     for (int64_t first = 0; first < SIDE && first < rows; first += FEW, sums += FEW * COLUMNS) {
         vec own[FEW][2] = {{{0}}};
@@ -54,8 +55,8 @@ INLINE void product(const int add, const uint32_t *w, const uint32_t *z, int64_t
     }
 }
 
-/* Likewise rows of gates by what enters a step: the state's words, that of the biases, the input's. Of a GRU's two parts
- * of "new" one reads no state, the other no input. */
+/* Likewise rows of gates by what enters a step: the state's words, that of the biases, the input's. Of a GRU's two
+ * parts of "new" one reads no state, the other no input. */
 INLINE void gate_product(const int cell, const uint32_t *w, const uint32_t *z, int64_t rows, int64_t state,
                          int64_t count, float *sums) {
     if (cell != CELL_GRU) {

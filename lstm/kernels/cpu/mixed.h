@@ -1,5 +1,5 @@
-/* The recurrent layer in mixed precision: products of bfloat16 (tiles.h, dots.h), sums, states and gates in float32, and
- * what the backward pass needs kept as float16.
+/* The recurrent layer in mixed precision: products of bfloat16 (tiles.h, dots.h), sums, states and gates in float32,
+ * and what the backward pass needs kept as float16.
  *
  * As in recurrent.h batch rows lie along the vectors, and a thread walks its columns through all steps alone. Here rows
  * of gates are unit by unit, gate by gate, and what a gate does not read has weights of 0: so an infinite input makes

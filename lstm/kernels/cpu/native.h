@@ -72,6 +72,22 @@ typedef struct {
     float *draw, *dbase;                         /* dbase may be NULL: not wanted */
 } quantiles;
 
+/* A tensor of an optimizer's step: `count` numbers in each array. */
+typedef struct {
+    float *weights, *first, *second, *average; /* first and second moment; average may be NULL: none */
+    const float *gradient;
+    float *step; /* one number: steps so far */
+    int64_t count;
+    double decay;
+} descent_tensor;
+
+/* A step of AdamW over `count` tensors, whose average moves `towards` the weights by that share of the way. */
+typedef struct {
+    int64_t count, lanes;
+    const descent_tensor *tensors;
+    double rate, beta1, beta2, epsilon, clip, towards;
+} descent;
+
 /* The code for one vector width, or in mixed precision. Sizes are in floats. */
 typedef struct {
     int64_t lanes; /* columns that it walks with at the least */
@@ -90,6 +106,7 @@ typedef struct {
     void (*head_backward)(const void *, const float *packed, float *own, int64_t first, int64_t last);
     void (*quantiles_forward)(const quantiles *);
     void (*quantiles_backward)(const quantiles *);
+    void (*descend)(const descent *);
 } code;
 
 /* The code of a layer's `lanes`, where this processor runs it; else NULL. */

@@ -12,6 +12,7 @@
 #define TARGET
 #define LOWER(a, b) vminq_f32(a, b)
 #define HIGHER(a, b) vmaxq_f32(a, b)
+#define ROOT(a) vsqrtq_f32(a)
 #define CODE code_neon
 
 #include "recurrent.h"

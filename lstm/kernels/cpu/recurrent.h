@@ -9,6 +9,7 @@
  *   TARGET    the function attribute that allows the instructions
  *   CODE      the name of what this makes
  *   LOWER(a, b), HIGHER(a, b)   a < b ? a : b and a > b ? a : b, so that a NaN in b stays
+ *   ROOT(a)   square roots
  *
  * Batch rows lie along the vectors: a state is [H][columns], column = batch row. So any hidden size is computed
  * without padding, and a thread that owns some columns walks them through all time steps alone: no barrier.
@@ -19,6 +20,7 @@
  * ("new" in two parts, since r stands between them); RNN one. */
 
 #include "backward.h"
+#include "descent.h"
 #include "forward.h"
 #include "head.h"
 #include "quantiles.h"
@@ -71,4 +73,5 @@ const code CODE = {
     .head_backward = head_backward,
     .quantiles_forward = quantiles_forward,
     .quantiles_backward = quantiles_backward,
+    .descend = descend,
 };

@@ -36,8 +36,8 @@ static void seen(const void *first, int64_t row) {
         _tile_stored(tile, to, row); \
     } while (0)
 
-/* sums[16][COLUMNS] = w z over `count` words; += with `add`. `w` holds tiles, z [count][COLUMNS] words; up to whole tiles
- * both go on with zeros, or the other with anything finite. All rows are computed, of which the first `rows` count. */
+/* sums[16][COLUMNS] = w z over `count` words; += with `add`. `w` holds tiles, z [count][COLUMNS] words; up to whole
+ * tiles w goes on with zeros, z with anything finite. All rows are computed, of which the first `rows` count. */
 INLINE void product(const int add, const uint32_t *w, const uint32_t *z, int64_t rows, int64_t count, float *sums) {
     enum { row = 4 * COLUMNS };
     (void)rows;

@@ -12,6 +12,7 @@
 #define TARGET __attribute__((target("avx2,fma")))
 #define LOWER(a, b) _mm256_min_ps(a, b)
 #define HIGHER(a, b) _mm256_max_ps(a, b)
+#define ROOT(a) _mm256_sqrt_ps(a)
 #define CODE code_v3
 
 #include "recurrent.h"

@@ -12,6 +12,7 @@
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
 #define LOWER(a, b) _mm512_min_ps(a, b)
 #define HIGHER(a, b) _mm512_max_ps(a, b)
+#define ROOT(a) _mm512_sqrt_ps(a)
 #define CODE code_v4
 
 #include "recurrent.h"
