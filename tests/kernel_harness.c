@@ -6,8 +6,9 @@
  * threads), then float32 x, h0, c0, w_ih, w_hh, b_ih, b_hh, dy, dh_n, dc_n; the answer y, h_n, c_n, dx, dh0, dc0,
  * dw_ih, dw_hh, db_ih, db_hh. Sizes as for an LSTM: a GRU or RNN leaves c alone. Then of x: with units dropped by a
  * key of minus the batch; normalised, with what is positive for observed, its location and its spread; stepped down by
- * an optimizer: weights, moments, average and number of steps; and taken for raw outputs: quantiles around its own first numbers, by that location and spread, their gradients by what was
- * normalised, the loss of these quantiles for its first numbers, and its gradient.
+ * an optimizer: weights, moments, average and number of steps; and taken for raw outputs: quantiles around its own
+ * first numbers, by that location and spread, their gradients by what was normalised, the loss of these quantiles for
+ * its first numbers, and its gradient.
  *
  * A negative cell is a calendar head of so many outputs, inputs being features, and its arrays memory, future,
  * w_calendar, place, w_mix, b_mix, w_out, b_out, dout; the answer out, twice, since it is also computed without a

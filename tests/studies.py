@@ -15,7 +15,7 @@ from data.retrain import Budget
 from lstm.evaluation.conformal import Calibration
 from lstm.models.forecaster import ForecasterConfig
 from lstm.search import places, study
-from lstm.search.sampler import Intersection, Sampler
+from lstm.search.sampler import Sampler, SharedSearchSpace
 from lstm.training.recipe import Recipe, TrainingConfig
 
 NAME = "night"
@@ -46,7 +46,7 @@ def run(
         losses: on groups of windows; of as few as here the lowest mean decides.
     """
     with study.loaded(url, NAME) as own:
-        own.sampler = Sampler(own.user_attrs["seed"], budget or study.budget_of(own), Intersection())
+        own.sampler = Sampler(own.user_attrs["seed"], budget or study.budget_of(own), SharedSearchSpace())
 
         def noted(trial):
             value = objective(trial)
@@ -62,7 +62,7 @@ def run(
 
 def take(own, **attributes):
     """A trial that is running, with user attributes."""
-    own.sampler = Sampler(0, Budget(), Intersection())
+    own.sampler = Sampler(0, Budget(), SharedSearchSpace())
     trial = own.ask()
     trial.suggest_float("x", 0, 1)
     for key, value in attributes.items():

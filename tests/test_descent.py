@@ -61,12 +61,15 @@ def test_steps_are_those_of_torch(
     torch.manual_seed(seed)
     model = Sizes(shapes)
     training = TrainingConfig(weight_decay=decay)
+    taken, step = [], descent.step
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(library, "_widths", (width,))
+        patch.setattr(descent, "step", lambda *given: taken.append(step(*given)) or taken[-1])
         seen = trained(copy.deepcopy(model), scales, "native", training)
+    assert taken == [False, *[True] * (len(scales) - 1)]
     expected = trained(model, scales, "torch", training)
     for a, b in zip(seen, expected, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6 * max(1.0, float(b.abs().max())))
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6 * float(b.abs().max()))
 
 
 def ready(shape: tuple[int, ...] = (20, 30)) -> tuple[nn.Parameter, torch.optim.AdamW]:
@@ -97,9 +100,37 @@ def test_what_it_may_not_take_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(descent, "_MOST", 599)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     assert not descent.step(optimizer, CLIP, [], 0.0)
-    assert torch.equal(weights, before)
     monkeypatch.setattr(descent, "_MOST", 600)
+    for option in ("amsgrad", "maximize"):
+        optimizer.param_groups[0][option] = True
+        assert not descent.step(optimizer, CLIP, [], 0.0)
+        optimizer.param_groups[0][option] = False
+    assert torch.equal(weights, before)
     assert descent.step(optimizer, CLIP, [], 0.0)
+
+
+def test_groups_differ_in_their_weight_decay_only() -> None:
+    weights, optimizer = ready()
+    other = nn.Parameter(torch.randn(3))
+    other.grad = torch.randn(3)
+    optimizer.add_param_group({"params": [other], "weight_decay": 0.5})
+    optimizer.step()
+    assert descent.step(optimizer, CLIP, [], 0.0)
+    for option, value in (("lr", 0.5), ("betas", (0.8, 0.9)), ("eps", 0.1)):
+        before = optimizer.param_groups[1][option]
+        optimizer.param_groups[1][option] = value
+        assert not descent.step(optimizer, CLIP, [], 0.0)
+        optimizer.param_groups[1][option] = before
+    with pytest.raises(ValueError, match="1 averages of 2 parameters"):
+        descent.step(optimizer, CLIP, [weights.detach().clone()], TOWARDS)
+
+
+def test_a_graph_that_needs_the_weights_before_says_so() -> None:
+    weights, optimizer = ready()
+    loss = weights.square().square().sum()
+    assert descent.step(optimizer, CLIP, [], 0.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

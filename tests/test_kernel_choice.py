@@ -272,7 +272,7 @@ with kernels.using("native"), torch.no_grad():
 def test_on_one_thread_torch_takes_few_rows_and_on_intels_processors_what_is_short(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    small, narrow, middle = (kernels.LSTM(1, size, batch_first=True) for size in (16, 32, 128))
+    small, narrow, middle, wide = (kernels.LSTM(1, size, batch_first=True) for size in (16, 32, 128, 256))
     x = torch.zeros(64, 187, 1)
 
     def least(module: nn.RNNBase, steps: int = 187) -> int:
@@ -286,13 +286,16 @@ def test_on_one_thread_torch_takes_few_rows_and_on_intels_processors_what_is_sho
             monkeypatch.setattr(library, "is_intel", lambda value=is_intel: value)
             assert [least(module) for module in (small, narrow, middle)] == [4, 8, long]
             assert least(middle, steps=47) == short
+            assert least(wide, steps=48) == (63 if is_intel else 16)
+            assert is_intel or least(wide, steps=24) == 21
             with torch.no_grad():
                 assert [least(module) for module in (small, narrow, middle)] == [8, 16, 16]
                 assert least(middle, steps=24) == (21 if is_intel else 16)
 
 
 @NATIVE
-def test_gru_and_rnn_run_natively_but_few_rows_of_wide_ones() -> None:
+def test_gru_and_rnn_run_natively_but_few_rows_of_wide_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "shares_threads", lambda: True)
     x = torch.zeros(100, 3, 1)
     for kind in (kernels.GRU, kernels.RNN):
         modest, middle, wide = (kind(1, size, batch_first=True) for size in (64, 128, 512))
@@ -305,6 +308,9 @@ def test_gru_and_rnn_run_natively_but_few_rows_of_wide_ones() -> None:
                     with torch.no_grad():
                         assert dispatch.choose(module, x[: inference * threads]) is native.layer
                         assert dispatch.choose(module, x[: inference * threads - 1]) is None
+        with torch_threads(3), torch.no_grad():
+            assert dispatch.choose(wide, torch.zeros(16, 125, 1)) is native.layer
+            assert dispatch.choose(wide, torch.zeros(16, 124, 1)) is None
 
 
 def test_what_it_cannot_run_is_left_to_torch() -> None:

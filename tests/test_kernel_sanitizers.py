@@ -27,8 +27,6 @@ SANITIZED = ["-g", "-DINLINE=static inline TARGET", "-DCHECKED"]
 """Every line is compiled once, not once for each size that it is inlined with: a tenth of the time. What is
 moved by instructions that a sanitizer does not see is read beside them."""
 CELLS = ("lstm", "gru", "tanh", "relu")
-AMX = 32
-"""Its code, as in native.h."""
 EMULATED_AMX = Path(__file__).with_name("emulated_amx.h")
 
 pytestmark = pytest.mark.slow
@@ -235,7 +233,7 @@ def test_amx_where_its_tiles_are_emulated(tmp_path: Path) -> None:
     """So that it is checked on processors without it; and sanitizers see its tiles whole."""
     sanitizers = "-fsanitize=address,undefined", "-fno-sanitize-recover=all"
     program = build("gcc", tmp_path, *SANITIZED, *sanitizers, "-O1", f"-include{EMULATED_AMX}")
-    run([program], mixed_cases((AMX,), 20))
+    run([program], mixed_cases((library.AMX,), 20))
 
 
 def test_neon_under_emulation(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,10 +10,10 @@ import torch
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from recurrent_twins import MIXED, NATIVE, PAIRS, both_ways, flat, is_at_a_kink, torch_threads, twins
-from torch import Tensor
+from torch import Tensor, nn
 
 from lstm import kernels
-from lstm.kernels import dispatch
+from lstm.kernels import library
 from lstm.kernels.checks import WrongInput
 
 KERNELS = ["reference", pytest.param("native", marks=NATIVE)]
@@ -239,11 +240,27 @@ def test_under_autocast_a_layer_takes_what_the_layer_before_gives(cell: str) -> 
         ours(short)
 
 
+@pytest.fixture
+def no_graphs() -> Iterator[None]:
+    """Graphs of other tests would count against what torch allows a function, and those of this one."""
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
 @NATIVE
-def test_a_graph_of_a_layer_is_made_by_auto_beside_several_threads() -> None:
-    module = kernels.LSTM(3, 5, batch_first=True)
+@pytest.mark.usefixtures("no_graphs")
+@pytest.mark.parametrize(
+    ("kind", "hidden"),
+    [(kernels.LSTM, 5), (kernels.LSTM, 33), (kernels.GRU, 65), (kernels.RNN, 65)],
+)
+@pytest.mark.parametrize("is_intel", [True, False])
+def test_a_graph_of_a_layer_is_made_by_auto_beside_several_threads(
+    monkeypatch: pytest.MonkeyPatch, kind: type[nn.RNNBase], hidden: int, is_intel: bool
+) -> None:
+    monkeypatch.setattr(library, "_intel", is_intel)
+    module = kind(3, hidden, batch_first=True)
     x = torch.randn(64, 9, 3)
     with torch_threads(2), torch._dynamo.config.patch(allow_rnn=True):  # type: ignore[attr-defined]
-        assert dispatch.choose(module, x) is not None
         compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
         torch.testing.assert_close(compiled(x)[0], module(x)[0])

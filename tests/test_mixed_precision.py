@@ -150,8 +150,8 @@ NOT_NUMBERS = [0x7FC00000, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001, 0x7F800000]
 @pytest.mark.parametrize("place", ["x", "h0"])
 @pytest.mark.parametrize("bits", NOT_NUMBERS, ids=hex)
 @pytest.mark.parametrize("cell", CELLS)
-def test_what_is_no_number_stays_in_its_row(cell: str, bits: int, place: str) -> None:
-    """The other rows never know of it. To a GRU inf is none: see cpu/mixed.h."""
+def test_what_is_no_number_stays_in_its_row(code: int, cell: str, bits: int, place: str) -> None:
+    """The other rows never know of it. To a GRU on AMX inf is none: see cpu/mixed.h."""
     ours, theirs = twins(cell, 2, 9, batch_first=True)
     x = torch.randn(40, 6, 2)
     state = tuple(torch.randn(1, 40, 9) for _ in range(2 if cell == "lstm" else 1))
@@ -163,7 +163,7 @@ def test_what_is_no_number_stays_in_its_row(cell: str, bits: int, place: str) ->
         y = ours(x, hx)[0]
     y[others].sum().backward()
     assert all(parameter.grad is not None for parameter in ours.parameters())
-    if (cell, bits) != ("gru", 0x7F800000):
+    if (code, cell, bits) != (library.AMX, "gru", 0x7F800000):
         assert torch.equal(y.isnan(), theirs(x, hx)[0].isnan())
     assert y[others].isfinite().all()
 
@@ -228,7 +228,7 @@ LEAST_ROWS = [(17, 1, 2, 16), (256, 1, 2, 16), (257, 1, 2, 32), (257, 32, 2, 16)
 def test_it_is_taken_where_it_is_allowed_and_possible(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, _ = twins("lstm", 3, 16, batch_first=True)
     x = torch.randn(64, 100, 3)
-    monkeypatch.setattr(library, "_mixed_codes", (32, 33))
+    monkeypatch.setattr(library, "_mixed_codes", (library.AMX, library.BF16))
     assert dispatch.choose(ours, x) is native.layer
     relu = kernels.RNN(3, 20, nonlinearity="relu", batch_first=True)
     with kernels.mixed_precision():
@@ -271,10 +271,10 @@ def test_it_is_taken_where_it_is_allowed_and_possible(monkeypatch: pytest.Monkey
 
 
 @NATIVE
-def test_on_vectors_it_is_taken_where_threads_have_fewer_blocks_than_vectors(
+def test_on_vectors_it_is_taken_where_a_thread_has_more_rows_than_a_vector(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(library, "_mixed_codes", (33,))
+    monkeypatch.setattr(library, "_mixed_codes", (library.BF16,))
 
     def least(module: nn.RNNBase, threads: int, steps: int = 1_000) -> list[int]:
         """The rows with which it begins, and those with which it ends, to be taken."""
@@ -290,15 +290,19 @@ def test_on_vectors_it_is_taken_where_threads_have_fewer_blocks_than_vectors(
     assert least(lstm, 2, steps=1) == [17]
     assert least(lstm, 3) == [49]
     assert least(kernels.GRU(3, 128, batch_first=True), 2) == [33]
+    narrow = kernels.GRU(3, 32, batch_first=True)
+    with torch.no_grad():
+        assert least(narrow, 1, steps=24) == [16]
+        assert least(narrow, 1, steps=32) == [17]
 
 
 @NATIVE
 def test_a_variable_keeps_to_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, _ = twins("lstm", 3, 16, batch_first=True)
     x = torch.randn(64, 100, 3)
-    monkeypatch.setattr(library, "_mixed_codes", (32, 33))
+    monkeypatch.setattr(library, "_mixed_codes", (library.AMX, library.BF16))
     assert "bfloat16 on AMX" in kernels.describe()
-    monkeypatch.setattr(library, "_mixed_codes", (33,))
+    monkeypatch.setattr(library, "_mixed_codes", (library.BF16,))
     assert "bfloat16 on AVX-512" in kernels.describe()
     monkeypatch.setenv("NIGHTCAST_PRECISION", "float32")
     assert "bfloat16" not in kernels.describe()

@@ -20,7 +20,7 @@ from lstm.models.forecaster import build
 from lstm.scaling import Scaler
 from lstm.search import places, study
 from lstm.search.objective import _EpochLog, train_trial
-from lstm.search.sampler import Intersection, Sampler
+from lstm.search.sampler import Sampler, SharedSearchSpace
 from lstm.search.space import at_centre, centre
 from lstm.search.validation import validate
 from lstm.search.worker import work
@@ -57,7 +57,7 @@ def test_an_ensemble_gets_a_network_of_each_normalisation_whatever_the_pruner_sa
     first = [{**centre(retrain.search_space), "normalisation": kind} for kind in kinds]
     with study.loaded(task.storage_url, task.study_name) as own:
         own.pruner = optuna.pruners.ThresholdPruner(upper=0.0)
-        own.sampler = Sampler(5, Budget(trials=4), Intersection())
+        own.sampler = Sampler(5, Budget(trials=4), SharedSearchSpace())
         for params in first:
             own.enqueue_trial(params)
         own.optimize(
@@ -76,7 +76,7 @@ def test_what_was_known_is_not_pruned_however_it_does_beside_the_others(make_tas
     values = iter([0.5, 0.6, 0.55, 0.4])
     with study.loaded(task.storage_url, task.study_name) as own:
         own.pruner = optuna.pruners.ThresholdPruner(upper=0.45)
-        own.sampler = Sampler(5, Budget(trials=4), Intersection())
+        own.sampler = Sampler(5, Budget(trials=4), SharedSearchSpace())
         own.optimize(
             lambda trial: train_trial(
                 task, trial, trial.number, lambda: None, print, inf, lambda: False, untrained(next(values))

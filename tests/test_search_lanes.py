@@ -15,6 +15,7 @@ from tasks import NAME, SPACE, OrchestratorSignal, Recorder, progress, rows
 from lstm.search import places, study
 from lstm.search.arms import SHARED
 from lstm.search.lanes import work_in_lanes
+from lstm.search.sampler import Sampler
 from lstm.search.space import contains
 from lstm.search.storage import SearchFailed, opened
 from lstm.search.together import TogetherStorage
@@ -140,6 +141,20 @@ def test_a_trial_that_another_process_ends_as_it_is_done_here_costs_the_others_n
     assert states.pop(ended[0]) == "failed"
     assert len(states) >= 3
     assert set(states.values()) <= {"finished", "pruned"}
+
+
+def test_lanes_share_what_they_know_of_the_search_space(make_task, monkeypatch):
+    """Else each would read all trials anew."""
+    spaces, draw = [], Sampler.infer_relative_search_space
+
+    def noted(self, *given):
+        spaces.append(self._space)
+        return draw(self, *given)
+
+    monkeypatch.setattr(Sampler, "infer_relative_search_space", noted)
+    work_in_lanes(make_task(trials=6), Recorder, 3)
+    assert len(spaces) >= 6
+    assert len(set(map(id, spaces))) == 1
 
 
 def test_trials_run_side_by_side_each_with_a_thread_and_a_claim(make_task):

@@ -13,7 +13,7 @@ from studies import BY_HAND, NAME, RECIPE, boom, run
 
 from data.retrain import Budget
 from lstm.search import places, study
-from lstm.search.sampler import Intersection, Pruner, Sampler
+from lstm.search.sampler import Pruner, Sampler, SharedSearchSpace
 from lstm.search.storage import SearchFailed
 
 pytestmark = BY_HAND
@@ -111,7 +111,7 @@ def interrupted(*_, **__):
 def test_the_trial_of_an_older_worker_is_refused(lite, left):
     study.create(lite, NAME, Budget(trials=1), 0)
     with study.loaded(lite, NAME) as own:
-        own.sampler = Sampler(0, Budget(), Intersection())
+        own.sampler = Sampler(0, Budget(), SharedSearchSpace())
 
         def older(trial):
             trial.set_user_attr(places.RECIPE, RECIPE.to_dict())

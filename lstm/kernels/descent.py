@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,9 +19,8 @@ from lstm.kernels.calls import Fields, fields
 # One thread does it: beyond so many numbers several of torch's are the faster ones.
 _MOST = 2**20
 
-_ARRAYS = "weights", "first", "second", "average", "gradient", "step"
 _TENSOR: Fields = [
-    (ctypes.c_void_p, " ".join(_ARRAYS)),
+    (ctypes.c_void_p, "weights first second average gradient step"),
     (ctypes.c_int64, "count"),
     (ctypes.c_double, "decay"),
 ]
@@ -47,52 +47,58 @@ def step(optimizer: torch.optim.AdamW, clip: float, averages: Sequence[Tensor], 
     """One step by the gradients that are there, if native code may take it; whether it did.
 
     It leaves to torch the first step, which makes the moments; parameters without a gradient; what is not
-    float32 in plain memory, one number after the other; and what several threads do faster.
+    float32 in plain memory, one number after the other; groups that differ in more than their weight decay;
+    and what several threads do faster. Hooks of the optimizer are not called.
 
     Args:
-        optimizer: its groups differ in their weight decay only.
         clip: the largest norm of the gradient of all parameters.
         averages: of the parameters, in the order of the groups; none at all is allowed.
         towards: the share of the way that these move towards the new weights.
+
+    Raises:
+        ValueError: as many averages as parameters are wanted, or none.
     """
-    group = optimizer.param_groups[0]
-    decayed = [
-        (weights, group["weight_decay"]) for group in optimizer.param_groups for weights in group["params"]
-    ]
-    tensors = (_Tensor * len(decayed))()
-    gradients = [weights.grad for weights, _ in decayed if weights.grad is not None]
-    if len(gradients) < len(decayed) or not elementwise.fits(*gradients, *averages):
+    groups = optimizer.param_groups
+    parameters = [(weights, group["weight_decay"]) for group in groups for weights in group["params"]]
+    if averages and len(averages) != len(parameters):
+        raise ValueError(f"{len(averages)} averages of {len(parameters)} parameters")
+    if not _is_plain_adamw(groups):
         return False
-    for place, (weights, decay) in enumerate(decayed):
-        state, count = optimizer.state.get(weights, {}), weights.numel()
-        moments = [state.get(name) for name in ("exp_avg", "exp_avg_sq")]
-        arrays = [weights, *moments, *averages[place : place + 1], gradients[place]]
-        if not all(_is_flat(array, count) for array in arrays) or not _is_flat(state.get("step"), 1):
-            return False
-        addresses = (
-            weights,
-            *moments,
-            averages[place] if averages else None,
-            gradients[place],
-            state["step"],
-        )
-        for name, array in zip(_ARRAYS, addresses, strict=True):
-            setattr(tensors[place], name, None if array is None else array.data_ptr())
-        tensors[place].count, tensors[place].decay = count, decay
-    if torch.get_num_threads() > 1 and sum(weights.numel() for weights, _ in decayed) > _MOST:
+    entries = []
+    for place, (weights, _) in enumerate(parameters):
+        state = optimizer.state.get(weights, {})
+        first, second, steps = (state.get(name) for name in ("exp_avg", "exp_avg_sq", "step"))
+        given = {"weights": weights, "gradient": weights.grad, "step": steps}
+        average = {"average": averages[place]} if averages else {}
+        entries.append({**given, "first": first, "second": second, **average})
+    arrays = [array for entry in entries for array in entry.values() if array is not None]
+    if len(arrays) < sum(map(len, entries)) or not elementwise.fits(*arrays):
         return False
-    sizes = len(decayed), library.widths()[0], ctypes.addressof(tensors)
-    task = _Descent(*sizes, group["lr"], *group["betas"], group["eps"], clip, towards)
-    library.compiled().nightcast_descend(ctypes.byref(task))
+    if torch.get_num_threads() > 1 and sum(weights.numel() for weights, _ in parameters) > _MOST:
+        return False
+    tensors = (_Tensor * len(entries))()
+    for tensor, entry, (weights, decay) in zip(tensors, entries, parameters, strict=True):
+        tensor.count, tensor.decay = weights.numel(), decay
+        for name, array in entry.items():
+            if not _is_flat(array, 1 if name == "step" else tensor.count):
+                return False
+            setattr(tensor, name, array.data_ptr())
+    sizes = len(tensors), library.widths()[0], ctypes.addressof(tensors)
+    options = groups[0]["lr"], *groups[0]["betas"], groups[0]["eps"]
+    # As torch's own step does, so that a graph that still needs the old numbers says so.
+    torch.autograd.graph.increment_version(arrays)
+    library.compiled().nightcast_descend(ctypes.byref(_Descent(*sizes, *options, clip, towards)))
     return True
 
 
-def _is_flat(array: Tensor | None, count: int) -> bool:
-    """Whether it is so many float32, one after the other, on the CPU."""
-    return (
-        array is not None
-        and array.dtype is torch.float32
-        and array.device.type == "cpu"
-        and array.numel() == count
-        and array.is_contiguous()
+def _is_plain_adamw(groups: Sequence[dict[str, Any]]) -> bool:
+    """Whether groups differ in their weight decay only, and want nothing that native code does not know."""
+    options = [(group["lr"], group["betas"], group["eps"]) for group in groups]
+    return all(option == options[0] for option in options) and not any(
+        group["amsgrad"] or group["maximize"] for group in groups
     )
+
+
+def _is_flat(array: Tensor, count: int) -> bool:
+    """Whether it is so many float32, one after the other."""
+    return array.dtype is torch.float32 and array.numel() == count and array.is_contiguous()

@@ -73,8 +73,8 @@ def mixed_precision() -> Iterator[None]:
     """Inside the block, this thread's recurrent layers may multiply in bfloat16 on the CPU.
 
     They do where the processor has instructions for it, batches are large enough to gain by it, and
-    NIGHTCAST_PRECISION is not ``float32``. Sums, states and results stay float32. An infinite input makes NaN
-    of a GRU's row.
+    NIGHTCAST_PRECISION is not ``float32``. Sums, states and results stay float32. An infinite input may
+    make NaN of a GRU's row.
 
     Raises:
         SettingsError: NIGHTCAST_PRECISION is neither auto nor float32.

@@ -18,14 +18,14 @@ from torch import Tensor
 
 CODES = {16: "AVX-512", 8: "AVX2", 4: "NEON"}
 """The codes by the floats in a vector."""
-AMX = 32
-MIXED = {AMX: "AMX", 33: "AVX-512"}
+AMX, BF16 = 32, 33
+MIXED = {AMX: "AMX", BF16: "AVX-512"}
 """The codes in mixed precision, the fastest first, by what stands for a vector's width."""
 MIXED_COLUMNS = 32
 """The rows of a batch that they walk with at a time."""
 
 # As cpu/native.c has it: counted up with every change of what it is handed.
-_LAYOUT = 2
+_LAYOUT = 3
 
 _widths: tuple[int, ...] | None = None
 _mixed_codes: tuple[int, ...] | None = None

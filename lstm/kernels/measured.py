@@ -6,7 +6,6 @@ Sizes in between are taken for those of the nearest that was measured.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import ceil
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from lstm.kernels import library, native, persistent
 
 # Rows of a batch; rows times steps; hidden sizes.
 _LEAST_BATCH, _FEW, _VECTOR, _TWO_VECTORS, _LARGE_BATCH = 4, 8, 16, 32, 64
-_SHORT, _MEDIUM, _LONG = 500, 3_000, 10_000
+_SHORT, _MODERATE, _MEDIUM, _LONG = 500, 2_000, 3_000, 10_000
 _SMALL, _NARROW, _MODEST, _MIDDLE, _WIDE = 16, 32, 64, 128, 256
 # Chips on which ``auto`` may take the persistent kernel instead of cuDNN (`torch.cuda.get_device_name`): its
 # numbers were compared on the first one, its times with cuDNN's on the second (`benchmarks/sweep.py`).
@@ -77,30 +76,38 @@ def _gains_on_amx(module: nn.RNNBase, batch: int, steps: int) -> bool:
 
 
 def _gains_on_avx512(module: nn.RNNBase, batch: int, steps: int) -> bool:
-    """A block of 32 rows takes it up to twice as long as a vector of 16 takes float32: it gains where a
-    thread has fewer of the ones than it would have of the others. With 16 rows or fewer it is even."""
+    """Its code walks with 32 rows at a time, float32's with 16: it gains once a thread has more than 16. With
+    16, short inference of narrow layers gains as well.
+
+    Measured on one processor of AMD's.
+    """
     # A graph cannot ask for the number of threads.
     threads = 1
     if not torch.compiler.is_compiling():
         threads = native.threads_of(batch, steps, module.input_size, module.hidden_size)
-    blocks, vectors = ceil(batch / library.MIXED_COLUMNS), ceil(batch / max(library.CODES))
-    return ceil(blocks / threads) < ceil(vectors / threads)
+    is_short = batch * steps < _SHORT and not torch.is_grad_enabled()
+    return batch > _VECTOR * threads or (is_short and module.hidden_size <= _NARROW)
 
 
 def is_faster(module: nn.RNNBase, x: Tensor) -> bool:
     """Whether the native kernel is faster than torch's.
 
     Rows of the batch lie along the vectors: a batch of a few rows leaves most of a vector idle. Torch has an
-    LSTM of its own; its GRU and RNN are an operation after the other.
+    LSTM of its own; its GRU and RNN are an operation after the other, so that it takes those faster only with
+    few rows of a wide layer. Measured on one processor of Intel's and one of AMD's, both with AVX-512;
+    all others follow the latter.
     """
     batch, steps = _batch_and_steps(module, x)
     size, is_training = module.hidden_size, torch.is_grad_enabled()
+    is_graph = torch.compiler.is_compiling()
     # A graph cannot ask for the number of threads, and may run with any.
-    is_alone = not torch.compiler.is_compiling() and torch.get_num_threads() == 1
+    is_alone = not is_graph and torch.get_num_threads() == 1
     is_alone = is_alone or (native.has_own_threads() and not library.shares_threads())
     if module.mode != "LSTM" and (is_alone or library.shares_threads()):
-        threads = 1 if is_alone else torch.get_num_threads()
-        return size <= _MODEST or batch >= _least_rows(size, is_training) * threads
+        threads = 1 if is_alone else 2 if is_graph else torch.get_num_threads()
+        # Beside several threads even one vector is enough in inference, unless it is short.
+        is_enough = not is_training and batch >= _VECTOR and batch * steps >= _MODERATE
+        return size <= _MODEST or is_enough or batch >= _least_rows(size, is_training) * threads
     if is_alone:
         least = _least_rows_of_lstm(size, is_training)
         return batch >= least and batch * steps >= _least_alone(size, is_training)
@@ -113,7 +120,7 @@ def _least_rows(size: int, is_training: bool) -> int:
 
 
 def _least_rows_of_lstm(size: int, is_training: bool) -> int:
-    """From which a thread takes an LSTM faster than torch: half a vector of narrow ones, or a whole one."""
+    """From which a thread takes an LSTM faster than torch: the more units, the more."""
     if is_training and size <= _SMALL:
         return _LEAST_BATCH
     return _FEW if size <= (_NARROW if is_training else _SMALL) else _VECTOR
@@ -125,7 +132,7 @@ def _least_alone(size: int, is_training: bool) -> int:
     Torch's products are MKL's, which on Intel's processors are at their best.
     """
     if not library.is_intel():
-        return 0
+        return _SHORT if is_training and size >= _WIDE else 0
     if is_training:
         return 0 if size <= _SMALL else _SHORT if size < _MIDDLE else _MEDIUM
     return _SHORT if size > _NARROW else 0
@@ -134,22 +141,26 @@ def _least_alone(size: int, is_training: bool) -> int:
 def _is_faster_beside(size: int, batch: int, steps: int, is_training: bool) -> bool:
     """Whether several threads take an LSTM faster than torch, which shares out the products of a step.
 
-    That is better with few rows and large layers.
-
-    Where their threads are torch's and ours are others (`lstm.kernels.shares_threads`), torch's spin on the
-    cores of ours: what is short is left to it too, but for the smallest layers.
+    Torch is better with few rows and large layers. Where its threads and ours are others
+    (`lstm.kernels.shares_threads`), its spin on the cores of ours: what is short is left to it too, but for
+    the smallest layers, and so it is with GRUs and RNNs.
     """
     if size <= (_NARROW if library.shares_threads() else _SMALL):
         return batch >= (_LEAST_BATCH if size <= _SMALL else _FEW)
     is_long = batch * steps >= _LONG
     if not library.shares_threads():
         return is_long and (batch >= _LARGE_BATCH or is_training)
-    # Whole vectors for each thread. On Intel's processors only 16 and 64 rows were measured.
-    if not library.is_intel() and batch >= _VECTOR * torch.get_num_threads():
+    if not _is_careful() and batch >= _VECTOR * torch.get_num_threads():
         return size <= _WIDE or is_long
     if batch < _LARGE_BATCH:
         return is_training and size <= _MIDDLE and is_long
     return size <= _MIDDLE or is_long
+
+
+def _is_careful() -> bool:
+    """Whether torch keeps what was not measured to be slower: on Intel's processors only 16 and 64 rows were,
+    and a graph may run with any number of threads."""
+    return torch.compiler.is_compiling() or library.is_intel()
 
 
 def beats_cudnn(module: nn.RNNBase, x: Tensor) -> bool:

@@ -2,7 +2,7 @@
 
 Each program takes a few rows of the batch, loads the recurrent weights into shared memory once, and walks all
 steps with its states on chip. What does not depend on the step before is a large matrix product outside: the
-inputs' part of the sums, and the weights' gradients. `lstm.kernels.dispatch` says where it beats cuDNN;
+inputs' part of the sums, and the weights' gradients. `lstm.kernels.measured` says where it beats cuDNN;
 `lstm.kernels.using("persistent")` runs it wherever it can. Triton's interpreter (``TRITON_INTERPRET=1``)
 checks its numbers on a CPU.
 

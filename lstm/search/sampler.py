@@ -17,9 +17,9 @@ from lstm.search import places
 from lstm.search.arms import Arms
 
 
-class Intersection:
+class SharedSearchSpace:
     """What all trials of a study have drawn from, as TPE reckons it: of each trial once, for all threads that
-    ask, where every sampler of Optuna's reads all trials."""
+    ask, where every sampler of Optuna's reads all trials. They wait for each other meanwhile."""
 
     def __init__(self) -> None:
         self._space = optuna.search_space.IntersectionSearchSpace(include_pruned=True)
@@ -48,7 +48,7 @@ class Sampler(optuna.samplers.BaseSampler):
         claimed: the newest trial that this sampler's worker took, by its number in the storage.
     """
 
-    def __init__(self, seed: int, budget: Budget, space: Intersection, arms: Arms | None = None) -> None:
+    def __init__(self, seed: int, budget: Budget, space: SharedSearchSpace, arms: Arms | None = None) -> None:
         self._seed = seed
         self._arms = arms
         self._fixed: dict[str, Any] = {}

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lstm.search import places
 from lstm.search.arms import Arms
 from lstm.search.objective import SearchTask, Stopped, train_trial
-from lstm.search.sampler import Intersection, Pruner, Sampler
+from lstm.search.sampler import Pruner, Sampler, SharedSearchSpace
 from lstm.search.storage import SearchFailed
 from lstm.search.study import STATES, budget_of, clean_study, fail_running, loaded
 from lstm.training.checkpoint import EpochLoss
@@ -112,7 +112,7 @@ class Crew:
         # To see to others takes the longer the more trials run.
         self._pause = 0.0 if lanes == 1 else PAUSE_SECONDS
         self.pruner = Pruner(budget_of(study), task.data_set.retrain.max_epochs)
-        self.space = Intersection()
+        self.space = SharedSearchSpace()
         self._lock = threading.Lock()
         self._cleaned = -math.inf
 

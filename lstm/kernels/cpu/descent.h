@@ -70,7 +70,8 @@ TARGET static void descend_tensor(const descent *p, const descent_tensor *t, flo
     }
 }
 
-/* The gradient of all tensors together has the norm `clip` at most. One that is no number makes all weights such. */
+/* The gradient of all tensors together has the norm `clip` at most. NaN in it makes all weights NaN, what is infinite
+ * only its own. */
 TARGET static void descend(const descent *p) {
     double squares = 0;
     for (int64_t i = 0; i < p->count; i++) squares += sum_of_squares(p->tensors[i].gradient, p->tensors[i].count);

@@ -2,8 +2,8 @@
  * and what the backward pass needs kept as float16.
  *
  * As in recurrent.h batch rows lie along the vectors, and a thread walks its columns through all steps alone. Here rows
- * of gates are unit by unit, gate by gate, and what a gate does not read has weights of 0: so an infinite input makes
- * NaN of a GRU's row. float16 ends at 65504, which no cell state passes that starts near 0 and takes fewer steps; a
+ * of gates are unit by unit, gate by gate, and what a gate does not read has weights of 0: so an infinite input may
+ * make NaN of a GRU's row, as it does where AMX multiplies by them. float16 ends at 65504, which no cell state passes that starts near 0 and takes fewer steps; a
  * relu's could, so there is none here.
  *
  * Included by amx.c and bf16.c, which take in avx512.h, and tiles.h or dots.h before, and define
