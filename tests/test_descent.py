@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
 
 from lstm.kernels import descent, library, using
 from lstm.training.optimizer import adamw, descend, ordered
@@ -107,6 +108,19 @@ def test_what_it_may_not_take_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) 
         optimizer.param_groups[0][option] = False
     assert torch.equal(weights, before)
     assert descent.step(optimizer, CLIP, [], 0.0)
+
+
+def test_rates_on_a_gpu_are_not_looked_at() -> None:
+    """That would wait for the GPU, which no captured step survives."""
+    with FakeTensorMode():
+        parameters = [nn.Parameter(torch.zeros(3, device="cuda")) for _ in range(2)]
+        rates = [torch.zeros((), device="cuda") for _ in range(2)]
+    groups = [{"params": [own], "lr": rate} for own, rate in zip(parameters, rates, strict=True)]
+    optimizer = torch.optim.AdamW(groups, capturable=True)
+    for own in parameters:
+        own.grad = own.detach()
+        optimizer.state[own] = {"exp_avg": own.grad, "exp_avg_sq": own.grad, "step": rates[0]}
+    assert not descent.step(optimizer, CLIP, [], 0.0)
 
 
 def test_groups_differ_in_their_weight_decay_only() -> None:

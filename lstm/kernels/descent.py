@@ -62,8 +62,6 @@ def step(optimizer: torch.optim.AdamW, clip: float, averages: Sequence[Tensor], 
     parameters = [(weights, group["weight_decay"]) for group in groups for weights in group["params"]]
     if averages and len(averages) != len(parameters):
         raise ValueError(f"{len(averages)} averages of {len(parameters)} parameters")
-    if not _is_plain_adamw(groups):
-        return False
     entries = []
     for place, (weights, _) in enumerate(parameters):
         state = optimizer.state.get(weights, {})
@@ -73,6 +71,9 @@ def step(optimizer: torch.optim.AdamW, clip: float, averages: Sequence[Tensor], 
         entries.append({**given, "first": first, "second": second, **average})
     arrays = [array for entry in entries for array in entry.values() if array is not None]
     if len(arrays) < sum(map(len, entries)) or not elementwise.fits(*arrays):
+        return False
+    # Now they are the CPU's: on a GPU rates are tensors, and to compare them would wait for it.
+    if not _is_plain_adamw(groups):
         return False
     if torch.get_num_threads() > 1 and sum(weights.numel() for weights, _ in parameters) > _MOST:
         return False
