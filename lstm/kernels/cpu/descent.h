@@ -12,15 +12,8 @@ enum { squares_together = 1024 };
 
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-/* Up to a vector of numbers; 0 beyond. */
-INLINE vec load_rest(const float *from, int64_t count) {
-    if (count >= LANES) return load(from);
-    float some[LANES] = {0};
-    memcpy(some, from, sizeof *from * (size_t)count);
-    return load(some);
-}
-
-INLINE void store_rest(float *to, int64_t count, vec value) {
+/* The first `count` numbers of a vector, at most. */
+INLINE void store_some(float *to, int64_t count, vec value) {
     if (count >= LANES) {
         store(to, value);
         return;
@@ -36,7 +29,7 @@ TARGET static double sum_of_squares(const float *from, int64_t count) {
         const int64_t last = least(first + squares_together, count);
         vec own = {0};
         for (int64_t i = first; i < last; i += LANES) {
-            const vec number = load_rest(from + i, last - i);
+            const vec number = load_some(from + i, last - i);
             own += number * number;
         }
         float each[LANES];
@@ -56,17 +49,17 @@ TARGET static void descend_tensor(const descent *p, const descent_tensor *t, flo
     const float towards = (float)p->towards;
     for (int64_t i = 0; i < t->count; i += LANES) {
         const int64_t rest = t->count - i;
-        const vec g = load_rest(t->gradient + i, rest) * clipped;
-        vec m = load_rest(t->first + i, rest), v = load_rest(t->second + i, rest);
+        const vec g = load_some(t->gradient + i, rest) * clipped;
+        vec m = load_some(t->first + i, rest), v = load_some(t->second + i, rest);
         m += (g - m) * first;
         v = v * kept + g * g * second;
-        const vec w = load_rest(t->weights + i, rest) * shrunk - m * by_first / ((vec)ROOT(v) * by_second + epsilon);
-        store_rest(t->first + i, rest, m);
-        store_rest(t->second + i, rest, v);
-        store_rest(t->weights + i, rest, w);
+        const vec w = load_some(t->weights + i, rest) * shrunk - m * by_first / ((vec)ROOT(v) * by_second + epsilon);
+        store_some(t->first + i, rest, m);
+        store_some(t->second + i, rest, v);
+        store_some(t->weights + i, rest, w);
         if (!t->average) continue;
-        const vec average = load_rest(t->average + i, rest);
-        store_rest(t->average + i, rest, average + (w - average) * towards);
+        const vec average = load_some(t->average + i, rest);
+        store_some(t->average + i, rest, average + (w - average) * towards);
     }
 }
 

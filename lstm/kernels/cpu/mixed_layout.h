@@ -23,15 +23,6 @@ static inline int64_t backward_depth(const layer *l) { return tiles(gate_rows(l)
 
 /* ---- packing ---- */
 
-/* Up to 16 of `count` numbers from `from` on, then 0; all 0 where there are none. */
-INLINE vec load_some(const float *from, int64_t count) {
-    float some[LANES] = {0};
-    if (!from) return (vec){0};
-    if (count >= LANES) return load(from);
-    memcpy(some, from, sizeof(float) * (size_t)count);
-    return load(some);
-}
-
 /* Numbers to the nearest bfloat16, one after the other. */
 TARGET static void shorten(const float *from, int64_t count, uint16_t *to) {
     for (int64_t i = 0; i < count; i += LANES) {

@@ -27,6 +27,15 @@ typedef float unaligned __attribute__((vector_size(LANES * 4), aligned(4), may_a
 
 INLINE vec load(const float *from) { return *(const unaligned *)from; }
 
+/* Up to a vector of `count` numbers from `from` on, then 0; all 0 where there are none. */
+INLINE vec load_some(const float *from, int64_t count) {
+    float some[LANES] = {0};
+    if (!from) return (vec){0};
+    if (count >= LANES) return load(from);
+    memcpy(some, from, sizeof *from * (size_t)count);
+    return load(some);
+}
+
 INLINE void store(float *to, vec value) { *(unaligned *)to = value; }
 
 INLINE vec spread(float value) { return value - (vec){0}; }
