@@ -11,7 +11,7 @@
  * its first numbers, and its gradient.
  *
  * A negative cell is a calendar head of so many outputs, inputs being features, and its arrays memory, future,
- * w_calendar, place, w_mix, b_mix, w_out, b_out, dout; the answer out, twice, since it is also computed without a
+ * w_memory, b_memory, w_calendar, place, w_mix, b_mix, w_out, b_out, dout; the answer out, twice, since it is also computed without a
  * backward pass to follow, and the gradient by each of them but the last, by future only if there is an odd number of
  * features.
  * An odd batch drops half of the units by the same key. */
@@ -65,17 +65,18 @@ static float *copied(const float *from, int64_t count) {
 
 static void run_head(const int64_t n[8]) {
     const int64_t Q = -n[0], B = n[1], T = n[2], F = n[3], K = n[4];
-    const int64_t sizes[8] = {B * K, B * T * F, K * F, T * K, K * K, K, Q * K, Q};
-    float *given[8], *by[8], *out = reserve(B * T * Q);
-    for (int i = 0; i < 8; i++) given[i] = read_floats(sizes[i]), by[i] = reserve(sizes[i]);
+    enum { arrays = 10 };
+    const int64_t sizes[arrays] = {B * K, B * T * F, K * K, K, K * F, T * K, K * K, K, Q * K, Q};
+    float *given[arrays], *by[arrays], *out = reserve(B * T * Q);
+    for (int i = 0; i < arrays; i++) given[i] = read_floats(sizes[i]), by[i] = reserve(sizes[i]);
     float *dout = read_floats(B * T * Q);
     head p = {.batch = B, .steps = T, .hidden = K, .features = F, .outputs = Q, .lanes = n[5], .vectors = n[6]};
     p.threads = n[7], p.drops = B % 2, p.key = -B, p.threshold = 0, p.scale = 2.0f;
-    p.memory = given[0], p.future = given[1], p.w_calendar = given[2];
-    p.place = given[3], p.w_mix = given[4], p.b_mix = given[5], p.w_out = given[6], p.b_out = given[7];
-    p.out = out, p.dout = dout, p.dmemory = by[0], p.dfuture = F % 2 ? by[1] : NULL, p.dw_calendar = by[2];
-    p.dplace = by[3];
-    p.dw_mix = by[4], p.db_mix = by[5], p.dw_out = by[6], p.db_out = by[7];
+    p.memory = given[0], p.future = given[1], p.w_memory = given[2], p.b_memory = given[3], p.w_calendar = given[4];
+    p.place = given[5], p.w_mix = given[6], p.b_mix = given[7], p.w_out = given[8], p.b_out = given[9];
+    p.out = out, p.dout = dout, p.dmemory = by[0], p.dfuture = F % 2 ? by[1] : NULL, p.dw_memory = by[2];
+    p.db_memory = by[3], p.dw_calendar = by[4], p.dplace = by[5];
+    p.dw_mix = by[6], p.db_mix = by[7], p.dw_out = by[8], p.db_out = by[9];
     p.work = reserve(nightcast_head_work_floats(&p, 0));
     nightcast_head_forward(&p);
     float *without = copied(out, B * T * Q);
@@ -86,7 +87,7 @@ static void run_head(const int64_t n[8]) {
     nightcast_head_backward(&p);
     free(p.work), free(p.saved), free(dout);
     write_floats(without, B * T * Q), write_floats(out, B * T * Q);
-    for (int i = 0; i < 8; i++) free(given[i]), write_floats(by[i], i == 1 && !p.dfuture ? 0 : sizes[i]);
+    for (int i = 0; i < arrays; i++) free(given[i]), write_floats(by[i], i == 1 && !p.dfuture ? 0 : sizes[i]);
 }
 
 /* Of x (B, T, I) as raw outputs; `dy` has as many numbers. Frees what it is given. */
@@ -112,8 +113,10 @@ static void run_descent(int64_t count, int64_t lanes, const float *x) {
     float *first = copied(x, count), *second = reserve(count), *step = reserve(1);
     for (int64_t i = 0; i < count; i++) second[i] = x[i] * x[i];
     *step = 3;
-    const descent_tensor tensor = {weights, first, second, average, gradient, step, count, 0.1};
-    const descent p = {1, lanes, &tensor, 0.01, 0.9, 0.999, 1e-8, 1.0, 0.2};
+    const double decay = 0.1;
+    const float *const by = gradient;
+    const descent p = {1,      lanes, &count, &decay, &weights, &first, &second, &average, &by,
+                       &step,  0.01,  0.9,    0.999,  1e-8,     1.0,    0.2};
     nightcast_descend(&p);
     free(gradient);
     write_floats(weights, count), write_floats(first, count), write_floats(second, count);

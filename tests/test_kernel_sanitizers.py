@@ -92,13 +92,12 @@ def arrays(case: Case) -> tuple[nn.Module, list[Tensor]]:
     torch.manual_seed(case.batch)
     if case.cell < 0:
         head = CalendarHead(case.hidden, case.steps, case.inputs, 0.5 * (case.batch % 2), -case.cell)
-        own = (head.calendar.weight, head.place_HK, *head.mix.parameters(), *head.out.parameters())
         memory, future = (
             torch.randn(case.batch, case.hidden),
             torch.randn(case.batch, case.steps, case.inputs),
         )
         dout = torch.randn(case.batch, case.steps, -case.cell)
-        return head, [memory, future, *(weight.detach() for weight in own), dout]
+        return head, [memory, future, *(weight.detach() for weight in head.weights), dout]
     kind = {"lstm": nn.LSTM, "gru": nn.GRU}.get(CELLS[case.cell], nn.RNN)
     extra = {"nonlinearity": CELLS[case.cell]} if kind is nn.RNN else {}
     module = kind(case.inputs, case.hidden, batch_first=True, **extra)
@@ -111,13 +110,12 @@ def arrays(case: Case) -> tuple[nn.Module, list[Tensor]]:
 def expected(case: Case, module: nn.Module, given: list[Tensor]) -> list[Tensor]:
     """What torch makes of it, in the harness's order."""
     if isinstance(module, CalendarHead):
-        module.memory, module.drop_memory = nn.Identity(), nn.Identity()
+        module.drop_memory = nn.Identity()
         set_key(module, torch.tensor(-case.batch) - Place.UNITS * FIRST)
         memory, future = (tensor.clone().requires_grad_() for tensor in given[:2])
         with using("torch"):
             out = module(memory, future)
-        own = (module.calendar.weight, module.place_HK, *module.mix.parameters(), *module.out.parameters())
-        by = [memory, future, *own] if case.inputs % 2 else [memory, *own]
+        by = [memory, future, *module.weights] if case.inputs % 2 else [memory, *module.weights]
         return [out, out, *torch.autograd.grad((out * given[-1]).sum(), by)]
     x, h0, c0, *_, dy, dh_n, dc_n = (tensor.clone().requires_grad_() for tensor in given)
     is_lstm = case.cell == 0

@@ -110,6 +110,24 @@ def test_values_and_gradients_are_those_of_products_of_bfloat16(
 
 
 @MIXED
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_what_goes_past_the_caches_is_what_comes_back(cell: str) -> None:
+    """A large batch keeps so much; halves of it do not, and rows know nothing of each other."""
+    ours, _ = twins(cell, 1, 48, batch_first=True)
+    x = torch.randn(256, 80, 1)
+    weights = [torch.rand_like(r) for r in flat(ours(x))]
+    halves = slice(None, 128), slice(128, None)
+    with mixed():
+        y, *_, dx = both_ways(ours, x, (), weights)[: len(weights) + 1]
+        for half in halves:
+            # (B, T, H) and then (layers, B, H).
+            own = [weights[0][half], *(weight[:, half] for weight in weights[1:])]
+            y_half, *_, dx_half = both_ways(ours, x[half].clone(), (), own)[: len(weights) + 1]
+            assert torch.equal(y[half], y_half)
+            assert torch.equal(dx[half], dx_half)
+
+
+@MIXED
 @pytest.mark.parametrize("cell", CELLS)
 def test_results_are_near_those_of_float32(cell: str) -> None:
     ours, _ = twins(cell, 3, 50, batch_first=True)

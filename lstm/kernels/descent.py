@@ -7,7 +7,8 @@ Torch takes some ten passes over them, and as many operations a tensor, for what
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -19,28 +20,17 @@ from lstm.kernels.calls import Fields, fields
 # One thread does it: beyond so many numbers several of torch's are the faster ones.
 _MOST = 2**20
 
-_TENSOR: Fields = [
-    (ctypes.c_void_p, "weights first second average gradient step"),
-    (ctypes.c_int64, "count"),
-    (ctypes.c_double, "decay"),
-]
-_DESCENT: Fields = [
+_FIELDS: Fields = [
     (ctypes.c_int64, "count lanes"),
-    (ctypes.c_void_p, "tensors"),
+    (ctypes.c_void_p, "sizes decays weights first second average gradient step"),
     (ctypes.c_double, "rate beta1 beta2 epsilon clip towards"),
 ]
-
-
-class _Tensor(ctypes.Structure):
-    """`descent_tensor` of cpu/native.h."""
-
-    _fields_ = fields(_TENSOR)
 
 
 class _Descent(ctypes.Structure):
     """`descent` of cpu/native.h."""
 
-    _fields_ = fields(_DESCENT)
+    _fields_ = fields(_FIELDS)
 
 
 def step(optimizer: torch.optim.AdamW, clip: float, averages: Sequence[Tensor], towards: float) -> bool:
@@ -59,37 +49,61 @@ def step(optimizer: torch.optim.AdamW, clip: float, averages: Sequence[Tensor], 
         ValueError: as many averages as parameters are wanted, or none.
     """
     groups = optimizer.param_groups
-    parameters = [(weights, group["weight_decay"]) for group in groups for weights in group["params"]]
+    parameters: list[Tensor] = [weights for group in groups for weights in group["params"]]
     if averages and len(averages) != len(parameters):
         raise ValueError(f"{len(averages)} averages of {len(parameters)} parameters")
-    entries = []
-    for place, (weights, _) in enumerate(parameters):
-        state = optimizer.state.get(weights, {})
-        first, second, steps = (state.get(name) for name in ("exp_avg", "exp_avg_sq", "step"))
-        given = {"weights": weights, "gradient": weights.grad, "step": steps}
-        average = {"average": averages[place]} if averages else {}
-        entries.append({**given, "first": first, "second": second, **average})
-    arrays = [array for entry in entries for array in entry.values() if array is not None]
-    if len(arrays) < sum(map(len, entries)) or not elementwise.fits(*arrays):
+    states = [optimizer.state.get(weights, {}) for weights in parameters]
+    found: dict[str, Sequence[Tensor | None]] = {
+        "weights": parameters,
+        "gradient": [weights.grad for weights in parameters],
+        "first": [state.get("exp_avg") for state in states],
+        "second": [state.get("exp_avg_sq") for state in states],
+        "step": [state.get("step") for state in states],
+        "average": averages,
+    }
+    arrays = {name: [one for one in given if one is not None] for name, given in found.items()}
+    every = list(chain.from_iterable(arrays.values()))
+    if len(every) < sum(map(len, found.values())) or not elementwise.fits(*every):
         return False
     # Now they are the CPU's: on a GPU rates are tensors, and to compare them would wait for it.
     if not _is_plain_adamw(groups):
         return False
-    if torch.get_num_threads() > 1 and sum(weights.numel() for weights, _ in parameters) > _MOST:
+    sizes = list(map(Tensor.numel, parameters))
+    if not _are_flat(every) or any(
+        list(map(Tensor.numel, given)) != ([1] * len(sizes) if name == "step" else sizes)
+        for name, given in arrays.items()
+        if given
+    ):
         return False
-    tensors = (_Tensor * len(entries))()
-    for tensor, entry, (weights, decay) in zip(tensors, entries, parameters, strict=True):
-        tensor.count, tensor.decay = weights.numel(), decay
-        for name, array in entry.items():
-            if not _is_flat(array, 1 if name == "step" else tensor.count):
-                return False
-            setattr(tensor, name, array.data_ptr())
-    sizes = len(tensors), library.widths()[0], ctypes.addressof(tensors)
-    options = groups[0]["lr"], *groups[0]["betas"], groups[0]["eps"]
+    if torch.get_num_threads() > 1 and sum(sizes) > _MOST:
+        return False
     # As torch's own step does, so that a graph that still needs the old numbers says so.
-    torch.autograd.graph.increment_version(arrays)
-    library.compiled().nightcast_descend(ctypes.byref(_Descent(*sizes, *options, clip, towards)))
+    torch.autograd.graph.increment_version(every)
+    decays = [group["weight_decay"] for group in groups for _ in group["params"]]
+    options = groups[0]["lr"], *groups[0]["betas"], groups[0]["eps"]
+    _call(arrays, sizes, decays, (*options, clip, towards))
     return True
+
+
+def _call(
+    arrays: Mapping[str, Sequence[Tensor]],
+    sizes: Sequence[int],
+    decays: Sequence[float],
+    options: Sequence[float],
+) -> None:
+    """The native step, of arrays that it may take as they are; none of a name is the null pointer."""
+    count = len(sizes)
+    tables: dict[str, ctypes.Array[Any]] = {
+        name: (ctypes.c_void_p * count)(*map(Tensor.data_ptr, given))
+        for name, given in arrays.items()
+        if given
+    }
+    tables |= {"sizes": (ctypes.c_int64 * count)(*sizes), "decays": (ctypes.c_double * count)(*decays)}
+    task = _Descent(count, library.widths()[0])
+    for name, table in tables.items():
+        setattr(task, name, ctypes.addressof(table))
+    task.rate, task.beta1, task.beta2, task.epsilon, task.clip, task.towards = options
+    library.compiled().nightcast_descend(ctypes.byref(task))
 
 
 def _is_plain_adamw(groups: Sequence[dict[str, Any]]) -> bool:
@@ -100,6 +114,6 @@ def _is_plain_adamw(groups: Sequence[dict[str, Any]]) -> bool:
     )
 
 
-def _is_flat(array: Tensor, count: int) -> bool:
-    """Whether it is so many float32, one after the other."""
-    return array.dtype is torch.float32 and array.numel() == count and array.is_contiguous()
+def _are_flat(arrays: Sequence[Tensor]) -> bool:
+    """Whether all are float32, one number after the other."""
+    return all(array.dtype is torch.float32 for array in arrays) and all(map(Tensor.is_contiguous, arrays))

@@ -9,6 +9,7 @@ Axes: B batch, H horizon steps, K hidden size, F calendar features, Q outputs.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -22,8 +23,14 @@ from lstm.kernels.elementwise import Mask
 _FIELDS: Fields = [
     (ctypes.c_int64, "batch steps hidden features outputs lanes vectors threads drops key threshold"),
     (ctypes.c_float, "scale"),
-    (ctypes.c_void_p, "memory future w_calendar place w_mix b_mix w_out b_out out saved work"),
-    (ctypes.c_void_p, "dout dmemory dfuture dw_calendar dplace dw_mix db_mix dw_out db_out"),
+    (
+        ctypes.c_void_p,
+        "memory future w_memory b_memory w_calendar place w_mix b_mix w_out b_out out saved work",
+    ),
+    (
+        ctypes.c_void_p,
+        "dout dmemory dfuture dw_memory db_memory dw_calendar dplace dw_mix db_mix dw_out db_out",
+    ),
 ]
 # Fewer rows than these fill too few vectors for several threads, among which torch shares a wide head out
 # (`benchmarks/sweep.py`).
@@ -31,9 +38,11 @@ _FEW_ROWS, _WIDE = 32, 256
 
 
 class Weights(NamedTuple):
-    """A head's weights: (K, F) by calendar feature, (H, K) of each place, (K, K) and (K) between two
-    activations, (Q, K) and (Q) of the outputs."""
+    """A head's weights: (K, K) and (K) of the memory, (K, F) by calendar feature, (H, K) of each place,
+    (K, K) and (K) between two activations, (Q, K) and (Q) of the outputs."""
 
+    memory_KK: Tensor
+    memory_K: Tensor
     calendar_KF: Tensor
     place_HK: Tensor
     mix_KK: Tensor
@@ -58,6 +67,8 @@ def fits(memory_BK: Tensor, future_BHF: Tensor, weights: Weights) -> bool:
         return False
     (batch, steps, features), hidden, outputs = future_BHF.shape, memory_BK.shape[-1], len(weights.out_Q)
     by_weight = [
+        (hidden, hidden),
+        (hidden,),
         (hidden, features),
         (steps, hidden),
         (hidden, hidden),
@@ -74,10 +85,11 @@ def fits(memory_BK: Tensor, future_BHF: Tensor, weights: Weights) -> bool:
 def calendar_head(memory_BK: Tensor, future_BHF: Tensor, weights: Weights, mask: Mask | None) -> Tensor:
     """(B, H, Q) out(gelu(mix(drop(gelu(memory + calendar + place))))), of what `fits`.
 
-    Its gradient has none of its own, and is made for one at a time.
+    `memory`, `calendar`, `mix` and `out` are linear maps. Its gradient has none of its own, and is made for
+    one at a time.
 
     Args:
-        memory_BK: the memory's part, the same at every step.
+        memory_BK: what the encoder remembers, the same at every step.
         mask: of the units between the activations; None drops nothing.
 
     Raises:
@@ -95,25 +107,29 @@ class _CalendarHead(torch.autograd.Function):
     def forward(
         ctx: Any, save: bool, mask: Mask | None, memory_BK: Tensor, future_BHF: Tensor, *weights: Tensor
     ) -> Tensor:
-        calendar_KF, place_HK, mix_KK, mix_K, out_QK, out_Q = weights
-        call = _call(future_BHF, calendar_KF, mix_KK, out_QK, mask, None)
+        memory_KK, memory_K, calendar_KF, place_HK, mix_KK, mix_K, out_QK, out_Q = weights
+        products = memory_KK, calendar_KF, mix_KK, out_QK
+        call = _call(memory_BK, future_BHF, products, mask, None)
         out_BHQ = memory_BK.new_empty(*future_BHF.shape[:2], len(out_Q))
         saved = call.taken(call.ask("saved")) if save else None
-        biases = {"place": place_HK, "b_mix": mix_K, "b_out": out_Q, "memory": memory_BK}
-        call.set(out=out_BHQ, saved=saved, **{name: bias.contiguous() for name, bias in biases.items()})
+        added = {"b_memory": memory_K, "place": place_HK, "b_mix": mix_K, "b_out": out_Q}
+        call.set(out=out_BHQ, saved=saved, **{name: bias.contiguous() for name, bias in added.items()})
         call.run("forward")
-        ctx.save_for_backward(future_BHF, saved, calendar_KF, mix_KK, out_QK)
+        ctx.save_for_backward(memory_BK, future_BHF, saved, *products)
         ctx.mask, ctx.threads = mask, call.task.threads
         return out_BHQ
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dout_BHQ: Tensor) -> tuple[Tensor | None, ...]:
-        future_BHF, saved, calendar_KF, mix_KK, out_QK = ctx.saved_tensors
+        memory_BK, future_BHF, saved, *products = ctx.saved_tensors
+        memory_KK, calendar_KF, mix_KK, out_QK = products
         batch, steps, _ = future_BHF.shape
         outputs, hidden = out_QK.shape
-        call = _call(future_BHF, calendar_KF, mix_KK, out_QK, ctx.mask, ctx.threads)
+        call = _call(memory_BK, future_BHF, products, ctx.mask, ctx.threads)
         sizes = {
+            "dw_memory": memory_KK.shape,
+            "db_memory": (hidden,),
             "dw_calendar": calendar_KF.shape,
             "dplace": (steps, hidden),
             "dw_mix": mix_KK.shape,
@@ -122,7 +138,7 @@ class _CalendarHead(torch.autograd.Function):
             "db_out": (outputs,),
         }
         by_weight = {name: mix_KK.new_empty(size) for name, size in sizes.items()}
-        dmemory_BK = mix_KK.new_empty(batch, hidden)
+        dmemory_BK = memory_BK.new_empty(batch, hidden)
         dfuture_BHF = future_BHF.new_empty(future_BHF.shape) if ctx.needs_input_grad[3] else None
         call.set(
             saved=saved, dout=dout_BHQ.contiguous(), dmemory=dmemory_BK, dfuture=dfuture_BHF, **by_weight
@@ -132,22 +148,22 @@ class _CalendarHead(torch.autograd.Function):
 
 
 def _call(
+    memory_BK: Tensor,
     future_BHF: Tensor,
-    calendar_KF: Tensor,
-    mix_KK: Tensor,
-    out_QK: Tensor,
+    products: Sequence[Tensor],
     mask: Mask | None,
     threads: int | None,
 ) -> Call:
     """A head's call, with what both passes read; `threads` as of the first of them."""
     batch, steps, features = future_BHF.shape
-    outputs, hidden = out_QK.shape
+    outputs, hidden = products[-1].shape
     if threads is None:
         threads = native.threads_for(2 * batch * steps * hidden * (hidden + features + outputs))
     lanes, vectors = native.plan(batch, threads)
     sizes = (batch, steps, hidden, features, outputs, lanes, vectors, threads)
     task = _Head(*sizes, int(mask is not None), *(mask or Mask(0, 0, 1.0)))
     call = Call(task, f"head of batch {batch}, {steps} steps, hidden size {hidden}", "nightcast_head")
-    given = {"future": future_BHF, "w_calendar": calendar_KF, "w_mix": mix_KK, "w_out": out_QK}
-    call.set(**{name: tensor.contiguous() for name, tensor in given.items()})
+    names = "memory", "future", "w_memory", "w_calendar", "w_mix", "w_out"
+    given = (memory_BK, future_BHF, *products)
+    call.set(**{name: tensor.contiguous() for name, tensor in zip(names, given, strict=True)})
     return call

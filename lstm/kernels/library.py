@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
+from operator import attrgetter
 from pathlib import Path
 
 import torch
@@ -25,7 +26,10 @@ MIXED_COLUMNS = 32
 """The rows of a batch that they walk with at a time."""
 
 # As cpu/native.c has it: counted up with every change of what it is handed.
-_LAYOUT = 3
+_LAYOUT = 4
+
+_PLAIN = {Tensor, torch.nn.Parameter}
+_is_cpu = attrgetter("is_cpu")
 
 _widths: tuple[int, ...] | None = None
 _mixed_codes: tuple[int, ...] | None = None
@@ -125,13 +129,14 @@ def is_plain(*tensors: Tensor) -> bool:
         or torch._C._are_functorch_transforms_active()
         or torch._C._len_torch_dispatch_stack() > 0
     )
-    return not is_watched and all(
-        type(tensor) in (Tensor, torch.nn.Parameter)
-        and tensor.device.type == "cpu"
+    # One question to all of them at a time: an optimizer's step has dozens.
+    return (
+        not is_watched
+        and _PLAIN.issuperset(map(type, tensors))
+        and all(map(_is_cpu, tensors))
         # Not what stands for a batch of gradients, nor a negative that is not computed yet.
-        and torch._C._has_storage(tensor)
-        and not tensor.is_neg()
-        for tensor in tensors
+        and all(map(torch._C._has_storage, tensors))
+        and not any(map(Tensor.is_neg, tensors))
     )
 
 

@@ -34,11 +34,11 @@ class CalendarHead(nn.Module):
 
     def forward(self, h_BK: Tensor, future_BHF: Tensor) -> Tensor:
         """(B, H, Q) raw outputs."""
-        memory_BK = self.memory(self.drop_memory(h_BK))
-        if head.fits(memory_BK, future_BHF, self.weights):
+        h_BK = self.drop_memory(h_BK)
+        if head.fits(h_BK, future_BHF, self.weights):
             mask = self.drop_units.mask() if self.drop_units.drops else None
-            return head.calendar_head(memory_BK, future_BHF, self.weights, mask)
-        h_BHK = memory_BK[:, None] + self.calendar(future_BHF) + self.place_HK
+            return head.calendar_head(h_BK, future_BHF, self.weights, mask)
+        h_BHK = self.memory(h_BK)[:, None] + self.calendar(future_BHF) + self.place_HK
         h_BHK = self.drop_units(nn.functional.gelu(h_BHK))
         h_BHK = nn.functional.gelu(self.mix(h_BHK))
         out_BHQ: Tensor = self.out(h_BHK)
@@ -46,9 +46,12 @@ class CalendarHead(nn.Module):
 
     @property
     def weights(self) -> head.Weights:
-        """Its parameters after the memory's."""
-        mix, out = self.mix, self.out
-        return head.Weights(self.calendar.weight, self.place_HK, mix.weight, mix.bias, out.weight, out.bias)
+        """Its parameters."""
+        memory, mix, out = self.memory, self.mix, self.out
+        return head.Weights(
+            memory.weight, memory.bias, self.calendar.weight, self.place_HK, mix.weight, mix.bias,
+            out.weight, out.bias,
+        )  # fmt: skip
 
 
 class SegmentHead(nn.Module):

@@ -74,7 +74,7 @@ class Batches:
         self._base_R = send(calendar.base_R, device)
         self._time_UF = send(calendar.time_UF, device)
         self._day_DF = send(calendar.day_DF, device)
-        self._past_L = torch.arange(1 - lookback, 1, device=device)
+        self._lookback = lookback
         self._ahead_H = torch.arange(1, horizon + 1, device=device)
         self.device = device
         self._memory: dict[str, Tensor] = {}
@@ -92,28 +92,27 @@ class Batches:
         """The inputs of these windows (indices)."""
         run_B = _run(self._begin_R, chosen_B)
         after_B = self._stride * chosen_B
-        origin_B1 = (self._origin_R[run_B] + after_B)[..., None]
+        first_B = self._origin_R[run_B] + after_B + 1 - self._lookback
         steps_B1 = (self._step_R[run_B] + after_B)[..., None]
         series_B = self._series_R[run_B]
         # Each series before has as many rows more as are known ahead.
-        known_B1 = origin_B1 + self._n_ahead * series_B[..., None]
-        rows_BL = origin_B1 + self._past_L
+        known_B = first_B + self._n_ahead * series_B
         return Inputs(
-            self._gather("x", self._values_NC, rows_BL),
-            self._gather("observed", self._observed_NC, rows_BL),
-            self._ahead(steps_B1, known_B1),
-            self._known("known", known_B1, self._past_L),
+            self._rows("x", self._values_NC, first_B, self._lookback),
+            self._rows("observed", self._observed_NC, first_B, self._lookback),
+            self._ahead(steps_B1, known_B + self._lookback),
+            self._known("known", known_B, self._lookback),
             self._gather("static", self._static_SD, series_B),
             self._gather("series", self._number_S, series_B),
         )
 
     def targets(self, chosen_B: Tensor) -> tuple[Tensor, Tensor]:
         """(B, H) the targets of these windows (indices), and whether each was observed."""
-        origin_B = self._origin_R[_run(self._begin_R, chosen_B)] + self._stride * chosen_B
-        rows_BH = origin_B[..., None] + self._ahead_H
+        first_B = self._origin_R[_run(self._begin_R, chosen_B)] + self._stride * chosen_B + 1
+        horizon = len(self._ahead_H)
         return (
-            self._gather("target", self._values_NC[:, 0], rows_BH),
-            self._gather("target is observed", self._observed_NC[:, 0], rows_BH),
+            self._rows("target", self._values_NC[:, 0], first_B, horizon),
+            self._rows("target is observed", self._observed_NC[:, 0], first_B, horizon),
         )
 
     def in_order(self, batch_size: int) -> Iterator[Tensor]:
@@ -125,21 +124,21 @@ class Batches:
         if order.size:
             yield from torch.split(send(order, self.device), batch_size, dim=-1)
 
-    def _ahead(self, steps_B1: Tensor, rows_B1: Tensor) -> Tensor:
-        """Calendar features and future covariates of the horizon after these grid steps and their rows."""
+    def _ahead(self, steps_B1: Tensor, first_B: Tensor) -> Tensor:
+        """Calendar features of the horizon after these grid steps, and future covariates from these rows."""
         features = self._features("calendar", steps_B1, self._ahead_H)
-        covariates = self._known("covariates", rows_B1, self._ahead_H)
+        covariates = self._known("covariates", first_B, len(self._ahead_H))
         if not covariates.shape[-1]:
             return features
         size = features.shape[-1] + covariates.shape[-1]
         room = self._room("future", features, (*features.shape[:-1], size))
         return torch.cat([features, covariates], dim=-1, out=room)
 
-    def _known(self, name: str, rows_B1: Tensor, apart: Tensor) -> Tensor:
-        """(..., L or H, K) future covariates of rows so far apart from these, in the memory of this name."""
+    def _known(self, name: str, first_B: Tensor, count: int) -> Tensor:
+        """(..., count, K) future covariates of so many rows from these on, in the memory of this name."""
         if not self._future_MK.shape[1]:
-            return self._future_MK.new_empty(*rows_B1.shape[:-1], len(apart), 0)
-        return self._gather(name, self._future_MK, rows_B1 + apart)
+            return self._future_MK.new_empty(*first_B.shape, count, 0)
+        return self._rows(name, self._future_MK, first_B, count)
 
     def _features(self, name: str, steps_B1: Tensor, apart: Tensor) -> Tensor:
         """Calendar features of the grid steps so far apart from these: those of the day plus those of the
@@ -149,6 +148,15 @@ class Batches:
         day = time // len(self._time_UF)
         features = self._gather(name, self._day_DF, day)
         return features.add_(self._gather("time", self._time_UF, time.remainder_(len(self._time_UF))))
+
+    def _rows(self, name: str, table: Tensor, first: Tensor, count: int) -> Tensor:
+        """(..., count, *) so many rows of a table from these on, in the memory of this name."""
+        sizes, strides = table.shape, table.stride()
+        # One copy a window, of rows that lie one after the other: as long a table, whose rows overlap.
+        overlapping = table.as_strided(
+            (max(sizes[0] - count + 1, 0), count, *sizes[1:]), (strides[0], *strides), table.storage_offset()
+        )
+        return self._gather(name, overlapping, first)
 
     def _gather(self, name: str, table: Tensor, rows: Tensor) -> Tensor:
         """Rows of a table, in the memory of this name."""

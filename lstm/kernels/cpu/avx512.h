@@ -12,10 +12,16 @@
 /* 1 / a to four digits. */
 #define RECIPROCAL(a) _mm512_rcp14_ps(a)
 
-/* A vector from and to float16. */
+/* A vector from float16, and as float16. */
+typedef __m256i float16s;
 #define load_half(from) ((vec)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i_u *)(from))))
-#define store_half(to, value) \
-    _mm256_storeu_si256((__m256i_u *)(to), _mm512_cvtps_ph((__m512)(value), _MM_FROUND_TO_NEAREST_INT))
+#define AS_FLOAT16(a) _mm512_cvtps_ph((__m512)(a), _MM_FROUND_TO_NEAREST_INT)
+
+/* Two of these to memory, one after the other; or past the caches, to where a cache's line begins. */
+#define JOINED(low, high) _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1)
+#define store_float16s(to, low, high) _mm512_storeu_si512((void *)(to), JOINED(low, high))
+#define stream_float16s(to, low, high) _mm512_stream_si512((void *)(to), JOINED(low, high))
+#define END_STREAMS _mm_sfence()
 
 /* A vector as bfloat16; likewise two, the low one's first. */
 #define SHORTENED(a) ((shorts)_mm512_cvtneps_pbh((__m512)(a)))
@@ -26,5 +32,13 @@
 
 /* sums + the products of the two bfloat16 of words a and b, lane by lane. */
 #define DOTS(sums, a, b) ((vec)_mm512_dpbf16_ps((__m512)(sums), (__m512bh)(a), (__m512bh)(b)))
+
+/* Likewise of the first half of each, twice as fast where a vector takes two steps, as on Zen 4. */
+typedef __m256 half_vec;
+typedef __m256i half_words;
+#define load_half_vec(from) _mm256_loadu_ps(from)
+#define store_half_vec(to, value) _mm256_storeu_ps(to, value)
+#define load_half_words(from) _mm256_loadu_si256((const __m256i_u *)(from))
+#define HALF_DOTS(sums, a, b) _mm256_dpbf16_ps(sums, (__m256bh)_mm512_castsi512_si256((__m512i)(a)), (__m256bh)(b))
 
 #endif

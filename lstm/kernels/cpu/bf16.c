@@ -9,6 +9,7 @@
 #define CODE code_bf16
 #define BEGIN (void)0
 #define END (void)0
+#define STREAMED (8 << 20)
 
 #include "dots.h"
 

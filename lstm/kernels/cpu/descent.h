@@ -40,26 +40,29 @@ TARGET static double sum_of_squares(const float *from, int64_t count) {
 }
 
 /* A tensor's step; its gradient is taken times `clipped`. */
-TARGET static void descend_tensor(const descent *p, const descent_tensor *t, float clipped) {
-    const double step = (double)(*t->step += 1.0f);
+TARGET static void descend_tensor(const descent *p, int64_t tensor, float clipped) {
+    const float *gradient = p->gradient[tensor];
+    float *weights = p->weights[tensor], *firsts = p->first[tensor], *seconds = p->second[tensor];
+    float *averages = p->average ? p->average[tensor] : NULL;
+    const double step = (double)(*p->step[tensor] += 1.0f);
     const float by_first = (float)(p->rate / (1.0 - pow(p->beta1, step)));
     const float by_second = (float)(1.0 / sqrt(1.0 - pow(p->beta2, step)));
-    const float shrunk = (float)(1.0 - p->rate * t->decay), first = (float)(1.0 - p->beta1);
+    const float shrunk = (float)(1.0 - p->rate * p->decays[tensor]), first = (float)(1.0 - p->beta1);
     const float second = (float)(1.0 - p->beta2), kept = (float)p->beta2, epsilon = (float)p->epsilon;
     const float towards = (float)p->towards;
-    for (int64_t i = 0; i < t->count; i += LANES) {
-        const int64_t rest = t->count - i;
-        const vec g = load_some(t->gradient + i, rest) * clipped;
-        vec m = load_some(t->first + i, rest), v = load_some(t->second + i, rest);
+    for (int64_t i = 0; i < p->sizes[tensor]; i += LANES) {
+        const int64_t rest = p->sizes[tensor] - i;
+        const vec g = load_some(gradient + i, rest) * clipped;
+        vec m = load_some(firsts + i, rest), v = load_some(seconds + i, rest);
         m += (g - m) * first;
         v = v * kept + g * g * second;
-        const vec w = load_some(t->weights + i, rest) * shrunk - m * by_first / ((vec)ROOT(v) * by_second + epsilon);
-        store_some(t->first + i, rest, m);
-        store_some(t->second + i, rest, v);
-        store_some(t->weights + i, rest, w);
-        if (!t->average) continue;
-        const vec average = load_some(t->average + i, rest);
-        store_some(t->average + i, rest, average + (w - average) * towards);
+        const vec w = load_some(weights + i, rest) * shrunk - m * by_first / ((vec)ROOT(v) * by_second + epsilon);
+        store_some(firsts + i, rest, m);
+        store_some(seconds + i, rest, v);
+        store_some(weights + i, rest, w);
+        if (!averages) continue;
+        const vec average = load_some(averages + i, rest);
+        store_some(averages + i, rest, average + (w - average) * towards);
     }
 }
 
@@ -67,9 +70,9 @@ TARGET static void descend_tensor(const descent *p, const descent_tensor *t, flo
  * only its own. */
 TARGET static void descend(const descent *p) {
     double squares = 0;
-    for (int64_t i = 0; i < p->count; i++) squares += sum_of_squares(p->tensors[i].gradient, p->tensors[i].count);
+    for (int64_t i = 0; i < p->count; i++) squares += sum_of_squares(p->gradient[i], p->sizes[i]);
     const double share = p->clip / (sqrt(squares) + 1e-6);
-    for (int64_t i = 0; i < p->count; i++) descend_tensor(p, &p->tensors[i], share > 1 ? 1.0f : (float)share);
+    for (int64_t i = 0; i < p->count; i++) descend_tensor(p, i, share > 1 ? 1.0f : (float)share);
 }
 
 #endif

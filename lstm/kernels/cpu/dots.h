@@ -8,29 +8,21 @@
 /* Rows of sums that are computed together: with two vectors each they take half of the registers. */
 enum { FEW = SIDE / 2 };
 
-/* sums[FEW][vectors] += a b over `count` words of a's rows, at most a tile's; without every fourth row, numbered
- * `without`, if that is not -1. A vector of b lies `apart` words from the next, a row `stride`. */
-INLINE void add_dots(const int vectors, const int without, const uint32_t *a, const uint32_t *b, int64_t apart,
-                     int64_t stride, int64_t count, vec sums[FEW][2]) {
-    for (int64_t k = 0; k < count; k++, a++, b += stride) {
-        words with[2];
-        _Pragma("GCC unroll 2") for (int v = 0; v < vectors; v++) with[v] = load_words(b + v * apart);
-        _Pragma("GCC unroll 8") for (int r = 0; r < FEW; r++) {
-            if (r % 4 == without) continue;
-            const words word = a[r * SIDE] - (words){0};
-            _Pragma("GCC unroll 2") for (int v = 0; v < vectors; v++) sums[r][v] = DOTS(sums[r][v], word, with[v]);
-        }
-    }
-}
-
-/* sums[FEW][COLUMNS] += w z over words [from, to) of a row of tiles. */
+/* sums[FEW][COLUMNS] += w z over words [from, to) of a row of tiles; without every fourth row, numbered `without`, if
+ * that is not -1. */
 INLINE void add_words(const int without, const uint32_t *w, const uint32_t *z, int64_t from, int64_t to,
                       vec sums[FEW][2]) {
     while (from < to) {
         const int64_t edge = (from / SIDE + 1) * SIDE, end = edge < to ? edge : to;
-        const uint32_t *words_of = w + from / SIDE * TILE + from % SIDE;
-        add_dots(2, without, words_of, z + from * COLUMNS, LANES, COLUMNS, end - from, sums);
-        from = end;
+        const uint32_t *a = w + from / SIDE * TILE + from % SIDE;
+        for (; from < end; from++, a++) {
+            const words low = load_words(z + from * COLUMNS), high = load_words(z + from * COLUMNS + LANES);
+            _Pragma("GCC unroll 8") for (int r = 0; r < FEW; r++) {
+                if (r % 4 == without) continue;
+                const words word = a[r * SIDE] - (words){0};
+                sums[r][0] = DOTS(sums[r][0], word, low), sums[r][1] = DOTS(sums[r][1], word, high);
+            }
+        }
     }
 }
 
@@ -72,16 +64,33 @@ INLINE void gate_product(const int cell, const uint32_t *w, const uint32_t *z, i
     }
 }
 
-/* A few rows of sums, and one or two tiles of their columns, of `add_weights`. */
-INLINE void add_few(const int vectors, const int without, const uint32_t *gates, int64_t gate_step,
+/* A few rows of sums of `add_weights`: those in `wholes` tiles, two at most, and with `halves` those in the first half of
+ * the tile after them. */
+INLINE void add_few(const int wholes, const int halves, const int without, const uint32_t *gates, int64_t gate_step,
                     const uint32_t *entering, int64_t entering_step, int64_t steps, float *sums) {
     vec own[FEW][2];
-    _Pragma("GCC unroll 8") for (int r = 0; r < FEW; r++)
-        _Pragma("GCC unroll 2") for (int v = 0; v < vectors; v++) own[r][v] = load(sums + v * TILE + r * SIDE);
-    for (int64_t t = 0; t < steps; t++, gates += gate_step, entering += entering_step)
-        add_dots(vectors, without, gates, entering, TILE, SIDE, SIDE, own);
-    _Pragma("GCC unroll 8") for (int r = 0; r < FEW; r++)
-        _Pragma("GCC unroll 2") for (int v = 0; v < vectors; v++) store(sums + v * TILE + r * SIDE, own[r][v]);
+    half_vec rest[FEW];
+    _Pragma("GCC unroll 8") for (int r = 0; r < FEW; r++) {
+        _Pragma("GCC unroll 2") for (int v = 0; v < wholes; v++) own[r][v] = load(sums + v * TILE + r * SIDE);
+        if (halves) rest[r] = load_half_vec(sums + wholes * TILE + r * SIDE);
+    }
+    for (int64_t t = 0; t < steps; t++)
+        for (int64_t k = 0; k < SIDE; k++) {
+            const uint32_t *a = gates + t * gate_step + k, *b = entering + t * entering_step + k * SIDE;
+            words with[2];
+            _Pragma("GCC unroll 2") for (int v = 0; v < wholes; v++) with[v] = load_words(b + v * TILE);
+            const half_words half = load_half_words(b + (halves ? wholes * TILE : 0));
+            _Pragma("GCC unroll 8") for (int r = 0; r < FEW; r++) {
+                if (r % 4 == without) continue;
+                const words word = a[r * SIDE] - (words){0};
+                _Pragma("GCC unroll 2") for (int v = 0; v < wholes; v++) own[r][v] = DOTS(own[r][v], word, with[v]);
+                if (halves) rest[r] = HALF_DOTS(rest[r], word, half);
+            }
+        }
+    _Pragma("GCC unroll 8") for (int r = 0; r < FEW; r++) {
+        _Pragma("GCC unroll 2") for (int v = 0; v < wholes; v++) store(sums + v * TILE + r * SIDE, own[r][v]);
+        if (halves) store_half_vec(sums + wholes * TILE + r * SIDE, rest[r]);
+    }
 }
 
 /* sums[gate tile][entering tile] += gates entering^T over the columns of some steps: of each, tiles of folded rows of
@@ -91,19 +100,23 @@ INLINE void add_weights(const int cell, const uint32_t *gates, int64_t gate_rows
                         int64_t entering_rows, int64_t hidden, int64_t steps, float *sums) {
     const int64_t across = tiles(entering_rows, SIDE) * TILE, gate_step = tiles(gate_rows, SIDE) * TILE;
     for (int64_t j = 0; j < across; j += 2 * TILE) {
-        const int64_t first = j / SIDE, last = first + 2 * SIDE;
+        const int64_t first = j / SIDE, last = first + 2 * SIDE, left = entering_rows - first;
         for (int64_t row = 0; row < gate_rows; row += FEW) {
             float *at = sums + row / SIDE * across + j + row % SIDE * SIDE;
-#define ADD(vectors, without) \
-    add_few(vectors, without, gates + row * SIDE, gate_step, entering + j, across, steps, at)
-            if (j + TILE == across)
-                ADD(1, -1);
+#define ADD(wholes, halves, without) \
+    add_few(wholes, halves, without, gates + row * SIDE, gate_step, entering + j, across, steps, at)
+            if (left <= SIDE / 2)
+                ADD(0, 1, -1);
+            else if (left <= SIDE)
+                ADD(1, 0, -1);
+            else if (left <= SIDE + SIDE / 2)
+                ADD(1, 1, -1);
             else if (cell == CELL_GRU && last <= hidden)
-                ADD(2, 0);
+                ADD(2, 0, 0);
             else if (cell == CELL_GRU && first >= hidden && last < entering_rows)
-                ADD(2, 3);
+                ADD(2, 0, 3);
             else
-                ADD(2, -1);
+                ADD(2, 0, -1);
 #undef ADD
         }
     }

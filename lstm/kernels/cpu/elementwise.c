@@ -49,11 +49,12 @@ EXPORT void nightcast_drop(const float *x, float *y, int64_t rows, int64_t size,
  * before. In double, so that long windows lose nothing. */
 static inline __attribute__((always_inline)) void add_steps(const float *x, int64_t steps, int64_t columns, int64_t count,
                                                             const float *from, const int power, double *sums) {
-    double parts[4][TOGETHER] = {{0}};
+    double parts[4][TOGETHER];
     int64_t t = 0;
+    for (int64_t c = 0; c < count; c++) parts[0][c] = parts[1][c] = parts[2][c] = parts[3][c] = 0;
     for (; t + 4 <= steps; t += 4)
         for (int64_t c = 0; c < count; c++)
-            for (int p = 0; p < 4; p++) {
+            _Pragma("GCC unroll 4") for (int p = 0; p < 4; p++) {
                 const double apart = (double)x[(t + p) * columns + c] - from[c];
                 parts[p][c] += power == 2 ? apart * apart : apart;
             }
@@ -66,13 +67,32 @@ static inline __attribute__((always_inline)) void add_steps(const float *x, int6
 }
 
 /* Each column of a window: its mean and its standard deviation. */
-static void describe(const float *x, int64_t steps, int64_t columns, int64_t count, float *location, float *spread) {
+static inline __attribute__((always_inline)) void describe(const float *x, int64_t steps, int64_t columns, int64_t count,
+                                                           float *location, float *spread) {
     const float zeros[TOGETHER] = {0};
     double sums[TOGETHER];
     add_steps(x, steps, columns, count, zeros, 1, sums);
     for (int64_t c = 0; c < count; c++) location[c] = (float)(sums[c] / (double)steps);
     add_steps(x, steps, columns, count, location, 2, sums);
     for (int64_t c = 0; c < count; c++) spread[c] = (float)sqrt(sums[c] / (double)steps);
+}
+
+/* Of a window, at most `TOGETHER` of its columns: out[steps][width] gets them, normalised, and `count` further on
+ * whether they were observed. */
+static inline __attribute__((always_inline)) void normalise_columns(const float *x, const uint8_t *observed,
+                                                                    int64_t steps, int64_t columns, int64_t here,
+                                                                    int64_t count, int64_t width, int64_t described,
+                                                                    float least, float *location, float *spread,
+                                                                    float *out) {
+    if (described) describe(x, steps, columns, here, location, spread);
+    float by[TOGETHER];
+    /* NaN stays what it is. */
+    for (int64_t c = 0; c < here; c++) by[c] = 1.0f / (spread[c] < least ? least : spread[c]);
+    for (int64_t t = 0; t < steps; t++, x += columns, observed += columns, out += width)
+        for (int64_t c = 0; c < here; c++) {
+            out[c] = (x[c] - location[c]) * by[c];
+            out[count + c] = observed[c];
+        }
 }
 
 /* What an encoder reads of windows: (windows, steps, 2 count + known) the first `count` columns, less their location
@@ -86,19 +106,12 @@ EXPORT void nightcast_normalise(const float *x, const uint8_t *observed, const f
         for (int64_t first = 0; first < count; first += TOGETHER) {
             const int64_t here = count - first < TOGETHER ? count - first : TOGETHER;
             float *loc = location + w * count + first, *scale = spread + w * count + first;
-            if (described) describe(x + first, steps, columns, here, loc, scale);
-            float by[TOGETHER];
-            /* NaN stays what it is. */
-            for (int64_t c = 0; c < here; c++) by[c] = 1.0f / (scale[c] < least ? least : scale[c]);
-            for (int64_t t = 0; t < steps; t++) {
-                const float *from = x + t * columns + first;
-                const uint8_t *seen = observed + t * columns + first;
-                float *to = out + t * width + first;
-                for (int64_t c = 0; c < here; c++) {
-                    to[c] = (from[c] - loc[c]) * by[c];
-                    to[count + c] = seen[c];
-                }
-            }
+            /* The sums of a single column stay in registers. */
+            if (columns == 1)
+                normalise_columns(x, observed, steps, 1, 1, 1, width, described, least, loc, scale, out);
+            else
+                normalise_columns(x + first, observed + first, steps, columns, here, count, width, described, least,
+                                  loc, scale, out + first);
         }
         for (int64_t t = 0; others && t < steps; t++, known += others)
             memcpy(out + t * width + 2 * count, known, (size_t)others * sizeof *known);

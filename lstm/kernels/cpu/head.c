@@ -11,7 +11,7 @@ EXPORT int64_t nightcast_head_saved_floats(const head *p) { return columns_of(p)
 
 static int64_t packed_floats(const head *p, int backward) {
     const int64_t K = p->hidden;
-    return (K * (K + p->outputs) + (backward && !p->dfuture ? 0 : K * p->features) + 15) / 16 * 16;
+    return (K * (2 * K + p->outputs) + (backward && !p->dfuture ? 0 : K * p->features) + 15) / 16 * 16;
 }
 
 /* Floats of a share's own memory: its sums, if any, then what it works in. */
@@ -19,7 +19,7 @@ static int64_t own_floats(const head *p, int backward) {
     const int64_t K = p->hidden, F = p->features, columns = p->lanes * p->vectors;
     if (!backward) return (4 * K + F + p->outputs) * columns;
     const int64_t a_step = in_fours(p->outputs) + 2 * in_fours(K) + F + 2 * K;
-    return (head_sums_of(p).end + (K + F + head_steps(p) * a_step) * columns + 15) / 16 * 16;
+    return (head_sums_of(p).end + (in_fours(K) + F + head_steps(p) * a_step) * columns + 15) / 16 * 16;
 }
 
 /* Floats that a pass needs to work in. */
@@ -59,6 +59,8 @@ EXPORT void nightcast_head_backward(const head *p) {
     const int64_t K = p->hidden, F = p->features, Q = p->outputs;
     const float *own = p->work + packed_floats(p, 1);
     const head_sums s = head_sums_of(p);
+    collect(own + s.memory, shares, each, K, K, 1, K, p->dw_memory);
+    collect(own + s.memory + K * in_fours(K), shares, each, 1, K, K, 1, p->db_memory);
     collect(own + s.mix, shares, each, K, K, 1, K, p->dw_mix);
     collect(own + s.mix + K * in_fours(K), shares, each, 1, K, K, 1, p->db_mix);
     collect(own + s.out, shares, each, K, Q, 1, K, p->dw_out);

@@ -1,6 +1,7 @@
 /* The calendar head of a forecaster (lstm/models/heads.py), forward and backward, for every vector width. By step:
  *
- *   u = memory + W_calendar future + place,  a = gelu(u), units dropped,  v = W_mix a + b,  out = W_out gelu(v) + b
+ *   u = W_memory memory + b + W_calendar future + place,  a = gelu(u), units dropped,
+ *   v = W_mix a + b,  out = W_out gelu(v) + b
  *
  * As in recurrent.h batch rows lie along the vectors, and a thread walks its columns through the steps alone: what is
  * between two products never leaves the nearest cache, but u and v, which the backward pass needs. */
@@ -34,11 +35,13 @@ TARGET static void head_pack(const head *p, int backward, float *to) {
     if (!backward) {
         to = pack_tiles(p->vectors, p->w_calendar, F, 1, K, F, to);
         to = pack_tiles(p->vectors, p->w_mix, K, 1, K, K, to);
-        pack_tiles(p->vectors, p->w_out, K, 1, Q, K, to);
+        to = pack_tiles(p->vectors, p->w_out, K, 1, Q, K, to);
+        pack_tiles(p->vectors, p->w_memory, K, 1, K, K, to);
         return;
     }
     to = pack_tiles(p->vectors, p->w_out, 1, K, K, Q, to);
     to = pack_tiles(p->vectors, p->w_mix, 1, K, K, K, to);
+    to = pack_tiles(p->vectors, p->w_memory, 1, K, K, K, to);
     if (p->dfuture) pack_tiles(p->vectors, p->w_calendar, 1, F, F, K, to);
 }
 
@@ -120,11 +123,13 @@ INLINE void spread_rows(int columns, const float *numbers, int64_t rows, float *
 INLINE void head_forward_block(const int vectors, const head *p, const float *packed, float *own, int64_t first) {
     const int columns = vectors * LANES, most = rows_a_tile(p->vectors);
     const int64_t K = p->hidden, F = p->features, Q = p->outputs, units = K * columns;
-    const float *w_mix = packed + K * F, *w_out = w_mix + K * K;
+    const float *w_mix = packed + K * F, *w_out = w_mix + K * K, *w_memory = w_out + K * Q;
     float *memory = own, *a = memory + units, *future = a + units, *out = future + F * columns;
     float *u = p->saved ? p->saved + first * p->steps * 2 * K : out + Q * columns;
     const fetch nothing = {packed, 0};
-    gather(p->batch, first, columns, p->memory, K, 1, K, 0, memory);
+    gather(p->batch, first, columns, p->memory, K, 1, K, 0, a);
+    spread_rows(columns, p->b_memory, K, memory);
+    transposed(vectors, most, w_memory, a, K, K, nothing, memory);
     for (int64_t step = 0; step < p->steps; step++) {
         float *v = u + units;
         gather(p->batch, first, columns, p->future + step * F, p->steps * F, 1, F, 0, future);
@@ -170,30 +175,32 @@ INLINE void head_backward_step(const int vectors, const head *p, const float *pa
 }
 
 INLINE void head_backward_block(const int vectors, const head *p, const float *packed, float *sums, int64_t first) {
-    const int columns = vectors * LANES;
+    const int columns = vectors * LANES, most = rows_a_tile(p->vectors);
     const int64_t K = p->hidden, F = p->features, Q = p->outputs, steps = head_steps(p), units = K * columns;
     const int64_t by_units = in_fours(K) * columns, by_outputs = in_fours(Q) * columns;
     const head_sums s = head_sums_of(p);
-    const float *saved = p->saved + first * p->steps * 2 * K, *w_calendar = packed + K * Q + K * K;
-    float *dmemory = sums + s.end, *dfuture = dmemory + units;
+    const float *saved = p->saved + first * p->steps * 2 * K, *w_memory = packed + K * Q + K * K;
+    const float *w_calendar = w_memory + K * K;
+    const fetch nothing = {packed, 0};
+    float *by_memory = sums + s.end, *dfuture = by_memory + by_units;
     head_gradients all = {.out = dfuture + F * columns};
     all.v = all.out + steps * by_outputs, all.u = all.v + steps * by_units;
     all.future = all.u + steps * by_units, all.a = all.future + steps * F * columns, all.g = all.a + steps * units;
 
     /* What fills up a four is read: let it be numbers. */
     memset(all.out, 0, sizeof(float) * (size_t)(all.future - all.out));
-    memset(dmemory, 0, sizeof(float) * (size_t)units);
+    memset(by_memory, 0, sizeof(float) * (size_t)by_units);
     for (int64_t start = 0; start < p->steps; start += steps) {
         const int64_t count = p->steps - start < steps ? p->steps - start : steps;
         for (int64_t t = 0; t < count; t++) {
             const head_gradients d = {all.out + t * by_outputs,     all.v + t * by_units, all.u + t * by_units,
                                       all.future + t * F * columns, all.a + t * units,    all.g + t * units};
             head_backward_step(vectors, p, packed, first, start + t, saved + (start + t) * 2 * units, &d);
-            for (int64_t i = 0; i < units; i += LANES) store(dmemory + i, load(dmemory + i) + load(d.u + i));
+            for (int64_t i = 0; i < units; i += LANES) store(by_memory + i, load(by_memory + i) + load(d.u + i));
             bias_gradients(d.u, K, 0, columns, 1, sums + s.place + (start + t) * in_fours(K));
             if (p->dfuture) {
                 memset(dfuture, 0, sizeof(float) * (size_t)(F * columns));
-                transposed(vectors, rows_a_tile(p->vectors), w_calendar, d.u, K, F, (fetch){packed, 0}, dfuture);
+                transposed(vectors, most, w_calendar, d.u, K, F, nothing, dfuture);
                 scatter(p->batch, first, columns, dfuture, p->dfuture + (start + t) * F, p->steps * F, F);
             }
         }
@@ -204,6 +211,13 @@ INLINE void head_backward_block(const int vectors, const head *p, const float *p
         weight_gradients(all.u, K, by_units, all.future, F, F * columns, columns, count, sums + s.calendar,
                          in_fours(K));
     }
+    /* What entered the steps is no longer needed. */
+    float *memory = all.a, *dmemory = all.g;
+    gather(p->batch, first, columns, p->memory, K, 1, K, 0, memory);
+    weight_gradients(by_memory, K, 0, memory, K, 0, columns, 1, sums + s.memory, in_fours(K));
+    bias_gradients(by_memory, K, 0, columns, 1, sums + s.memory + K * in_fours(K));
+    memset(dmemory, 0, sizeof(float) * (size_t)units);
+    transposed(vectors, most, w_memory, by_memory, K, K, nothing, dmemory);
     scatter(p->batch, first, columns, dmemory, p->dmemory, K, K);
 }
 

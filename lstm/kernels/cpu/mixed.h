@@ -3,12 +3,13 @@
  *
  * As in recurrent.h batch rows lie along the vectors, and a thread walks its columns through all steps alone. Here rows
  * of gates are unit by unit, gate by gate, and what a gate does not read has weights of 0: so an infinite input may
- * make NaN of a GRU's row, as it does where AMX multiplies by them. float16 ends at 65504, which no cell state passes that starts near 0 and takes fewer steps; a
- * relu's could, so there is none here.
+ * make NaN of a GRU's row, as it does where AMX multiplies by them. float16 ends at 65504, which no cell state passes
+ * that starts near 0 and takes fewer steps; a relu's could, so there is none here.
  *
  * Included by amx.c and bf16.c, which take in avx512.h, and tiles.h or dots.h before, and define
  *   CODE             the name of what they make
- *   BEGIN, END       what a thread does before and after its columns */
+ *   BEGIN, END       what a thread does before and after its columns
+ *   STREAMED         bytes of what is kept from which on it goes past the caches */
 #ifndef NIGHTCAST_MIXED_H
 #define NIGHTCAST_MIXED_H
 
@@ -42,35 +43,47 @@ INLINE void pair_rows(const float *rows, int64_t count, uint32_t *to) {
 typedef struct {
     float *state, *cells; /* [H][COLUMNS]; read and written */
     uint16_t *kept;       /* [H][kept][COLUMNS] float16; NULL: not wanted */
+    int streams;          /* whether it goes past the caches */
 } cell_step;
+
+/* Whether what is kept goes past the caches: it would push out all else, and be gone before backward reads it. */
+static int streams(const layer *l) {
+    const int64_t size = 2 * l->batch * l->steps * kept_count(l->cell) * l->hidden;
+    return size >= STREAMED && (uintptr_t)l->saved % 64 == 0;
+}
 
 /* A unit's step, from the sums of its gates [gates][COLUMNS]. */
 INLINE void activate(const int cell, const float *sums, int64_t unit, const cell_step *s) {
-    uint16_t *kept = s->kept ? s->kept + unit * kept_count(cell) * COLUMNS : NULL;
-    _Pragma("GCC unroll 2") for (int v = 0; v < COLUMNS; v += LANES) {
-        float *state = s->state + unit * COLUMNS + v, *cells = s->cells + unit * COLUMNS + v;
-        const float *of = sums + v;
-        vec keep[5];
+    float16s keep[5][2];
+    _Pragma("GCC unroll 2") for (int v = 0; v < 2; v++) {
+        float *state = s->state + unit * COLUMNS + v * LANES, *cells = s->cells + unit * COLUMNS + v * LANES;
+        const float *of = sums + v * LANES;
+        vec own[5];
         if (cell == CELL_LSTM) {
             vec i = rough_sigmoid(load(of)), f = rough_sigmoid(load(of + COLUMNS));
             vec g = rough_tanh(load(of + 2 * COLUMNS)), o = rough_sigmoid(load(of + 3 * COLUMNS));
             vec before = load(cells), c = f * before + i * g;
             store(cells, c);
             store(state, o * rough_tanh(c));
-            keep[0] = i, keep[1] = f, keep[2] = g, keep[3] = o, keep[4] = before;
+            own[0] = i, own[1] = f, own[2] = g, own[3] = o, own[4] = before;
         } else if (cell == CELL_GRU) {
             vec r = rough_sigmoid(load(of + COLUMNS)), z = rough_sigmoid(load(of + 2 * COLUMNS));
             vec hidden = load(of + 3 * COLUMNS), n = rough_tanh(load(of) + r * hidden), before = load(state);
             store(state, n + z * (before - n));
-            keep[0] = n, keep[1] = r, keep[2] = z, keep[3] = hidden, keep[4] = before;
+            own[0] = n, own[1] = r, own[2] = z, own[3] = hidden, own[4] = before;
         } else {
-            keep[0] = rough_tanh(load(of));
-            store(state, keep[0]);
+            own[0] = rough_tanh(load(of));
+            store(state, own[0]);
         }
-        if (!kept) continue;
-        _Pragma("GCC unroll 5") for (int k = 0; k < kept_count(cell); k++)
-            store_half(kept + k * COLUMNS + v, keep[k]);
+        _Pragma("GCC unroll 5") for (int k = 0; k < kept_count(cell); k++) keep[k][v] = AS_FLOAT16(own[k]);
     }
+    if (!s->kept) return;
+    uint16_t *kept = s->kept + unit * kept_count(cell) * COLUMNS;
+    _Pragma("GCC unroll 5") for (int k = 0; k < kept_count(cell); k++, kept += COLUMNS)
+        if (s->streams)
+            stream_float16s(kept, keep[k][0], keep[k][1]);
+        else
+            store_float16s(kept, keep[k][0], keep[k][1]);
 }
 
 /* All units of a step. The next tile's sums are made before one tile's units are computed: nothing waits for them. */
@@ -98,6 +111,7 @@ INLINE void mixed_forward(const int cell, const layer *l, const uint32_t *weight
     float *input = cells + H * COLUMNS;
     const int64_t kept = kept_count(cell) * H * COLUMNS;
     uint16_t *saved = l->saved ? (uint16_t *)l->saved + first * l->steps * kept_count(cell) * H : NULL;
+    const int streamed = streams(l);
 
     memset(now, 0, sizeof *now * (size_t)(2 * words_of));
     gather(l->batch, first, COLUMNS, l->h0, H, 1, H, 0, state);
@@ -108,13 +122,14 @@ INLINE void mixed_forward(const int cell, const layer *l, const uint32_t *weight
     for (int64_t t = 0; t < l->steps; t++) {
         gather(l->batch, first, COLUMNS, l->x + t * l->x_step, l->x_batch, l->x_input, I, 0, input);
         pair_rows(input, I, now + (state_words(l) + 1) * COLUMNS);
-        const cell_step s = {state, cells, saved ? saved + t * kept : NULL};
+        const cell_step s = {state, cells, saved ? saved + t * kept : NULL, streamed};
         mixed_step(cell, l, weights, now, next, sums, &s);
         uint32_t *before = now;
         now = next;
         next = before;
         if (l->y) scatter(l->batch, first, COLUMNS, state, l->y + t * l->y_step, l->y_batch, H);
     }
+    if (streamed) END_STREAMS;
     scatter(l->batch, first, COLUMNS, state, l->h_n, H, H);
     if (cell == CELL_LSTM) scatter(l->batch, first, COLUMNS, cells, l->c_n, H, H);
 }

@@ -48,15 +48,16 @@ typedef struct {
     float scale;                   /* of those that are not */
     const float *memory;           /* (B, K) */
     const float *future;           /* (B, H, F) */
+    const float *w_memory, *b_memory;           /* (K, K), (K) */
     const float *w_calendar, *place;            /* (K, F), (H, K) */
     const float *w_mix, *b_mix, *w_out, *b_out; /* (K, K), (K), (Q, K), (Q) */
     float *out;                                 /* (B, H, Q) */
     float *saved;               /* nightcast_head_saved_floats; NULL: no backward pass will follow */
     float *work;                /* nightcast_head_work_floats */
-    /* Backward only, which does not read memory, place and biases. */
+    /* Backward only, which does not read place and biases. */
     const float *dout;        /* (B, H, Q) */
     float *dmemory, *dfuture; /* dfuture may be NULL: not wanted */
-    float *dw_calendar, *dplace, *dw_mix, *db_mix, *dw_out, *db_out;
+    float *dw_memory, *db_memory, *dw_calendar, *dplace, *dw_mix, *db_mix, *dw_out, *db_out;
 } head;
 
 enum { most_quantiles = 64 };
@@ -72,19 +73,16 @@ typedef struct {
     float *draw, *dbase;                         /* dbase may be NULL: not wanted */
 } quantiles;
 
-/* A tensor of an optimizer's step: `count` numbers in each array. */
-typedef struct {
-    float *weights, *first, *second, *average; /* first and second moment; average may be NULL: none */
-    const float *gradient;
-    float *step; /* one number: steps so far */
-    int64_t count;
-    double decay;
-} descent_tensor;
-
-/* A step of AdamW over `count` tensors, whose average moves `towards` the weights by that share of the way. */
+/* A step of AdamW over `count` tensors, whose average moves `towards` the weights by that share of the way. What is said
+ * tensor by tensor is an array each. */
 typedef struct {
     int64_t count, lanes;
-    const descent_tensor *tensors;
+    const int64_t *sizes; /* numbers of each tensor */
+    const double *decays;
+    float *const *weights, *const *first, *const *second; /* first and second moment */
+    float *const *average;                                /* may be NULL: none */
+    const float *const *gradient;
+    float *const *step; /* one number each: steps so far */
     double rate, beta1, beta2, epsilon, clip, towards;
 } descent;
 
