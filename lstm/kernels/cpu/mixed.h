@@ -26,10 +26,19 @@ INLINE vec rough_tanh(vec x) {
     vec q = s * 1.28200253e-02f + 4.35433211e-01f;
     p = p * s + 9.99948172e-01f;
     q = q * s + 1.0f;
-    return x * p * (vec)RECIPROCAL(q);
+    return x * (p * (vec)RECIPROCAL(q));
 }
 
-INLINE vec rough_sigmoid(vec x) { return rough_tanh(x * 0.5f) * 0.5f + 0.5f; }
+/* tanh(x / 2) / 2 + 1 / 2, by the same fit: its numbers over powers of two. */
+INLINE vec rough_sigmoid(vec x) {
+    x = (vec)HIGHER(spread(-10.0f), (vec)LOWER(spread(10.0f), x));
+    vec s = x * x;
+    vec p = s * (6.70577419e-04f / 64) + 1.02418223e-01f / 16;
+    vec q = s * (1.28200253e-02f / 16) + 4.35433211e-01f / 4;
+    p = p * s + 9.99948172e-01f / 4;
+    q = q * s + 1.0f;
+    return x * (p * (vec)RECIPROCAL(q)) + 0.5f;
+}
 
 /* ---- forward ---- */
 
