@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date
 
 import numpy as np
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 from data.calendar import Frequency
 from lstm.clock import calendar
 from lstm.features import DAY, day_features, feature_names, time_features
+from lstm.kernels import using
+from lstm.kernels.dispatch import Kernel
 from lstm.scaling import ScaledPanel
 from lstm.training.batches import Batches
 from lstm.windows import Windows
@@ -32,8 +35,15 @@ def plainly(frequency: Frequency, start: np.datetime64, count: int) -> np.ndarra
     return np.concatenate(rows)
 
 
-def looked_up(frequency: Frequency, start: np.datetime64, count: int) -> np.ndarray:
-    """(T - 1, F) the same of all steps but the first, as a batch reads them: the horizon of one window."""
+def looked_up(
+    frequency: Frequency,
+    start: np.datetime64,
+    count: int,
+    first: Sequence[int] = (0,),
+    kernel: Kernel = "auto",
+) -> np.ndarray:
+    """(W, H, F) the same of the steps after these first ones, as a batch reads them: horizons of windows, as
+    long as the last one's may be."""
     zeros = np.zeros((count, 1))
     panel = ScaledPanel(
         values=zeros.astype(np.float32),
@@ -45,9 +55,11 @@ def looked_up(frequency: Frequency, start: np.datetime64, count: int) -> np.ndar
         first_steps=np.array([0]),
         offsets=np.array([0, count]),
     )
-    window = Windows.of(*np.zeros((3, 1), dtype=np.int64))
-    inputs = Batches(panel, window, 1, count - 1, torch.device("cpu")).inputs(torch.tensor([0]))
-    return inputs.future_BHF[0].numpy()
+    steps = np.array(first)
+    windows, horizon = Windows.of(steps, 0 * steps, steps), count - 1 - max(first)
+    batches = Batches(panel, windows, 1, horizon, torch.device("cpu"))
+    with using(kernel):
+        return batches.inputs(torch.arange(len(batches))).future_BHF.numpy()
 
 
 @settings(max_examples=60, deadline=None)
@@ -65,11 +77,16 @@ def test_a_calendar_holds_the_features_of_every_step(
     frequency = Frequency(text, zone)
     moment = np.datetime64(str(day), "us") + np.timedelta64(hour, "h")
     start = frequency.floor(np.array([moment]))[0]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lstm.clock._PIECE", piece)
-        found = looked_up(frequency, start, count)
+    first = [0, count // 3, count // 2]
     expected = plainly(frequency, start, count)
-    np.testing.assert_array_equal(found, expected[1:])
+    windows = np.lib.stride_tricks.sliding_window_view(expected, count - 1 - count // 2, axis=0).swapaxes(
+        1, 2
+    )
+    for kernel in ("auto", "torch"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("lstm.clock._PIECE", piece)
+            found = looked_up(frequency, start, count, first, kernel)
+        np.testing.assert_array_equal(found, windows[1:][first])
     assert calendar(frequency, start, count).shape == expected.shape
 
 
@@ -88,7 +105,7 @@ def test_a_calendar_holds_the_features_of_every_step(
 @pytest.mark.parametrize("text", ["15min", "30min"])
 def test_a_calendar_goes_through_a_change_of_the_clock(text: str, zone: str, start: str) -> None:
     frequency, begin = Frequency(text, zone), np.datetime64(start, "us")
-    np.testing.assert_array_equal(looked_up(frequency, begin, 200), plainly(frequency, begin, 200)[1:])
+    np.testing.assert_array_equal(looked_up(frequency, begin, 200)[0], plainly(frequency, begin, 200)[1:])
     assert len(calendar(frequency, begin, 200).first_R) == 2
 
 
@@ -102,14 +119,14 @@ def test_a_calendar_of_many_years_is_small() -> None:
 
 def test_the_year_moves_on_with_each_day() -> None:
     frequency = Frequency("h")
-    made = looked_up(frequency, np.datetime64("2024-03-05", "us"), 48)
+    made = looked_up(frequency, np.datetime64("2024-03-05", "us"), 48)[0]
     of_year = [number for number, name in enumerate(feature_names(frequency)) if "day_of_year" in name]
     assert len(np.unique(made[:, of_year], axis=0)) == 2
 
 
 def test_the_local_clock_counts_not_utc() -> None:
     def first(zone: str, time: str) -> np.ndarray:
-        return looked_up(Frequency("h", zone), np.datetime64(time, "us"), 2)[0, :8]
+        return looked_up(Frequency("h", zone), np.datetime64(time, "us"), 2)[0, 0, :8]
 
     winter, summer = first("Europe/Paris", "2024-01-10T07:00"), first("Europe/Paris", "2024-07-10T06:00")
     np.testing.assert_array_equal(winter, summer)

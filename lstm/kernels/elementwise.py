@@ -3,7 +3,8 @@
 Each function has torch's formula beside it, in `lstm.models`, which is what runs elsewhere: on a GPU, under
 ``vmap``, in a graph, or where there is no native code. `fits` says where it is not needed.
 
-Axes: W windows, L steps, C columns, D numbers read of a step, K known ones.
+Axes: W windows, L steps, C columns, D numbers read of a step, K known ones; of a calendar H steps ahead and F
+features, and its tables' R, U and D as in `lstm.clock`.
 """
 
 from __future__ import annotations
@@ -115,6 +116,27 @@ def normalise(
     )
     call("nightcast_normalise", *tensors, read_WLD, location, spread, *sizes, least)
     return read_WLD, location, spread
+
+
+def clock_features(
+    steps: Tensor,
+    first_R: Tensor,
+    base_R: Tensor,
+    day_DF: Tensor,
+    time_UF: Tensor,
+    advance: int,
+    out: Tensor,
+) -> None:
+    """What the clock knows of the steps after some of a grid (`lstm.clock.Calendar`, whose arrays these are).
+
+    Args:
+        steps: int64, of any shape.
+        first_R: (R,) int64, the place of each run's first step: `advance` times its number.
+        out: (..., H, F) float32, filled for the H steps after each of these, which the tables must know.
+    """
+    ahead, features = out.shape[-2:]
+    sizes = steps.numel(), ahead, len(first_R), advance, len(time_UF), features
+    call("nightcast_calendar", steps.contiguous(), first_R, base_R, day_DF, time_UF, out, *sizes)
 
 
 def call(function: str, *arguments: Tensor | float | None) -> None:

@@ -109,7 +109,8 @@ class _Recurrent(nn.RNNBase):
             x_BTI = outputs[0] if directions == 1 else torch.cat(outputs, dim=-1)
             if not is_top:
                 x_BTI = nn.functional.dropout(x_BTI, self.dropout, self.training)
-        h_NBH, *c = (torch.stack(parts) for parts in zip(*last, strict=True))
+        # Of one layer without a copy.
+        h_NBH, *c = (torch.stack(parts) if parts[1:] else parts[0][None] for parts in zip(*last, strict=True))
         return x_BTI if sequence else None, h_NBH, c[0] if c else None
 
     def _weights(self, number: int, direction: int) -> Weights:

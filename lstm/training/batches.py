@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lstm.kernels import elementwise
 from lstm.scaling import ScaledPanel
 from lstm.training.device import send
 from lstm.windows import Windows
@@ -126,7 +127,7 @@ class Batches:
 
     def _ahead(self, steps_B1: Tensor, first_B: Tensor) -> Tensor:
         """Calendar features of the horizon after these grid steps, and future covariates from these rows."""
-        features = self._features("calendar", steps_B1, self._ahead_H)
+        features = self._features("calendar", steps_B1)
         covariates = self._known("covariates", first_B, len(self._ahead_H))
         if not covariates.shape[-1]:
             return features
@@ -140,10 +141,16 @@ class Batches:
             return self._future_MK.new_empty(*first_B.shape, count, 0)
         return self._rows(name, self._future_MK, first_B, count)
 
-    def _features(self, name: str, steps_B1: Tensor, apart: Tensor) -> Tensor:
-        """Calendar features of the grid steps so far apart from these: those of the day plus those of the
+    def _features(self, name: str, steps_B1: Tensor) -> Tensor:
+        """Calendar features of the horizon after these grid steps: those of each step's day plus those of its
         time of day."""
-        time = self._advance * steps_B1 + self._advance * apart
+        if elementwise.fits(steps_B1):
+            shape = *steps_B1.shape[:-1], len(self._ahead_H), self._day_DF.shape[1]
+            features = self._room(name, self._day_DF, shape)
+            tables = self._first_R, self._base_R, self._day_DF, self._time_UF
+            elementwise.clock_features(steps_B1, *tables, self._advance, features)
+            return features
+        time = self._advance * steps_B1 + self._advance * self._ahead_H
         time += self._gather("base", self._base_R, _run(self._first_R, time))
         day = time // len(self._time_UF)
         features = self._gather(name, self._day_DF, day)

@@ -117,3 +117,36 @@ EXPORT void nightcast_normalise(const float *x, const uint8_t *observed, const f
             memcpy(out + t * width + 2 * count, known, (size_t)others * sizeof *known);
     }
 }
+
+/* The run of rising first places, the first of them 0, in which a place lies. */
+static int64_t run_of(const int64_t *first, int64_t runs, int64_t place) {
+    int64_t run = 0;
+    for (int64_t most = runs; most - run > 1;) {
+        const int64_t middle = run + (most - run) / 2;
+        if (first[middle] <= place)
+            run = middle;
+        else
+            most = middle;
+    }
+    return run;
+}
+
+/* What the clock knows of the steps after some (lstm/clock.py): (count, ahead, features) the row of each one's day and
+ * that of its time of day, summed. A step's place is `advance` after that of the one before, and `units` are a day;
+ * `first` are the places where runs begin, and `base` what their places lack to midnight of the first day. */
+EXPORT void nightcast_calendar(const int64_t *steps, const int64_t *first, const int64_t *base, const float *by_day,
+                               const float *by_time, float *out, int64_t count, int64_t ahead, int64_t runs,
+                               int64_t advance, int64_t units, int64_t features) {
+    for (int64_t i = 0; i < count; i++) {
+        int64_t place = advance * (steps[i] + 1), run = run_of(first, runs, place);
+        for (int64_t step = 0; step < ahead; step++, place += advance, out += features) {
+            while (run + 1 < runs && first[run + 1] <= place) run++;
+            const int64_t now = place + base[run];
+            const float *day = by_day + now / units * features, *time = by_time + now % units * features;
+            int64_t f = 0;
+            for (; f + 4 <= features; f += 4)
+                *(unaligned *)(out + f) = *(const unaligned *)(day + f) + *(const unaligned *)(time + f);
+            for (; f < features; f++) out[f] = day[f] + time[f];
+        }
+    }
+}

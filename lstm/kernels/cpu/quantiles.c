@@ -24,7 +24,8 @@ EXPORT void nightcast_pinball(const float *y, const float *target, const uint8_t
             const float error = target[r] - y[q], over = levels[q] * error, under = (levels[q] - 1.0f) * error;
             own += over > under ? over : under;
             if (!dy) continue;
-            const float slope = error > 0 ? levels[q] : error < 0 ? levels[q] - 1.0f : levels[q] - 0.5f;
+            /* Without a branch, which would be wrong as often as right. */
+            const float slope = levels[q] - 0.5f * (float)(1 - (error > 0) + (error < 0));
             dy[r * outputs + q] = -slope * is_seen * each;
         }
         sum += (double)(own * is_seen);
