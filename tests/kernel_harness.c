@@ -8,13 +8,12 @@
  * key of minus the batch; normalised, with what is positive for observed, its location and its spread; stepped down by
  * an optimizer: weights, moments, average and number of steps; and taken for raw outputs: quantiles around its own
  * first numbers, by that location and spread, their gradients by what was normalised, the loss of these quantiles for
- * its first numbers, and its gradient.
+ * its first numbers, and its gradient. Last a calendar of as many features for as many steps after each of the batch.
  *
  * A negative cell is a calendar head of so many outputs, inputs being features, and its arrays memory, future,
- * w_memory, b_memory, w_calendar, place, w_mix, b_mix, w_out, b_out, dout; the answer out, twice, since it is also computed without a
- * backward pass to follow, and the gradient by each of them but the last, by future only if there is an odd number of
- * features.
- * An odd batch drops half of the units by the same key. */
+ * w_memory, b_memory, w_calendar, place, w_mix, b_mix, w_out, b_out, dout; the answer out, twice, since it is also
+ * computed without a backward pass to follow, and the gradient by each of them but the last, by future only if there
+ * is an odd number of features. An odd batch drops half of the units by the same key. */
 #include "native.h"
 
 #include <stdio.h>
@@ -38,12 +37,17 @@ void nightcast_head_backward(const head *);
 int64_t nightcast_head_saved_floats(const head *);
 int64_t nightcast_head_work_floats(const head *, int);
 void nightcast_descend(const descent *);
+void nightcast_calendar(const int64_t *, const int64_t *, const int64_t *, const float *, const float *, float *,
+                        int64_t, int64_t, int64_t, int64_t, int64_t, int64_t);
 
-static float *reserve(int64_t count) {
-    float *memory = malloc(sizeof(float) * (size_t)count);
-    if (!memory) exit(3);
+/* Aligned as whole pages are. */
+static void *reserve_bytes(size_t size) {
+    void *memory = NULL;
+    if (posix_memalign(&memory, 64, size)) exit(3);
     return memory;
 }
+
+static float *reserve(int64_t count) { return reserve_bytes(sizeof(float) * (size_t)count); }
 
 static float *read_floats(int64_t count) {
     float *memory = reserve(count);
@@ -115,12 +119,30 @@ static void run_descent(int64_t count, int64_t lanes, const float *x) {
     *step = 3;
     const double decay = 0.1;
     const float *const by = gradient;
-    const descent p = {1,      lanes, &count, &decay, &weights, &first, &second, &average, &by,
-                       &step,  0.01,  0.9,    0.999,  1e-8,     1.0,    0.2};
+    descent p = {.count = 1, .lanes = lanes, .sizes = &count, .decays = &decay, .clip = 1.0, .towards = 0.2};
+    p.weights = &weights, p.first = &first, p.second = &second, p.average = &average, p.gradient = &by;
+    p.step = &step, p.rate = 0.01, p.beta1 = 0.9, p.beta2 = 0.999, p.epsilon = 1e-8;
     nightcast_descend(&p);
     free(gradient);
     write_floats(weights, count), write_floats(first, count), write_floats(second, count);
     write_floats(average, count), write_floats(step, 1);
+}
+
+/* Three runs, days of five units, and tables that end with the last step. */
+static void run_calendar(int64_t count, int64_t ahead, int64_t features) {
+    enum { runs = 3, units = 5 };
+    const int64_t advance = 1 + count % 2, days = (advance * (count + ahead - 1) + 1) / units + 1;
+    int64_t *steps = reserve_bytes(sizeof(int64_t) * (size_t)count);
+    int64_t *first = reserve_bytes(sizeof(int64_t) * runs), *base = reserve_bytes(sizeof(int64_t) * runs);
+    float *by_day = reserve(days * features), *by_time = reserve(units * features);
+    float *out = reserve(count * ahead * features);
+    for (int64_t i = 0; i < count; i++) steps[i] = i;
+    for (int64_t i = 0; i < runs; i++) first[i] = 4 * i, base[i] = i == 1 ? 3 : i / 2;
+    for (int64_t i = 0; i < days * features; i++) by_day[i] = (float)i;
+    for (int64_t i = 0; i < units * features; i++) by_time[i] = (float)i / 2;
+    nightcast_calendar(steps, first, base, by_day, by_time, out, count, ahead, runs, advance, units, features);
+    free(steps), free(first), free(base), free(by_day), free(by_time);
+    write_floats(out, count * ahead * features);
 }
 
 int main(void) {
@@ -157,8 +179,7 @@ int main(void) {
         free(l.work), free(l.saved);
         float *dropped = reserve(B * T * I), *read = reserve(B * T * 2 * I), *location = reserve(B * I);
         float *spread = reserve(B * I);
-        uint8_t *observed = malloc((size_t)(B * T * I));
-        if (!observed) exit(3);
+        uint8_t *observed = reserve_bytes((size_t)(B * T * I));
         for (int64_t i = 0; i < B * T * I; i++) observed[i] = x[i] > 0;
         nightcast_drop(x, dropped, B * T, I, -B, 0, 2.0f);
         nightcast_normalise(x, observed, NULL, read, location, spread, B, T, I, I, 0, 1, 1e-4f);
@@ -172,6 +193,7 @@ int main(void) {
         write_floats(location, B * I), write_floats(spread, B * I);
         run_descent(B * T * I, l.lanes > 16 ? 16 : l.lanes, x);
         run_quantiles(B, T, I, l.lanes > 16 ? 16 : l.lanes, x, observed, of_window, scale, dquantiles);
+        run_calendar(B, T, I);
     }
     return 0;
 }

@@ -111,8 +111,10 @@ def test_values_and_gradients_are_those_of_products_of_bfloat16(
 
 @MIXED
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
-def test_what_goes_past_the_caches_is_what_comes_back(cell: str) -> None:
-    """A large batch keeps so much; halves of it do not, and rows know nothing of each other."""
+def test_what_goes_past_the_caches_is_what_comes_back(code: int, cell: str) -> None:
+    """A large batch keeps so much, 10 MB; halves of it do not, and rows know nothing of each other."""
+    if code != library.BF16:
+        pytest.skip("nothing goes past them there")
     ours, _ = twins(cell, 1, 48, batch_first=True)
     x = torch.randn(256, 80, 1)
     weights = [torch.rand_like(r) for r in flat(ours(x))]

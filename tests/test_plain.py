@@ -11,6 +11,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.flop_counter import FlopCounterMode
 
 from lstm.kernels import LSTM, library, using
+from lstm.kernels.dispatch import Kernel
 from lstm.models.forecaster import ForecasterConfig, build
 from lstm.models.heads import CalendarHead
 from lstm.training.loss import forecast_loss
@@ -118,6 +119,19 @@ def test_an_output_may_be_changed_in_place(lstm: LSTM, rows: int) -> None:
     expected = torch.autograd.grad(nn.functional.relu(layer(x_BTI, lstm)).sum(), list(lstm.parameters()))
     for one, other in zip(seen, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kernel", ["auto", "torch"])
+def test_last_states_may_be_cut_off_and_changed_in_place(lstm: LSTM, kernel: Kernel) -> None:
+    """As truncated backpropagation does."""
+    with using(kernel):
+        h_NBH, c_NBH = lstm(torch.randn(4, 6, 3))[1]
+        h_NBH.detach_(), c_NBH.detach_()
+        with torch.no_grad():
+            h_NBH, _ = lstm(torch.randn(4, 6, 3))[1]
+    factor = torch.ones(4, 5, requires_grad=True)
+    h_NBH.mul_(factor).sum().backward()
+    assert factor.grad is not None
 
 
 @pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])

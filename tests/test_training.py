@@ -179,6 +179,17 @@ def test_batches_hold_the_window_and_what_follows(make_panel: MakePanel) -> None
     assert torch.cat(list(batches.in_order(7))).tolist() == list(range(len(batches)))
 
 
+def test_a_graph_that_needs_the_batch_before_says_so(make_panel: MakePanel) -> None:
+    panel = make_panel(steps=60)
+    batches = Batches(Scaler.fit(panel, 59).scale(panel, 4), windows(panel, Span(30, 50), 6, 4), 6, 4, CPU)
+    weight = torch.ones((), requires_grad=True)
+    for name in ("x_BLC", "future_BHF"):
+        loss = (getattr(batches.inputs(torch.tensor([0])), name) * weight).sum()
+        batches.inputs(torch.tensor([1]))
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
+
+
 def test_a_horizon_beyond_the_scaled_calendar_is_an_error(make_panel: MakePanel) -> None:
     panel = make_panel(steps=60)
     scaled = Scaler.fit(panel, 59).scale(panel, 4)

@@ -1,7 +1,8 @@
 """What stands around a recurrence, in native code on the CPU: one pass over memory where torch takes several.
 
-Each function has torch's formula beside it, in `lstm.models`, which is what runs elsewhere: on a GPU, under
-``vmap``, in a graph, or where there is no native code. `fits` says where it is not needed.
+Each function has torch's formula beside it, in `lstm.models` or `lstm.training.batches`, which is what runs
+elsewhere: on a GPU, under ``vmap``, in a graph, or where there is no native code. `fits` says where it is not
+needed.
 
 Axes: W windows, L steps, C columns, D numbers read of a step, K known ones; of a calendar H steps ahead and F
 features, and its tables' R, U and D as in `lstm.clock`.
@@ -135,6 +136,8 @@ def clock_features(
         out: (..., H, F) float32, filled for the H steps after each of these, which the tables must know.
     """
     ahead, features = out.shape[-2:]
+    # As torch's own operations do, so that a graph that still needs the batch before says so.
+    torch.autograd.graph.increment_version(out)
     sizes = steps.numel(), ahead, len(first_R), advance, len(time_UF), features
     call("nightcast_calendar", steps.contiguous(), first_R, base_R, day_DF, time_UF, out, *sizes)
 

@@ -158,7 +158,8 @@ def _call(
     batch, steps, features = future_BHF.shape
     outputs, hidden = products[-1].shape
     if threads is None:
-        threads = native.threads_for(2 * batch * steps * hidden * (hidden + features + outputs))
+        a_step = hidden * (hidden + features + outputs)
+        threads = native.threads_for(2 * batch * (hidden * hidden + steps * a_step))
     lanes, vectors = native.plan(batch, threads)
     sizes = (batch, steps, hidden, features, outputs, lanes, vectors, threads)
     task = _Head(*sizes, int(mask is not None), *(mask or Mask(0, 0, 1.0)))

@@ -26,7 +26,7 @@ MIXED_COLUMNS = 32
 """The rows of a batch that they walk with at a time."""
 
 # As cpu/native.c has it: counted up with every change of what it is handed.
-_LAYOUT = 4
+_LAYOUT = 5
 
 _PLAIN = {Tensor, torch.nn.Parameter}
 _is_cpu = attrgetter("is_cpu")

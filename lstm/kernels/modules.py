@@ -39,8 +39,10 @@ class _Recurrent(nn.RNNBase):
         layer = self._checked(input, hx)
         if layer is None:
             return super().forward(input, hx)
-        y_BTH, h_NBH, c_NBH = self._run(layer, input, hx, sequence=True)
+        y_BTH, ends = self._run(layer, input, hx, sequence=True)
         assert y_BTH is not None
+        h_NBH, *c = (torch.stack(parts) for parts in zip(*ends, strict=True))
+        c_NBH = c[0] if c else None
         if input.dim() == 2:
             y_BTH, h_NBH, c_NBH = y_BTH[0], h_NBH[:, 0], None if c_NBH is None else c_NBH[:, 0]
         elif not self.batch_first:
@@ -61,8 +63,8 @@ class _Recurrent(nn.RNNBase):
             _, state = super().forward(input, hx)
             h_NBH: Tensor = state[0] if self.mode == "LSTM" else state
             return h_NBH[-1]
-        h_NBH = self._run(layer, input, hx, sequence=False)[1]
-        return h_NBH[-1] if input.dim() == 3 else h_NBH[-1, 0]
+        h_BH = self._run(layer, input, hx, sequence=False)[1][-1][0]
+        return h_BH if input.dim() == 3 else h_BH[0]
 
     def _checked(self, input: Any, hx: Any) -> Layer | None:  # noqa: A002
         """What runs a layer; None leaves the whole module to torch."""
@@ -79,8 +81,9 @@ class _Recurrent(nn.RNNBase):
         input: Tensor,  # noqa: A002
         hx: Any,
         sequence: bool,
-    ) -> tuple[Tensor | None, Tensor, Tensor | None]:
-        """Layer by layer; every hidden state of the top one if a `sequence` is wanted, else only the last."""
+    ) -> tuple[Tensor | None, list[tuple[Tensor, ...]]]:
+        """Layer by layer: every hidden state of the top one if a `sequence` is wanted; and the last states of
+        each, (B, H), h and an LSTM's c."""
         is_batched = input.dim() == 3
         state = states(self, hx) or self._zeros(input)
         if not is_batched:
@@ -109,9 +112,7 @@ class _Recurrent(nn.RNNBase):
             x_BTI = outputs[0] if directions == 1 else torch.cat(outputs, dim=-1)
             if not is_top:
                 x_BTI = nn.functional.dropout(x_BTI, self.dropout, self.training)
-        # Of one layer without a copy.
-        h_NBH, *c = (torch.stack(parts) if parts[1:] else parts[0][None] for parts in zip(*last, strict=True))
-        return x_BTI if sequence else None, h_NBH, c[0] if c else None
+        return x_BTI if sequence else None, last
 
     def _weights(self, number: int, direction: int) -> Weights:
         suffix = f"_l{number}{'_reverse' if direction else ''}"

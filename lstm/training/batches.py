@@ -90,17 +90,17 @@ class Batches:
         return other
 
     def inputs(self, chosen_B: Tensor) -> Inputs:
-        """The inputs of these windows (indices)."""
+        """The inputs of these windows (indices, of which there must be a window: not all are checked)."""
         run_B = _run(self._begin_R, chosen_B)
         after_B = self._stride * chosen_B
-        first_B = self._origin_R[run_B] + after_B + 1 - self._lookback
+        oldest_B = self._origin_R[run_B] + after_B + 1 - self._lookback
         steps_B1 = (self._step_R[run_B] + after_B)[..., None]
         series_B = self._series_R[run_B]
         # Each series before has as many rows more as are known ahead.
-        known_B = first_B + self._n_ahead * series_B
+        known_B = oldest_B + self._n_ahead * series_B
         return Inputs(
-            self._rows("x", self._values_NC, first_B, self._lookback),
-            self._rows("observed", self._observed_NC, first_B, self._lookback),
+            self._rows("x", self._values_NC, oldest_B, self._lookback),
+            self._rows("observed", self._observed_NC, oldest_B, self._lookback),
             self._ahead(steps_B1, known_B + self._lookback),
             self._known("known", known_B, self._lookback),
             self._gather("static", self._static_SD, series_B),
@@ -109,11 +109,11 @@ class Batches:
 
     def targets(self, chosen_B: Tensor) -> tuple[Tensor, Tensor]:
         """(B, H) the targets of these windows (indices), and whether each was observed."""
-        first_B = self._origin_R[_run(self._begin_R, chosen_B)] + self._stride * chosen_B + 1
+        next_B = self._origin_R[_run(self._begin_R, chosen_B)] + self._stride * chosen_B + 1
         horizon = len(self._ahead_H)
         return (
-            self._rows("target", self._values_NC[:, 0], first_B, horizon),
-            self._rows("target is observed", self._observed_NC[:, 0], first_B, horizon),
+            self._rows("target", self._values_NC[:, 0], next_B, horizon),
+            self._rows("target is observed", self._observed_NC[:, 0], next_B, horizon),
         )
 
     def in_order(self, batch_size: int) -> Iterator[Tensor]:
@@ -125,10 +125,10 @@ class Batches:
         if order.size:
             yield from torch.split(send(order, self.device), batch_size, dim=-1)
 
-    def _ahead(self, steps_B1: Tensor, first_B: Tensor) -> Tensor:
+    def _ahead(self, steps_B1: Tensor, next_B: Tensor) -> Tensor:
         """Calendar features of the horizon after these grid steps, and future covariates from these rows."""
         features = self._features("calendar", steps_B1)
-        covariates = self._known("covariates", first_B, len(self._ahead_H))
+        covariates = self._known("covariates", next_B, len(self._ahead_H))
         if not covariates.shape[-1]:
             return features
         size = features.shape[-1] + covariates.shape[-1]
@@ -159,7 +159,7 @@ class Batches:
     def _rows(self, name: str, table: Tensor, first: Tensor, count: int) -> Tensor:
         """(..., count, *) so many rows of a table from these on, in the memory of this name."""
         sizes, strides = table.shape, table.stride()
-        # One copy a window, of rows that lie one after the other: as long a table, whose rows overlap.
+        # A view whose row i is rows i to i + count - 1 of the table: then a window is one copy.
         overlapping = table.as_strided(
             (max(sizes[0] - count + 1, 0), count, *sizes[1:]), (strides[0], *strides), table.storage_offset()
         )

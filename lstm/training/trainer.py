@@ -283,7 +283,7 @@ class Trainer:
         loss = self._loss(self.model, self.batches[0], chosen_B)
         towards = 1 - self.training.average_decay
         descend(self.optimizer, loss, rate, self.training.gradient_clip, self._averages, towards)
-        self._sums[0].add_(loss.detach() * len(chosen_B))
+        self._sums[0].add_(loss.detach(), alpha=len(chosen_B))
 
     def _evaluate(self) -> float:
         """Mean loss of the averaged weights."""

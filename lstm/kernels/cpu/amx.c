@@ -9,7 +9,10 @@
 #define CODE code_amx
 #define BEGIN _tile_loadconfig(&full_tiles)
 #define END _tile_release()
-#define STREAMED INT64_MAX /* not measured */
+/* Not measured. */
+#ifndef STREAMED
+#define STREAMED INT64_MAX
+#endif
 
 #include "tiles.h"
 

@@ -202,8 +202,8 @@ static void pack(const layer *l, int backward, float *to) {
                   to + entered_count(l->cell) * l->hidden * l->hidden);
 }
 
-/* The h before step t, the first row of z, where it is not another step's to write: a GRU's is kept with its gates, and an
- * LSTM's is computed with the step that it comes from, unless that is of the chunk before. */
+/* The h before step t, the first row of z, where it is not another step's to write: a GRU's is kept with its gates, and
+ * an LSTM's is computed with the step that it comes from, unless that is of the chunk before. */
 INLINE void state_before(const int cell, const layer *l, int64_t first, const int columns, int64_t t,
                          int is_first, const float *now, float *to) {
     const int64_t block = l->hidden * columns, kept = kept_count(cell) * block;

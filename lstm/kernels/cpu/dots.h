@@ -64,32 +64,33 @@ INLINE void gate_product(const int cell, const uint32_t *w, const uint32_t *z, i
     }
 }
 
-/* A few rows of sums of `add_weights`: those in `wholes` tiles, two at most, and with `halves` those in the first half of
- * the tile after them. */
-INLINE void add_few(const int wholes, const int halves, const int without, const uint32_t *gates, int64_t gate_step,
+/* A few rows of sums of `add_weights`: those in `wholes` tiles, two at most, and with `half` those in the first half
+ * of the tile after them. */
+INLINE void add_few(const int wholes, const int half, const int without, const uint32_t *gates, int64_t gate_step,
                     const uint32_t *entering, int64_t entering_step, int64_t steps, float *sums) {
     vec own[FEW][2];
     half_vec rest[FEW];
     _Pragma("GCC unroll 8") for (int r = 0; r < FEW; r++) {
         _Pragma("GCC unroll 2") for (int v = 0; v < wholes; v++) own[r][v] = load(sums + v * TILE + r * SIDE);
-        if (halves) rest[r] = load_half_vec(sums + wholes * TILE + r * SIDE);
+        if (half) rest[r] = load_half_vec(sums + wholes * TILE + r * SIDE);
     }
     for (int64_t t = 0; t < steps; t++)
         for (int64_t k = 0; k < SIDE; k++) {
             const uint32_t *a = gates + t * gate_step + k, *b = entering + t * entering_step + k * SIDE;
             words with[2];
+            half_words with_half = {0};
             _Pragma("GCC unroll 2") for (int v = 0; v < wholes; v++) with[v] = load_words(b + v * TILE);
-            const half_words half = load_half_words(b + (halves ? wholes * TILE : 0));
+            if (half) with_half = load_half_words(b + wholes * TILE);
             _Pragma("GCC unroll 8") for (int r = 0; r < FEW; r++) {
                 if (r % 4 == without) continue;
                 const words word = a[r * SIDE] - (words){0};
                 _Pragma("GCC unroll 2") for (int v = 0; v < wholes; v++) own[r][v] = DOTS(own[r][v], word, with[v]);
-                if (halves) rest[r] = HALF_DOTS(rest[r], word, half);
+                if (half) rest[r] = HALF_DOTS(rest[r], word, with_half);
             }
         }
     _Pragma("GCC unroll 8") for (int r = 0; r < FEW; r++) {
         _Pragma("GCC unroll 2") for (int v = 0; v < wholes; v++) store(sums + v * TILE + r * SIDE, own[r][v]);
-        if (halves) store_half_vec(sums + wholes * TILE + r * SIDE, rest[r]);
+        if (half) store_half_vec(sums + wholes * TILE + r * SIDE, rest[r]);
     }
 }
 
@@ -103,8 +104,8 @@ INLINE void add_weights(const int cell, const uint32_t *gates, int64_t gate_rows
         const int64_t first = j / SIDE, last = first + 2 * SIDE, left = entering_rows - first;
         for (int64_t row = 0; row < gate_rows; row += FEW) {
             float *at = sums + row / SIDE * across + j + row % SIDE * SIDE;
-#define ADD(wholes, halves, without) \
-    add_few(wholes, halves, without, gates + row * SIDE, gate_step, entering + j, across, steps, at)
+#define ADD(wholes, half, without) \
+    add_few(wholes, half, without, gates + row * SIDE, gate_step, entering + j, across, steps, at)
             if (left <= SIDE / 2)
                 ADD(0, 1, -1);
             else if (left <= SIDE)

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #define EXPORT __attribute__((visibility("default")))
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
 /* Columns, and groups of units, that are seen to at a time: what is kept of them stays in the first cache. */
 #define TOGETHER 64
 
@@ -47,8 +48,8 @@ EXPORT void nightcast_drop(const float *x, float *y, int64_t rows, int64_t size,
 
 /* sums[c] of (x - from)^power over a window's steps, by column: four at a time, since each addition waits for the one
  * before. In double, so that long windows lose nothing. */
-static inline __attribute__((always_inline)) void add_steps(const float *x, int64_t steps, int64_t columns, int64_t count,
-                                                            const float *from, const int power, double *sums) {
+ALWAYS_INLINE void add_steps(const float *x, int64_t steps, int64_t columns, int64_t count, const float *from,
+                             const int power, double *sums) {
     double parts[4][TOGETHER];
     int64_t t = 0;
     for (int64_t c = 0; c < count; c++) parts[0][c] = parts[1][c] = parts[2][c] = parts[3][c] = 0;
@@ -67,8 +68,8 @@ static inline __attribute__((always_inline)) void add_steps(const float *x, int6
 }
 
 /* Each column of a window: its mean and its standard deviation. */
-static inline __attribute__((always_inline)) void describe(const float *x, int64_t steps, int64_t columns, int64_t count,
-                                                           float *location, float *spread) {
+ALWAYS_INLINE void describe(const float *x, int64_t steps, int64_t columns, int64_t count, float *location,
+                            float *spread) {
     const float zeros[TOGETHER] = {0};
     double sums[TOGETHER];
     add_steps(x, steps, columns, count, zeros, 1, sums);
@@ -79,11 +80,9 @@ static inline __attribute__((always_inline)) void describe(const float *x, int64
 
 /* Of a window, at most `TOGETHER` of its columns: out[steps][width] gets them, normalised, and `count` further on
  * whether they were observed. */
-static inline __attribute__((always_inline)) void normalise_columns(const float *x, const uint8_t *observed,
-                                                                    int64_t steps, int64_t columns, int64_t here,
-                                                                    int64_t count, int64_t width, int64_t described,
-                                                                    float least, float *location, float *spread,
-                                                                    float *out) {
+ALWAYS_INLINE void normalise_columns(const float *x, const uint8_t *observed, int64_t steps, int64_t columns,
+                                     int64_t here, int64_t count, int64_t width, int64_t described, float least,
+                                     float *location, float *spread, float *out) {
     if (described) describe(x, steps, columns, here, location, spread);
     float by[TOGETHER];
     /* NaN stays what it is. */

@@ -52,11 +52,12 @@ INLINE void pair_rows(const float *rows, int64_t count, uint32_t *to) {
 typedef struct {
     float *state, *cells; /* [H][COLUMNS]; read and written */
     uint16_t *kept;       /* [H][kept][COLUMNS] float16; NULL: not wanted */
-    int streams;          /* whether it goes past the caches */
+    int streamed;         /* whether it goes past the caches */
 } cell_step;
 
-/* Whether what is kept goes past the caches: it would push out all else, and be gone before backward reads it. */
-static int streams(const layer *l) {
+/* Whether what is kept goes past the caches: it would push out all else, and be gone before backward reads it. Only to
+ * whole lines of a cache may it be stored so; memory of that size begins with one wherever it comes in pages. */
+static int is_streamed(const layer *l) {
     const int64_t size = 2 * l->batch * l->steps * kept_count(l->cell) * l->hidden;
     return size >= STREAMED && (uintptr_t)l->saved % 64 == 0;
 }
@@ -89,7 +90,7 @@ INLINE void activate(const int cell, const float *sums, int64_t unit, const cell
     if (!s->kept) return;
     uint16_t *kept = s->kept + unit * kept_count(cell) * COLUMNS;
     _Pragma("GCC unroll 5") for (int k = 0; k < kept_count(cell); k++, kept += COLUMNS)
-        if (s->streams)
+        if (s->streamed)
             stream_float16s(kept, keep[k][0], keep[k][1]);
         else
             store_float16s(kept, keep[k][0], keep[k][1]);
@@ -120,7 +121,7 @@ INLINE void mixed_forward(const int cell, const layer *l, const uint32_t *weight
     float *input = cells + H * COLUMNS;
     const int64_t kept = kept_count(cell) * H * COLUMNS;
     uint16_t *saved = l->saved ? (uint16_t *)l->saved + first * l->steps * kept_count(cell) * H : NULL;
-    const int streamed = streams(l);
+    const int streamed = is_streamed(l);
 
     memset(now, 0, sizeof *now * (size_t)(2 * words_of));
     gather(l->batch, first, COLUMNS, l->h0, H, 1, H, 0, state);
@@ -138,7 +139,7 @@ INLINE void mixed_forward(const int cell, const layer *l, const uint32_t *weight
         next = before;
         if (l->y) scatter(l->batch, first, COLUMNS, state, l->y + t * l->y_step, l->y_batch, H);
     }
-    if (streamed) END_STREAMS;
+    if (streamed) END_STREAMS; /* whatever thread reads it: such stores keep no order */
     scatter(l->batch, first, COLUMNS, state, l->h_n, H, H);
     if (cell == CELL_LSTM) scatter(l->batch, first, COLUMNS, cells, l->c_n, H, H);
 }

@@ -73,8 +73,8 @@ typedef struct {
     float *draw, *dbase;                         /* dbase may be NULL: not wanted */
 } quantiles;
 
-/* A step of AdamW over `count` tensors, whose average moves `towards` the weights by that share of the way. What is said
- * tensor by tensor is an array each. */
+/* A step of AdamW over `count` tensors, whose average moves `towards` the weights by that share of the way. What
+ * tensors differ in is an array each. */
 typedef struct {
     int64_t count, lanes;
     const int64_t *sizes; /* numbers of each tensor */
