@@ -90,7 +90,7 @@ class Batches:
         return other
 
     def inputs(self, chosen_B: Tensor) -> Inputs:
-        """The inputs of these windows (indices, of which there must be a window: not all are checked)."""
+        """The inputs of these windows (indices below their number: not all of what they say is checked)."""
         run_B = _run(self._begin_R, chosen_B)
         after_B = self._stride * chosen_B
         oldest_B = self._origin_R[run_B] + after_B + 1 - self._lookback

@@ -39,7 +39,7 @@ typedef __m256i float16s;
 /* sums + the products of the two bfloat16 of words a and b, lane by lane. */
 #define DOTS(sums, a, b) ((vec)_mm512_dpbf16_ps((__m512)(sums), (__m512bh)(a), (__m512bh)(b)))
 
-/* Likewise of the first half of each, twice as fast where a vector takes two steps, as on Zen 4. */
+/* Likewise of the first half of each: less work where a vector is made in two halves, as on Zen 4. */
 typedef __m256 half_vec;
 typedef __m256i half_words;
 #define load_half_vec(from) _mm256_loadu_ps(from)
