@@ -132,7 +132,7 @@ static int64_t run_of(const int64_t *first, int64_t runs, int64_t place) {
 
 /* What the clock knows of the steps after some (lstm/clock.py): (count, ahead, features) the row of each one's day and
  * that of its time of day, summed. A step's place is `advance` after that of the one before, and `units` are a day;
- * `first` are the places where runs begin, and `base` what their places lack to midnight of the first day. */
+ * `first` are the places where runs begin; with its run's `base` a place counts from midnight of the first day. */
 EXPORT void nightcast_calendar(const int64_t *steps, const int64_t *first, const int64_t *base, const float *by_day,
                                const float *by_time, float *out, int64_t count, int64_t ahead, int64_t runs,
                                int64_t advance, int64_t units, int64_t features) {
